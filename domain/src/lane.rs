@@ -1,0 +1,388 @@
+//! A lane: the live view of one subscription's queue.
+//!
+//! The store keeps every delivery; a lane keeps a small window of them in memory, hands them out one by one
+//! within the subscription's cap, and remembers what is under way. It does no I/O: it says what it wants
+//! loaded ([`Lane::wants`]) and is told what was found, what was accepted and what is stored. There is one
+//! lane a subscription, in one place, so nothing here needs a lock or a claim in the store.
+//!
+//! Rows that a load brings may be older than what the lane knows: an outcome can be decided while the store
+//! is being read. Hence the two rules that keep a delivery from being handed out twice: a row of a delivery
+//! that the lane knows is ignored, and so is one that was written while the load was under way.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use crate::delivery::{Delivery, State};
+use crate::time::Timestamp;
+
+/// How much a lane may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Deliveries in memory that are not under way: about this many of either kind, fresh and waiting.
+    pub window: usize,
+    /// Attempts under way at once.
+    pub max_in_flight: usize,
+}
+
+/// What a lane wants from the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Pending deliveries in order of number, from this one on.
+    Fresh {
+        /// The first number to look at.
+        from: u64,
+        /// How many to bring at the most.
+        limit: usize,
+    },
+    /// Waiting deliveries in order of due time, from the earliest on.
+    Due {
+        /// How many to bring at the most.
+        limit: usize,
+    },
+}
+
+/// Where a lane has a delivery.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Place {
+    /// An attempt is under way.
+    InFlight,
+    /// Its latest state is being written.
+    Settling,
+    /// It was queued in memory; it is now taken out, as if handed out.
+    Taken(Delivery),
+    /// Not in memory: only the store knows.
+    Elsewhere,
+}
+
+/// The live view of one subscription's queue.
+#[derive(Debug)]
+pub struct Lane {
+    limits: Limits,
+    held: bool,
+    /// Accepted, never attempted, in order.
+    fresh: VecDeque<Delivery>,
+    /// To be attempted again, by due time.
+    waiting: BTreeMap<(Timestamp, u64), Delivery>,
+    /// Handed out.
+    in_flight: HashMap<u64, Delivery>,
+    /// Writes under way, by delivery.
+    settling: HashMap<u64, u32>,
+    /// Fresh ones in memory, handed out or settling: the lowest bounds what a restart must look at.
+    open: BTreeSet<u64>,
+    /// The first number that was never brought into memory.
+    next: u64,
+    /// One past the highest number that is known to be accepted.
+    end: u64,
+    /// The earliest due time of waiting deliveries that are only in the store.
+    due_beyond: Option<Timestamp>,
+    loading: Option<Loading>,
+    /// Whether the next turn is a waiting delivery's: fresh and waiting ones take turns.
+    waiting_first: bool,
+}
+
+#[derive(Debug, Default)]
+struct Loading {
+    /// Deliveries whose state was written since the load began.
+    written: HashSet<u64>,
+    /// The earliest due time of what was put out of memory since the load began.
+    evicted: Option<Timestamp>,
+}
+
+impl Lane {
+    /// A lane whose deliveries before `low_water` have all ended or wait, and which has none from `end` on.
+    #[must_use]
+    pub fn new(limits: Limits, low_water: u64, end: u64) -> Self {
+        Self {
+            limits,
+            held: false,
+            fresh: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            settling: HashMap::new(),
+            open: BTreeSet::new(),
+            next: low_water,
+            end: end.max(low_water),
+            // Nothing is known of the waiting ones yet.
+            due_beyond: Some(Timestamp::default()),
+            loading: None,
+            waiting_first: false,
+        }
+    }
+
+    /// A lane of a subscription that never had a delivery.
+    #[must_use]
+    pub fn empty(limits: Limits) -> Self {
+        Self { due_beyond: None, ..Self::new(limits, 1, 1) }
+    }
+
+    /// Changes the cap. What is under way beyond it finishes.
+    pub fn set_max_in_flight(&mut self, max_in_flight: usize) {
+        self.limits.max_in_flight = max_in_flight;
+    }
+
+    /// Holds or releases the lane: a held lane hands nothing out and loads nothing.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// A delivery was accepted. It is kept when it is the next one and there is room; otherwise it will be
+    /// loaded when its turn comes.
+    pub fn accepted(&mut self, delivery: Delivery) {
+        self.end = self.end.max(delivery.sequence + 1);
+        if delivery.sequence == self.next && self.fresh.len() < self.limits.window {
+            self.next += 1;
+            self.push_fresh(delivery);
+        }
+    }
+
+    /// What should be read from the store now. It counts as begun: the answer must be given to
+    /// [`Lane::loaded_fresh`] or [`Lane::loaded_due`], or [`Lane::load_failed`] be called.
+    pub fn wants(&mut self, now: Timestamp) -> Option<Load> {
+        if self.held || self.loading.is_some() {
+            return None;
+        }
+        let load = self.wanted(now)?;
+        self.loading = Some(Loading::default());
+        Some(load)
+    }
+
+    fn wanted(&self, now: Timestamp) -> Option<Load> {
+        let room_below = self.limits.window / 2;
+        if self.next < self.end && self.fresh.len() <= room_below {
+            return Some(Load::Fresh { from: self.next, limit: self.limits.window - self.fresh.len() });
+        }
+        // Only those due now count against the room: later ones give way when earlier ones come.
+        let due_now = || self.waiting.range(..=(now, u64::MAX)).take(room_below + 1).count();
+        if self.due_beyond.is_some_and(|due| due <= now) && due_now() <= room_below {
+            // Rows of known deliveries come first in the store; the limit reaches past them.
+            let known = self.waiting.len() + self.in_flight.len() + self.settling.len();
+            return Some(Load::Due { limit: self.limits.window + known });
+        }
+        None
+    }
+
+    /// The store could not be read; the same is wanted again.
+    pub fn load_failed(&mut self) {
+        if let Some(Loading { evicted: Some(due), .. }) = self.loading.take() {
+            self.beyond(due);
+        }
+    }
+
+    /// Pending deliveries from the store, by number. Every number before `next` was looked at.
+    pub fn loaded_fresh(&mut self, rows: Vec<Delivery>, next: u64) {
+        let loading = self.loading.take().unwrap_or_default();
+        for row in rows {
+            if row.sequence >= self.next
+                && !self.knows(row.sequence)
+                && !loading.written.contains(&row.sequence)
+            {
+                self.push_fresh(row);
+            }
+        }
+        self.next = self.next.max(next);
+        self.end = self.end.max(self.next);
+    }
+
+    /// Waiting deliveries from the store, by due time; `complete` when there are no others.
+    pub fn loaded_due(&mut self, rows: Vec<Delivery>, complete: bool) {
+        let loading = self.loading.take().unwrap_or_default();
+        let last = rows.last().and_then(|row| row.state.due());
+        self.due_beyond = loading.evicted;
+        if let (false, Some(due)) = (complete, last) {
+            self.beyond(due);
+        }
+        for row in rows {
+            if let State::Waiting(due) = row.state
+                && !self.knows(row.sequence)
+                && !loading.written.contains(&row.sequence)
+            {
+                self.waiting.insert((due, row.sequence), row);
+            }
+        }
+        self.trim();
+    }
+
+    /// Takes the next delivery to be attempted now, if the lane may hand one out.
+    pub fn take(&mut self, now: Timestamp) -> Option<Delivery> {
+        if self.held || self.in_flight.len() >= self.limits.max_in_flight {
+            return None;
+        }
+        let delivery = match (self.first_due(now), self.fresh.front()) {
+            (Some(key), fresh) if self.waiting_first || fresh.is_none() => self.waiting.remove(&key)?,
+            _ => self.fresh.pop_front()?,
+        };
+        self.waiting_first = !self.waiting_first;
+        self.in_flight.insert(delivery.sequence, delivery);
+        Some(delivery)
+    }
+
+    /// Whether [`Lane::take`] would hand something out.
+    #[must_use]
+    pub fn is_ready(&self, now: Timestamp) -> bool {
+        !self.held
+            && self.in_flight.len() < self.limits.max_in_flight
+            && (!self.fresh.is_empty() || self.first_due(now).is_some())
+    }
+
+    /// When time alone makes the lane ready, or want a load; `None` when something else must happen first. A
+    /// time that has passed means the same as `None`: the lane is ready, or was asked what it wants, already.
+    #[must_use]
+    pub fn wakes(&self) -> Option<Timestamp> {
+        if self.held {
+            return None;
+        }
+        let first = self.waiting.keys().next().map(|(due, _)| *due);
+        let beyond = if self.loading.is_none() { self.due_beyond } else { None };
+        first.into_iter().chain(beyond).min()
+    }
+
+    /// The delivery whose attempt is under way.
+    #[must_use]
+    pub fn in_flight(&self, sequence: u64) -> Option<&Delivery> {
+        self.in_flight.get(&sequence)
+    }
+
+    /// How many attempts are under way.
+    #[must_use]
+    pub fn in_flight_count(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Finds a delivery and, when it is queued in memory, takes it out, whatever the cap and the hold say.
+    pub fn claim(&mut self, sequence: u64) -> Place {
+        if self.in_flight.contains_key(&sequence) {
+            return Place::InFlight;
+        }
+        if let Some(place) = self.fresh.iter().position(|delivery| delivery.sequence == sequence) {
+            return self.fresh.remove(place).map_or(Place::Elsewhere, |delivery| self.taken(delivery));
+        }
+        let key =
+            self.waiting.iter().find(|(_, delivery)| delivery.sequence == sequence).map(|(key, _)| *key);
+        match key.and_then(|key| self.waiting.remove(&key)) {
+            Some(delivery) => self.taken(delivery),
+            None if self.settling.contains_key(&sequence) => Place::Settling,
+            None => Place::Elsewhere,
+        }
+    }
+
+    /// Puts a delivery that was elsewhere under way.
+    pub fn adopt(&mut self, delivery: Delivery) {
+        if delivery.state == State::Pending {
+            self.open.insert(delivery.sequence);
+        }
+        self.in_flight.insert(delivery.sequence, delivery);
+    }
+
+    /// What was kept from loads could not be read after all: a later load will bring it.
+    pub fn unread(&mut self, sequence: u64) {
+        self.stored(sequence);
+        self.next = self.next.min(sequence);
+        self.due_beyond = Some(Timestamp::default());
+    }
+
+    /// The attempt did not happen: the delivery goes back to where it was.
+    pub fn give_back(&mut self, sequence: u64) {
+        if let Some(delivery) = self.in_flight.remove(&sequence) {
+            match delivery.state {
+                State::Waiting(due) => {
+                    self.waiting.insert((due, sequence), delivery);
+                }
+                _ => self.fresh.push_front(delivery),
+            }
+        }
+    }
+
+    /// The attempt has an outcome; `delivery` is what it became. It is being written: [`Lane::stored`] must
+    /// follow.
+    pub fn settle(&mut self, delivery: Delivery) {
+        self.in_flight.remove(&delivery.sequence);
+        self.begin_write(delivery.sequence);
+        if let State::Waiting(due) = delivery.state {
+            self.waiting.insert((due, delivery.sequence), delivery);
+        }
+    }
+
+    /// Keeps loads from bringing a delivery while somebody else decides about it. [`Lane::stored`] must follow.
+    pub fn begin_write(&mut self, sequence: u64) {
+        *self.settling.entry(sequence).or_default() += 1;
+    }
+
+    /// A delivery's state was written.
+    pub fn stored(&mut self, sequence: u64) {
+        let Some(writes) = self.settling.get_mut(&sequence) else { return };
+        *writes -= 1;
+        if *writes > 0 {
+            return;
+        }
+        self.settling.remove(&sequence);
+        if !self.in_flight.contains_key(&sequence) {
+            self.open.remove(&sequence);
+        }
+        if let Some(loading) = &mut self.loading {
+            loading.written.insert(sequence);
+        }
+        self.trim();
+    }
+
+    /// Every delivery before this number has ended or has its due time written.
+    #[must_use]
+    pub fn low_water(&self) -> u64 {
+        self.open.first().map_or(self.next, |first| self.next.min(*first))
+    }
+
+    /// Whether the lane has nothing at all in memory, under way or known to be in the store.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.fresh.is_empty()
+            && self.waiting.is_empty()
+            && self.in_flight.is_empty()
+            && self.settling.is_empty()
+            && self.loading.is_none()
+            && self.due_beyond.is_none()
+            && self.next == self.end
+    }
+
+    fn push_fresh(&mut self, delivery: Delivery) {
+        self.open.insert(delivery.sequence);
+        self.fresh.push_back(delivery);
+    }
+
+    fn taken(&mut self, delivery: Delivery) -> Place {
+        self.in_flight.insert(delivery.sequence, delivery);
+        Place::Taken(delivery)
+    }
+
+    fn first_due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
+        self.waiting.keys().next().copied().filter(|(due, _)| *due <= now)
+    }
+
+    fn knows(&self, sequence: u64) -> bool {
+        self.in_flight.contains_key(&sequence)
+            || self.settling.contains_key(&sequence)
+            || self.open.contains(&sequence)
+            || self.waiting.values().any(|delivery| delivery.sequence == sequence)
+    }
+
+    fn beyond(&mut self, due: Timestamp) {
+        self.due_beyond = Some(self.due_beyond.map_or(due, |known| known.min(due)));
+    }
+
+    /// Puts the latest waiting deliveries out of memory when there are too many. One whose state is not
+    /// written yet stays: the store could not give it back.
+    fn trim(&mut self) {
+        while self.waiting.len() > 2 * self.limits.window {
+            let Some(entry) = self.waiting.last_entry() else { return };
+            let (due, sequence) = *entry.key();
+            if self.settling.contains_key(&sequence) {
+                return;
+            }
+            entry.remove();
+            self.beyond(due);
+            if let Some(loading) = &mut self.loading {
+                loading.evicted = Some(loading.evicted.map_or(due, |known| known.min(due)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! The rules of Postrider, as pure functions and state machines.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time and randomness come in as
+//! arguments, decisions go out as values, and the caller stores or sends them. Every rule that a
+//! user can observe lives here once, and is tested here without a socket or a sleep.
+//!
+//! In the order in which an event meets them: [`event`], [`pattern`], [`subscription`], [`body`],
+//! [`signing`], [`egress`], [`outcome`], [`delivery`] with [`retry`], and [`lane`].
+
+pub mod body;
+pub mod delivery;
+pub mod egress;
+pub mod event;
+pub mod headers;
+pub mod id;
+pub mod lane;
+pub mod outcome;
+pub mod pattern;
+pub mod retry;
+pub mod signing;
+pub mod subscription;
+pub mod time;
+pub mod violation;

@@ -1,0 +1,113 @@
+//! A subscription: which events of a tenant go where, and how. Here are its limits.
+
+use std::time::Duration;
+
+use crate::body::Format;
+use crate::egress::EndpointUrl;
+use crate::headers::CustomHeaders;
+use crate::id::{PoolName, SubscriptionId, TenantId};
+use crate::pattern::Pattern;
+use crate::retry;
+use crate::time::Timestamp;
+use crate::violation::Violation;
+
+/// How many patterns a subscription may have.
+pub const MAX_PATTERNS: usize = 100;
+/// How many attempts may be under way at once when nobody says otherwise.
+pub const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+/// The most attempts that may be under way at once.
+pub const MAX_IN_FLIGHT: u32 = 1000;
+/// An attempt's deadline when nobody says otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest deadline of an attempt.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+/// The deadline for TCP connect when nobody says otherwise.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const MAX_DESCRIPTION: usize = 500;
+
+/// A tenant's wish to receive events at a URL.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscription {
+    /// Which one.
+    pub id: SubscriptionId,
+    /// Whose events.
+    pub tenant: TenantId,
+    /// Where to.
+    pub url: EndpointUrl,
+    /// Which events.
+    pub patterns: Vec<Pattern>,
+    /// For people.
+    pub description: String,
+    /// Which agents deliver.
+    pub pool: PoolName,
+    /// The shape of the body.
+    pub format: Format,
+    /// Extra request headers.
+    pub headers: CustomHeaders,
+    /// When to try again.
+    pub retry: retry::Policy,
+    /// How many attempts may be under way at once.
+    pub max_in_flight: u32,
+    /// One deadline for an attempt, up to the response's headers.
+    pub timeout: Duration,
+    /// Deadline for TCP connect.
+    pub connect_timeout: Duration,
+    /// Whether deliveries are dispatched.
+    pub state: State,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+}
+
+/// Whether deliveries are dispatched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes.
+    Active,
+    /// Held by hand.
+    Paused,
+    /// Held by Postrider, for this reason.
+    Disabled(String),
+}
+
+impl Subscription {
+    /// Says every field that is out of range.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut found: Vec<Violation> =
+            self.retry.violations().into_iter().map(|violation| violation.within("retry_policy")).collect();
+        let mut check = |good: bool, field: &str, problem: String| {
+            if !good {
+                found.push(Violation::new(field, problem));
+            }
+        };
+        check(
+            (1..=MAX_PATTERNS).contains(&self.patterns.len()),
+            "event_types",
+            format!("must name 1 to {MAX_PATTERNS} types or patterns; * means every event"),
+        );
+        check(
+            self.description.chars().count() <= MAX_DESCRIPTION,
+            "description",
+            format!("must have at most {MAX_DESCRIPTION} characters"),
+        );
+        check(
+            (1..=MAX_IN_FLIGHT).contains(&self.max_in_flight),
+            "max_in_flight",
+            format!("must be 1 to {MAX_IN_FLIGHT}"),
+        );
+        check(
+            (Duration::from_secs(1)..=MAX_TIMEOUT).contains(&self.timeout),
+            "timeout",
+            "must be 1 s to 60 s".to_owned(),
+        );
+        check(
+            (Duration::from_millis(100)..=Duration::from_secs(30)).contains(&self.connect_timeout),
+            "connect_timeout",
+            "must be 100 ms to 30 s".to_owned(),
+        );
+        found
+    }
+}

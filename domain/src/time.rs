@@ -1,0 +1,105 @@
+//! Points in time, as values. Nobody in this crate asks what time it is.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time: whole milliseconds since 1970-01-01T00:00:00Z, never before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// 9999-12-31T23:59:59.999Z: the last time that RFC 3339 can write.
+    pub const MAX: Self = Self(253_402_300_799_999);
+
+    /// The time that many milliseconds after 1970, held within 1970 and [`Timestamp::MAX`].
+    #[must_use]
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.clamp(0, Self::MAX.0))
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since 1970, as signatures carry them.
+    #[must_use]
+    pub fn as_seconds(self) -> i64 {
+        self.0 / 1000
+    }
+
+    /// The time from `earlier` to this, zero when this is not later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    /// Reads an RFC 3339 time such as `2026-02-02T10:30:00Z`.
+    ///
+    /// # Errors
+    /// A sentence, when the text is not such a time or is before 1970.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let read: jiff::Timestamp = text
+            .parse()
+            .map_err(|_| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?;
+        if read.as_millisecond() < 0 {
+            return Err(format!("«{text}» is before 1970"));
+        }
+        Ok(Self::from_millis(read.as_millisecond()))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Saturates at [`Timestamp::MAX`].
+    fn add(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Saturates at 1970.
+    fn sub(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_sub(millis))
+    }
+}
+
+/// RFC 3339 in UTC; milliseconds only when they are not zero.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time}"),
+            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_what_the_mission_writes() {
+        let time = Timestamp::parse("2026-02-02T10:30:00Z").unwrap();
+        assert_eq!(time.to_string(), "2026-02-02T10:30:00Z");
+        assert_eq!((time + Duration::from_millis(120)).to_string(), "2026-02-02T10:30:00.12Z");
+    }
+
+    #[test]
+    fn stays_within_its_range() {
+        assert_eq!(Timestamp::from_millis(-1), Timestamp::default());
+        assert_eq!(Timestamp::MAX + Duration::from_secs(1), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Timestamp::default() - Duration::from_secs(1), Timestamp::default());
+        assert_eq!(Timestamp::default().since(Timestamp::MAX), Duration::ZERO);
+        assert!(Timestamp::parse("yesterday").is_err());
+        assert!(Timestamp::parse("1969-12-31T23:59:59Z").is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! Postrider on the wire.
+//!
+//! [`v1`] is the public API, [`agent`] the link to agents, [`store`] what the stores keep. The modules
+//! beside them turn wire messages into domain values and back; nothing else in Postrider does.
+
+#[expect(missing_docs, clippy::all, reason = "generated; the contract is in the .proto files")]
+mod generated {
+    pub mod postrider {
+        pub mod v1 {
+            tonic::include_proto!("postrider.v1");
+        }
+        pub mod agent {
+            pub mod v1 {
+                tonic::include_proto!("postrider.agent.v1");
+            }
+        }
+        pub mod store {
+            pub mod v1 {
+                tonic::include_proto!("postrider.store.v1");
+            }
+        }
+    }
+}
+
+pub use generated::postrider::agent::v1 as agent;
+pub use generated::postrider::store::v1 as store;
+pub use generated::postrider::v1;
+
+/// Every `.proto` file, compiled, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
