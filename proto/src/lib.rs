@@ -3,7 +3,19 @@
 //! [`v1`] is the public API, [`agent`] the link to agents, [`store`] what the stores keep. The modules
 //! beside them turn wire messages into domain values and back; nothing else in Postrider does.
 
-#[expect(missing_docs, clippy::all, reason = "generated; the contract is in the .proto files")]
+pub mod attempt;
+pub mod delivery;
+pub mod session;
+pub mod signing_key;
+pub mod subscription;
+pub mod time;
+
+#[expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; the contract is in the .proto files"
+)]
 mod generated {
     pub mod postrider {
         pub mod v1 {

@@ -1,0 +1,251 @@
+//! Subscriptions: `postrider.v1.Subscription` ⇄ [`Subscription`].
+
+use std::time::Duration;
+
+use postrider_domain::body::Format;
+use postrider_domain::egress::EndpointUrl;
+use postrider_domain::headers::CustomHeaders;
+use postrider_domain::id::PoolName;
+use postrider_domain::pattern::Pattern;
+use postrider_domain::retry;
+use postrider_domain::subscription::{
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, State, Subscription,
+};
+use postrider_domain::time::Timestamp;
+use postrider_domain::violation::Violation;
+
+use crate::time;
+use crate::v1;
+
+/// A subscription, written.
+#[must_use]
+pub fn write(subscription: &Subscription) -> v1::Subscription {
+    let (state, state_reason) = write_state(&subscription.state);
+    v1::Subscription {
+        id: subscription.id.to_string(),
+        tenant: subscription.tenant.to_string(),
+        url: subscription.url.as_str().to_owned(),
+        event_types: subscription.patterns.iter().map(ToString::to_string).collect(),
+        description: subscription.description.clone(),
+        pool: subscription.pool.to_string(),
+        body_format: write_format(subscription.format).into(),
+        headers: subscription
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        retry_policy: Some(write_retry(&subscription.retry)),
+        max_in_flight: i32::try_from(subscription.max_in_flight).unwrap_or(i32::MAX),
+        timeout: Some(time::write_duration(subscription.timeout)),
+        connect_timeout: Some(time::write_duration(subscription.connect_timeout)),
+        state: state.into(),
+        state_reason,
+        create_time: Some(time::write(subscription.created)),
+        update_time: Some(time::write(subscription.updated)),
+    }
+}
+
+/// A subscription, read: unset settings take their defaults. The caller has set what the server decides (`id`,
+/// `state`, times).
+///
+/// # Errors
+/// Every mistake in every field.
+pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
+    let mut reader = Reader::default();
+    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
+    let id = reader.parse("id", wire.id.as_str(), str::parse);
+    let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
+    let headers = reader.parse("headers", &wire.headers, |headers| CustomHeaders::new(headers.clone()));
+    let pool = if wire.pool.is_empty() {
+        Some(PoolName::default_pool())
+    } else {
+        reader.parse("pool", wire.pool.as_str(), str::parse)
+    };
+    let patterns: Vec<Pattern> = wire
+        .event_types
+        .iter()
+        .filter_map(|text| reader.parse("event_types", text.as_str(), str::parse))
+        .collect();
+    let format = reader.keep(read_format(wire.body_format));
+    let retry = read_retry(wire.retry_policy.as_ref(), &mut reader);
+    let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
+    let connect_timeout =
+        reader.duration("connect_timeout", wire.connect_timeout.as_ref(), DEFAULT_CONNECT_TIMEOUT);
+    let created = reader.time("create_time", wire.create_time.as_ref());
+    let updated = reader.time("update_time", wire.update_time.as_ref());
+    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(format)) =
+        (id, tenant, url, headers, pool, format)
+    else {
+        return Err(reader.violations);
+    };
+    let max_in_flight = if wire.max_in_flight == 0 {
+        DEFAULT_MAX_IN_FLIGHT
+    } else {
+        u32::try_from(wire.max_in_flight).unwrap_or(0)
+    };
+    let subscription = Subscription {
+        id,
+        tenant,
+        url,
+        patterns,
+        description: wire.description.clone(),
+        pool,
+        format,
+        headers,
+        retry,
+        max_in_flight,
+        timeout,
+        connect_timeout,
+        state: read_state(wire),
+        created,
+        updated,
+    };
+    if reader.violations.is_empty() {
+        reader.violations = subscription.violations();
+    }
+    if reader.violations.is_empty() { Ok(subscription) } else { Err(reader.violations) }
+}
+
+/// Collects mistakes, so that a user hears of all of them at once.
+#[derive(Default)]
+struct Reader {
+    violations: Vec<Violation>,
+}
+
+impl Reader {
+    fn parse<'a, I: ?Sized, T, E: ToString>(
+        &mut self,
+        field: &str,
+        input: &'a I,
+        parse: impl FnOnce(&'a I) -> Result<T, E>,
+    ) -> Option<T> {
+        self.keep(parse(input).map_err(|error| Violation::new(field, error.to_string())))
+    }
+
+    fn keep<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
+        result.map_err(|violation| self.violations.push(violation)).ok()
+    }
+
+    fn duration(&mut self, field: &str, wire: Option<&prost_types::Duration>, default: Duration) -> Duration {
+        wire.map_or(Some(default), |wire| self.keep(time::read_duration(field, wire))).unwrap_or(default)
+    }
+
+    fn time(&mut self, field: &str, wire: Option<&prost_types::Timestamp>) -> Timestamp {
+        wire.and_then(|wire| self.keep(time::read(field, wire))).unwrap_or_default()
+    }
+}
+
+fn write_format(format: Format) -> v1::BodyFormat {
+    match format {
+        Format::Event => v1::BodyFormat::Event,
+        Format::StandardWebhooks => v1::BodyFormat::StandardWebhooks,
+    }
+}
+
+fn read_format(wire: i32) -> Result<Format, Violation> {
+    match v1::BodyFormat::try_from(wire) {
+        Ok(v1::BodyFormat::Unspecified | v1::BodyFormat::Event) => Ok(Format::Event),
+        Ok(v1::BodyFormat::StandardWebhooks) => Ok(Format::StandardWebhooks),
+        Err(_) => {
+            Err(Violation::new("body_format", "must be BODY_FORMAT_EVENT or BODY_FORMAT_STANDARD_WEBHOOKS"))
+        }
+    }
+}
+
+fn write_state(state: &State) -> (v1::SubscriptionState, String) {
+    match state {
+        State::Active => (v1::SubscriptionState::Active, String::new()),
+        State::Paused => (v1::SubscriptionState::Paused, String::new()),
+        State::Disabled(reason) => (v1::SubscriptionState::Disabled, reason.clone()),
+    }
+}
+
+fn read_state(wire: &v1::Subscription) -> State {
+    match wire.state() {
+        v1::SubscriptionState::Unspecified | v1::SubscriptionState::Active => State::Active,
+        v1::SubscriptionState::Paused => State::Paused,
+        v1::SubscriptionState::Disabled => State::Disabled(wire.state_reason.clone()),
+    }
+}
+
+fn write_retry(policy: &retry::Policy) -> v1::RetryPolicy {
+    v1::RetryPolicy {
+        initial_delay: Some(time::write_duration(policy.initial_delay)),
+        factor: policy.factor,
+        max_delay: Some(time::write_duration(policy.max_delay)),
+        window: Some(time::write_duration(policy.window)),
+        schedule: policy.schedule.iter().copied().map(time::write_duration).collect(),
+        jitter: Some(policy.jitter),
+    }
+}
+
+fn read_retry(wire: Option<&v1::RetryPolicy>, reader: &mut Reader) -> retry::Policy {
+    let default = retry::Policy::default();
+    let Some(wire) = wire else { return default };
+    let initial_delay =
+        reader.duration("retry_policy.initial_delay", wire.initial_delay.as_ref(), default.initial_delay);
+    retry::Policy {
+        initial_delay,
+        factor: if wire.factor == 0.0 { default.factor } else { wire.factor },
+        max_delay: reader.duration(
+            "retry_policy.max_delay",
+            wire.max_delay.as_ref(),
+            default.max_delay.max(initial_delay),
+        ),
+        window: reader.duration("retry_policy.window", wire.window.as_ref(), default.window),
+        schedule: wire
+            .schedule
+            .iter()
+            .map(|delay| reader.duration("retry_policy.schedule", Some(delay), Duration::ZERO))
+            .collect(),
+        jitter: wire.jitter.unwrap_or(default.jitter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire() -> v1::Subscription {
+        v1::Subscription {
+            id: "sub_01h455vb4pex5vsknk084sn02q".into(),
+            tenant: "docurift".into(),
+            url: "https://hooks.example.com/in".into(),
+            event_types: vec!["document.*".into()],
+            ..v1::Subscription::default()
+        }
+    }
+
+    #[test]
+    fn settings_read_back() {
+        let mut custom = wire();
+        custom.headers = [("authorization".to_owned(), "Bearer x".to_owned())].into();
+        custom.max_in_flight = 7;
+        custom.body_format = v1::BodyFormat::StandardWebhooks.into();
+        custom.retry_policy =
+            Some(v1::RetryPolicy { factor: 2.0, jitter: Some(0.0), ..v1::RetryPolicy::default() });
+        custom.state = v1::SubscriptionState::Disabled.into();
+        custom.state_reason = "410".into();
+        for wire in [wire(), custom] {
+            let subscription = read(&wire).unwrap();
+            assert_eq!(read(&write(&subscription)), Ok(subscription));
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let wire = v1::Subscription {
+            url: "ftp://x".into(),
+            event_types: vec!["a..b".into(), "*".into()],
+            pool: "Über".into(),
+            body_format: 9,
+            timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            ..wire()
+        };
+        let fields: Vec<String> =
+            read(&wire).unwrap_err().into_iter().map(|violation| violation.field).collect();
+        assert_eq!(fields, ["url", "pool", "event_types", "body_format", "timeout"]);
+        let wire = v1::Subscription { max_in_flight: -1, event_types: vec![], ..self::wire() };
+        assert_eq!(read(&wire).unwrap_err().len(), 2);
+    }
+}
