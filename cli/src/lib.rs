@@ -1,1 +1,79 @@
+//! The `postrider` command: the front door of Postrider.
+//!
+//! [`main`] reads the command line and runs one verb. The verbs that talk to a control plane are in `verbs`,
+//! one file each; `dev` starts everything on one machine; `parts` runs a single part in the foreground.
+//! Failures carry the exit code (`failure`), output goes through `output` and `view`, and only `clock` reads
+//! the time.
 
+mod args;
+mod client;
+mod clock;
+mod failure;
+mod json;
+mod output;
+mod pages;
+mod time;
+mod verbs;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::failure::{Failure, Result};
+use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
+use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
+
+/// Reads the command line, does what it says, and returns the exit code that `--help` documents.
+#[must_use]
+pub fn main() -> ExitCode {
+    finish(run(Cli::parse()))
+}
+
+fn finish(result: Result<()>) -> ExitCode {
+    let Err(failure) = result else { return ExitCode::SUCCESS };
+    let text = failure.to_string();
+    if !text.is_empty() {
+        eprintln!("error: {text}");
+    }
+    ExitCode::from(failure.exit as u8)
+}
+
+/// Runs what needs no connection at once, and the rest on a runtime.
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Verify(args) => verify::run(&args, cli.output),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        command => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
+            let result = runtime.block_on(async {
+                let client = Client::new(&cli.connection)?;
+                let context = Context { client, format: cli.output, tenant: cli.tenant };
+                Box::pin(call(&context, command)).await
+            });
+            // A read from stdin may still be waiting in a thread: nobody wants what it will read.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+async fn call(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Tenants(verb) => tenants::run(context, verb).await,
+        Command::EventTypes(verb) => event_types::run(context, verb).await,
+        Command::Subscriptions(verb) => Box::pin(subscriptions::run(context, verb)).await,
+        Command::Keys(verb) => keys::run(context, verb).await,
+        Command::Emit(args) => Box::pin(emit::run(context, args)).await,
+        Command::Events(verb) => events::run(context, verb).await,
+        Command::Deliveries(verb) => deliveries::run(context, verb).await,
+        Command::Retry(args) => retry::run(context, args).await,
+        Command::Cancel(args) => cancel::run(context, args).await,
+        Command::Tail(args) => tail::run(context, args).await,
+        Command::Agents(verb) => agents::run(context, verb).await,
+        Command::Verify(_) | Command::Completions(_) => unreachable!("ran without a connection"),
+    }
+}

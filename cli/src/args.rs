@@ -1,0 +1,134 @@
+//! The command line: every verb, and the options that all of them share.
+
+use clap::{Parser, Subcommand};
+
+use crate::client::Connection;
+use crate::output::Format;
+use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
+use crate::verbs::{subscriptions, tail, tenants, verify};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  unexpected failure
+  2  the command line is wrong
+  3  not found
+  4  refused by the server: not valid, already there, or not possible in this state
+  5  a followed delivery ended without being delivered (emit --follow)
+  6  the server cannot be reached, is too busy, or did not answer in time
+  7  the signature does not verify (verify)";
+
+const START: &str = "\
+Start here:
+  postrider dev                     a whole Postrider on this machine, with a receiver that verifies
+  export POSTRIDER_TENANT=docurift  the tenant that `dev` makes
+  postrider emit document.completed --data '{\"documentId\":\"doc_1\"}' --follow
+  postrider deliveries list
+  postrider deliveries show <DELIVERY>
+
+Output is for people; with `-o json` it is for programs, and the fields are those of the gRPC API.";
+
+/// Delivers webhooks: an event emitted once arrives at every subscribed endpoint as a signed POST.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, propagate_version = false, max_term_width = 110)]
+#[command(after_help = EXIT_CODES, after_long_help = format!("{START}\n\n{EXIT_CODES}"))]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// The tenant that the verb is about
+    #[arg(long, global = true, env = "POSTRIDER_TENANT", value_name = "ID", help_heading = "Global options")]
+    pub(crate) tenant: Option<String>,
+    /// How to print results
+    #[arg(long, short, global = true, env = "POSTRIDER_OUTPUT", value_name = "FORMAT")]
+    #[arg(value_enum, default_value_t, help_heading = "Global options")]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Hand over an event, or one a line
+    Emit(emit::Args),
+    /// Look at accepted events
+    #[command(subcommand)]
+    Events(events::Verb),
+    /// Look at deliveries and their attempts
+    #[command(subcommand)]
+    Deliveries(deliveries::Verb),
+    /// Attempt deliveries again, now
+    Retry(retry::Args),
+    /// End deliveries that have not succeeded
+    Cancel(cancel::Args),
+    /// Watch deliveries live
+    Tail(tail::Args),
+    /// Who receives what: URLs, patterns, retries
+    #[command(subcommand)]
+    Subscriptions(subscriptions::Verb),
+    /// Signing keys of a subscription: rotate, revoke, reveal
+    #[command(subcommand)]
+    Keys(keys::Verb),
+    /// The catalogue of event types
+    #[command(subcommand)]
+    EventTypes(event_types::Verb),
+    /// The accounts of the platform that runs Postrider
+    #[command(subcommand)]
+    Tenants(tenants::Verb),
+    /// The processes that POST
+    #[command(subcommand)]
+    Agents(agents::Verb),
+    /// Check a request's signature, offline
+    Verify(verify::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn refused(line: &str) -> bool {
+        Cli::try_parse_from(line.split(' ')).is_err()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli = Cli::parse_from("postrider tenants list -o json --tenant a --server http://x:1".split(' '));
+        assert_eq!(cli.output, Format::Json);
+        assert_eq!(cli.tenant.as_deref(), Some("a"));
+        assert_eq!(cli.connection.server, "http://x:1");
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        for line in [
+            "postrider emit",
+            "postrider emit a.b --data 1 --file f",
+            "postrider emit a.b --data 1 -",
+            "postrider emit --lines --follow",
+            "postrider emit a.b --timestamp yesterday --data 1",
+            "postrider retry",
+            "postrider deliveries list --state gone",
+            "postrider subscriptions create --url http://a",
+        ] {
+            assert!(refused(line), "{line}");
+        }
+        for line in [
+            "postrider emit a.b -",
+            "postrider emit --lines",
+            "postrider emit a.b --lines --file f",
+            "postrider deliveries list --state exhausted,cancelled --since 1h",
+            "postrider subscriptions update s --no-headers --default-retries",
+        ] {
+            assert!(!refused(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The connection to the control plane's API.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postrider_proto::v1;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::failure::{Exit, Failure, Result};
+use crate::time::parse_duration;
+
+/// How the control plane is reached.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Connection {
+    /// Control plane to talk to: http://host:port or https://host:port
+    #[arg(
+        long,
+        global = true,
+        env = "POSTRIDER_SERVER",
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    #[arg(default_value = "http://127.0.0.1:7070")]
+    pub(crate) server: String,
+    /// How long to wait for an answer, such as 500ms, 10s, 1m
+    #[arg(long, global = true, value_name = "DURATION", help_heading = "Global options")]
+    #[arg(default_value = "10s", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+    /// For https: certificates (PEM) of the authorities to trust, instead of the system's
+    #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = "Global options")]
+    pub(crate) ca: Option<PathBuf>,
+    /// For https: this client's certificate chain (PEM), together with --key
+    #[arg(long, global = true, env = "POSTRIDER_CERT", value_name = "FILE", help_heading = "Global options")]
+    pub(crate) cert: Option<PathBuf>,
+    /// For https: this client's private key (PEM), together with --cert
+    #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = "Global options")]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// Clients of every service, over one connection that is opened by the first call.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    channel: Channel,
+}
+
+macro_rules! service {
+    ($(#[$doc:meta])* $name:ident, $module:ident :: $client:ident) => {
+        $(#[$doc])*
+        pub(crate) fn $name(&self) -> v1::$module::$client<Channel> {
+            v1::$module::$client::new(self.channel.clone())
+        }
+    };
+}
+
+impl Client {
+    /// Reads the options; no connection is opened yet.
+    pub(crate) fn new(connection: &Connection) -> Result<Self> {
+        let wrong = |error: tonic::transport::Error| {
+            let cause =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::new(Exit::Usage, format!("cannot use --server «{}»: {cause}", connection.server))
+                .note("give http://host:port or https://host:port")
+        };
+        let https = connection.server.starts_with("https://");
+        if !https && !connection.server.starts_with("http://") {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "--server must be http://host:port or https://host:port, not «{}»",
+                    connection.server
+                ),
+            ));
+        }
+        let mut endpoint = Endpoint::from_shared(connection.server.clone())
+            .map_err(wrong)?
+            .connect_timeout(connection.timeout)
+            .timeout(connection.timeout)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true);
+        if https {
+            endpoint = endpoint.tls_config(tls(connection)?).map_err(wrong)?;
+        } else if connection.ca.is_some() || connection.cert.is_some() || connection.key.is_some() {
+            return Err(Failure::new(Exit::Usage, "--ca, --cert and --key need an https:// server"));
+        }
+        Ok(Self { channel: endpoint.connect_lazy() })
+    }
+
+    /// The raw channel, for services that are not Postrider's own.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    service!(
+        /// Tenants.
+        tenants, tenant_service_client::TenantServiceClient
+    );
+    service!(
+        /// The catalogue.
+        event_types, event_type_service_client::EventTypeServiceClient
+    );
+    service!(
+        /// Subscriptions.
+        subscriptions, subscription_service_client::SubscriptionServiceClient
+    );
+    service!(
+        /// Signing keys.
+        signing_keys, signing_key_service_client::SigningKeyServiceClient
+    );
+    service!(
+        /// Events.
+        events, event_service_client::EventServiceClient
+    );
+    service!(
+        /// Deliveries.
+        deliveries, delivery_service_client::DeliveryServiceClient
+    );
+    service!(
+        /// Agents.
+        agents, agent_service_client::AgentServiceClient
+    );
+}
+
+fn tls(connection: &Connection) -> Result<ClientTlsConfig> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path)
+            .map_err(|error| Failure::new(Exit::Usage, format!("cannot read {}: {error}", path.display())))
+    };
+    let config = match &connection.ca {
+        Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match (&connection.cert, &connection.key) {
+        (Some(cert), Some(key)) => Ok(config.identity(Identity::from_pem(read(cert)?, read(key)?))),
+        (None, None) => Ok(config),
+        _ => Err(Failure::new(Exit::Usage, "--cert and --key belong together: give both or neither")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(server: &str, cert: Option<&str>) -> Option<String> {
+        let connection = Connection {
+            server: server.into(),
+            timeout: Duration::from_secs(1),
+            ca: None,
+            cert: cert.map(PathBuf::from),
+            key: None,
+        };
+        Client::new(&connection).err().map(|failure| failure.to_string())
+    }
+
+    #[tokio::test]
+    async fn options_that_make_no_sense_are_refused() {
+        assert_eq!(refused("http://127.0.0.1:1", None), None);
+        assert!(refused("127.0.0.1:7070", None).unwrap().contains("--server must be http://"));
+        assert!(refused("http://a:b:c", None).unwrap().contains("cannot use --server"));
+        assert!(refused("http://127.0.0.1:1", Some("c.pem")).unwrap().contains("need an https://"));
+        assert!(refused("https://127.0.0.1:1", Some("c.pem")).unwrap().contains("belong together"));
+    }
+}

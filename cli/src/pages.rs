@@ -1,0 +1,105 @@
+//! Lists that the server gives in pages.
+
+use tonic::{Response, Status};
+
+use crate::failure::{Doing as _, Result};
+use crate::output::notice;
+
+/// How many entries of a list are asked for.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Show at most this many; 0 shows all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+/// An answer that is one page of a list.
+pub(crate) trait Page {
+    /// What the list holds.
+    type Entry;
+
+    /// The entries, and where the next page begins; empty at the end.
+    fn split(self) -> (Vec<Self::Entry>, String);
+}
+
+macro_rules! page {
+    ($answer:ident, $entry:ident, $field:ident) => {
+        impl Page for postrider_proto::v1::$answer {
+            type Entry = postrider_proto::v1::$entry;
+
+            fn split(self) -> (Vec<Self::Entry>, String) {
+                (self.$field, self.next_page_token)
+            }
+        }
+    };
+}
+
+page!(ListTenantsResponse, Tenant, tenants);
+page!(ListEventTypesResponse, EventType, event_types);
+page!(ListSubscriptionsResponse, Subscription, subscriptions);
+page!(ListEventsResponse, Event, events);
+page!(ListDeliveriesResponse, Delivery, deliveries);
+page!(ListAgentsResponse, Agent, agents);
+
+const LARGEST_PAGE: usize = 1000;
+
+/// Follows the pages until the limit is reached or the list ends, and says on stderr when there is more.
+///
+/// `fetch` is called with a page size and a page token. A page may be empty and have a successor.
+pub(crate) async fn collect<P: Page>(
+    limit: Limit,
+    step: &str,
+    mut fetch: impl AsyncFnMut(i32, String) -> std::result::Result<Response<P>, Status>,
+) -> Result<Vec<P::Entry>> {
+    let wanted = if limit.limit == 0 { usize::MAX } else { limit.limit };
+    let (mut entries, mut token) = (Vec::new(), String::new());
+    loop {
+        let size = wanted.saturating_sub(entries.len()).min(LARGEST_PAGE);
+        let page = fetch(i32::try_from(size).unwrap_or(i32::MAX), token).await.doing(step)?;
+        let (found, next) = page.into_inner().split();
+        entries.extend(found);
+        if next.is_empty() {
+            return Ok(entries);
+        }
+        if entries.len() >= wanted {
+            notice(format_args!("There may be more than these {}: see them with --limit.", entries.len()));
+            return Ok(entries);
+        }
+        token = next;
+    }
+}
+
+impl Limit {
+    /// No limit.
+    pub(crate) const ALL: Self = Self { limit: 0 };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postrider_proto::v1::{ListTenantsResponse, Tenant};
+
+    async fn listed(limit: usize) -> (usize, Vec<i32>) {
+        let mut sizes = Vec::new();
+        let tenants = collect(Limit { limit }, "list", async |size, token: String| {
+            sizes.push(size);
+            let start: usize = token.parse().unwrap_or(0);
+            // The second page is empty and has a successor.
+            let count = if start == 1 { 0 } else { 2.min(usize::try_from(size).unwrap()) };
+            let next_page_token = if start < 3 { (start + 1).to_string() } else { String::new() };
+            Ok(Response::new(ListTenantsResponse {
+                tenants: vec![Tenant::default(); count],
+                next_page_token,
+            }))
+        });
+        let found = tenants.await.unwrap().len();
+        (found, sizes)
+    }
+
+    #[tokio::test]
+    async fn pages_are_followed_up_to_the_limit() {
+        assert_eq!(listed(0).await, (6, vec![1000; 4]));
+        assert_eq!(listed(3).await, (3, vec![3, 1, 1]));
+        assert_eq!(listed(50).await, (6, vec![50, 48, 48, 46]));
+    }
+}

@@ -1,0 +1,46 @@
+//! `postrider agents`: the processes that POST.
+
+use postrider_proto::v1;
+
+use super::Context;
+use crate::failure::{Doing as _, Result};
+use crate::pages::{self, Limit};
+use crate::view::agent::Agent;
+use crate::view::promised;
+
+/// What to do with agents.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// List agents: connected ones, and those seen in the last 24 hours
+    List {
+        /// Only of this pool
+        #[arg(long, value_name = "POOL", default_value = "")]
+        pool: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Show one agent
+    Get {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let mut api = context.client.agents();
+    match verb {
+        Verb::List { pool, limit } => {
+            let agents = pages::collect(limit, "list agents", async |page_size, page_token| {
+                api.list_agents(v1::ListAgentsRequest { pool: pool.clone(), page_size, page_token }).await
+            });
+            let agents: Vec<Agent> = agents.await?.into_iter().map(Agent::from).collect();
+            context.format.list(&agents)
+        }
+        Verb::Get { id } => {
+            let step = format!("get the agent «{id}»");
+            let answer = api.get_agent(v1::GetAgentRequest { agent: id }).await.doing(step)?;
+            context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `postrider event-types`: the catalogue of a tenant.
+
+use std::path::PathBuf;
+
+use postrider_proto::v1;
+use prost_types::FieldMask;
+
+use super::{Context, input};
+use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::pages::{self, Limit};
+use crate::view::event_type::EventType;
+use crate::view::promised;
+
+/// What to do with event types.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Add a type to the catalogue
+    Create {
+        /// Its name, such as document.completed
+        name: String,
+        #[command(flatten)]
+        text: Text,
+    },
+    /// Show one type with its example
+    Get {
+        /// Its name
+        name: String,
+    },
+    /// List the catalogue by name
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change description or example
+    Update {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        text: Text,
+    },
+    /// Remove a type from the catalogue; events and subscriptions stay
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// What the catalogue says about a type.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Text {
+    /// What has happened when such an event arrives
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// An example of the event's data: JSON text
+    #[arg(long, value_name = "JSON")]
+    example: Option<String>,
+    /// A file with the example; '-' is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "example")]
+    example_file: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let tenant = context.tenant()?;
+    let mut api = context.client.event_types();
+    match verb {
+        Verb::Create { name, text } => {
+            let step = format!("create the event type «{name}»");
+            let event_type = Some(text.fill(tenant, name)?.0);
+            let answer =
+                api.create_event_type(v1::CreateEventTypeRequest { event_type }).await.doing(step)?;
+            show(context, answer.into_inner().event_type)
+        }
+        Verb::Get { name } => {
+            let step = format!("get the event type «{name}»");
+            let answer = api.get_event_type(v1::GetEventTypeRequest { tenant, name }).await.doing(step)?;
+            show(context, answer.into_inner().event_type)
+        }
+        Verb::List { limit } => {
+            let entries = pages::collect(limit, "list event types", async |page_size, page_token| {
+                let tenant = tenant.clone();
+                api.list_event_types(v1::ListEventTypesRequest { tenant, page_size, page_token }).await
+            });
+            let entries: Vec<EventType> = entries.await?.into_iter().map(EventType::from).collect();
+            context.format.list(&entries)
+        }
+        Verb::Update { name, text } => {
+            let step = format!("update the event type «{name}»");
+            let (event_type, paths) = text.fill(tenant, name)?;
+            if paths.is_empty() {
+                return Err(Failure::new(Exit::Usage, "nothing to update: give --description or --example"));
+            }
+            let update_mask = Some(FieldMask { paths });
+            let request = v1::UpdateEventTypeRequest { event_type: Some(event_type), update_mask };
+            let answer = api.update_event_type(request).await.doing(step)?;
+            show(context, answer.into_inner().event_type)
+        }
+        Verb::Delete { name } => {
+            let request = v1::DeleteEventTypeRequest { tenant, name: name.clone() };
+            api.delete_event_type(request).await.doing(format_args!("delete the event type «{name}»"))?;
+            context.done(format_args!("Deleted {name}."))
+        }
+    }
+}
+
+impl Text {
+    /// The entry, and which fields were given.
+    fn fill(self, tenant: String, name: String) -> Result<(v1::EventType, Vec<String>)> {
+        let mut entry = v1::EventType { tenant, name, ..Default::default() };
+        let mut paths = Vec::new();
+        if let Some(description) = self.description {
+            entry.description = description;
+            paths.push("description".into());
+        }
+        let example = match &self.example_file {
+            Some(path) => Some(input::read_line(path)?),
+            None => self.example,
+        };
+        if let Some(example) = example {
+            entry.example = example;
+            paths.push("example".into());
+        }
+        Ok((entry, paths))
+    }
+}
+
+fn show(context: &Context, entry: Option<v1::EventType>) -> Result<()> {
+    context.format.one(&EventType::from(promised(entry, "event_type")?))
+}

@@ -1,0 +1,176 @@
+//! The settings of a subscription as options, for create and update.
+
+use std::time::Duration;
+
+use postrider_proto::v1::{self, BodyFormat};
+
+use super::input::parse_header;
+use crate::time::{duration_to_wire, parse_duration};
+use crate::view::parse_word;
+
+/// How to deliver. What is not given keeps its value on update and takes its default on create.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// For people, at most 500 characters
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+    /// The pool of agents that delivers [default: default]
+    #[arg(long, value_name = "POOL")]
+    pool: Option<String>,
+    /// The shape of the body: event or standard_webhooks [default: event]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
+    body_format: Option<BodyFormat>,
+    /// An extra request header, 'Name: value'; may be repeated. On update the given ones replace all
+    #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = parse_header)]
+    headers: Vec<(String, String)>,
+    /// How many attempts may be under way at once: 1 to 1000 [default: 64]
+    #[arg(long, value_name = "N")]
+    max_in_flight: Option<i32>,
+    /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    attempt_timeout: Option<Duration>,
+    /// Deadline for TCP connect alone: 100ms to 30s [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    connect_timeout: Option<Duration>,
+    #[command(flatten)]
+    retries: Retries,
+}
+
+/// When to try again.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct Retries {
+    /// Delay after the first failure: 1s to 24h [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
+    retry_initial_delay: Option<Duration>,
+    /// Growth of the delay: 1 to 10 [default: 3]
+    #[arg(long, value_name = "NUMBER", help_heading = "Retries")]
+    retry_factor: Option<f64>,
+    /// Longest delay: up to 24h [default: 3h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
+    retry_max_delay: Option<Duration>,
+    /// How long after the first attempt retries go on: 0 (one attempt) to 7d [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
+    retry_window: Option<Duration>,
+    /// Explicit delays instead, one a retry, such as 5s,1m,1h
+    #[arg(long, value_name = "DURATION,…", value_delimiter = ',', value_parser = parse_duration)]
+    #[arg(help_heading = "Retries")]
+    #[arg(conflicts_with_all = ["retry_initial_delay", "retry_factor", "retry_max_delay", "retry_window"])]
+    retry_schedule: Vec<Duration>,
+    /// Share of a delay by which it varies at random: 0 to 0.5 [default: 0.2]
+    #[arg(long, value_name = "NUMBER", help_heading = "Retries")]
+    retry_jitter: Option<f64>,
+}
+
+impl Settings {
+    /// Writes what was given into the subscription, and returns the paths of the fields it wrote.
+    pub(crate) fn apply(self, subscription: &mut v1::Subscription) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut wrote = |path: &str| paths.push(path.to_owned());
+        if let Some(description) = self.description {
+            subscription.description = description;
+            wrote("description");
+        }
+        if let Some(pool) = self.pool {
+            subscription.pool = pool;
+            wrote("pool");
+        }
+        if let Some(format) = self.body_format {
+            subscription.set_body_format(format);
+            wrote("body_format");
+        }
+        if !self.headers.is_empty() {
+            subscription.headers = self.headers.into_iter().collect();
+            wrote("headers");
+        }
+        if let Some(max) = self.max_in_flight {
+            subscription.max_in_flight = max;
+            wrote("max_in_flight");
+        }
+        if let Some(timeout) = self.attempt_timeout {
+            subscription.timeout = Some(duration_to_wire(timeout));
+            wrote("timeout");
+        }
+        if let Some(timeout) = self.connect_timeout {
+            subscription.connect_timeout = Some(duration_to_wire(timeout));
+            wrote("connect_timeout");
+        }
+        if self.retries.given() {
+            self.retries.apply(subscription.retry_policy.get_or_insert_default());
+            wrote("retry_policy");
+        }
+        paths
+    }
+
+    /// Whether part of the retry policy is given, which is updated as a whole.
+    pub(crate) fn changes_retries(&self) -> bool {
+        self.retries.given()
+    }
+}
+
+impl Retries {
+    fn given(&self) -> bool {
+        self.retry_factor.is_some()
+            || self.retry_jitter.is_some()
+            || !self.retry_schedule.is_empty()
+            || self.changes_growth()
+    }
+
+    fn changes_growth(&self) -> bool {
+        let durations = [self.retry_initial_delay, self.retry_max_delay, self.retry_window];
+        self.retry_factor.is_some() || durations.iter().any(Option::is_some)
+    }
+
+    fn apply(self, policy: &mut v1::RetryPolicy) {
+        if !self.retry_schedule.is_empty() {
+            let schedule = self.retry_schedule.into_iter().map(duration_to_wire).collect();
+            *policy = v1::RetryPolicy { schedule, jitter: policy.jitter, ..Default::default() };
+        } else if self.changes_growth() {
+            policy.schedule.clear();
+        }
+        let replace = |field: &mut Option<prost_types::Duration>, given: Option<Duration>| {
+            if let Some(duration) = given {
+                *field = Some(duration_to_wire(duration));
+            }
+        };
+        replace(&mut policy.initial_delay, self.retry_initial_delay);
+        replace(&mut policy.max_delay, self.retry_max_delay);
+        replace(&mut policy.window, self.retry_window);
+        policy.factor = self.retry_factor.unwrap_or(policy.factor);
+        policy.jitter = self.retry_jitter.or(policy.jitter);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+
+    fn parsed(args: &[&str]) -> Settings {
+        let command = Settings::augment_args(clap::Command::new("test").no_binary_name(true));
+        Settings::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_given_is_written() {
+        let mut subscription = v1::Subscription { pool: "eu".into(), ..Default::default() };
+        assert_eq!(parsed(&[]).apply(&mut subscription), Vec::<String>::new());
+        let args = ["--description", "x", "-H", "A: 1", "-H", "B: 2", "--attempt-timeout", "5s"];
+        assert_eq!(parsed(&args).apply(&mut subscription), ["description", "headers", "timeout"]);
+        assert_eq!(subscription.pool, "eu");
+        assert_eq!(subscription.headers.len(), 2);
+        assert_eq!(subscription.timeout.unwrap().seconds, 5);
+    }
+
+    #[test]
+    fn a_schedule_and_growth_replace_each_other() {
+        let mut subscription = v1::Subscription::default();
+        let paths = parsed(&["--retry-window", "1h", "--retry-jitter", "0.1"]).apply(&mut subscription);
+        assert_eq!(paths, ["retry_policy"]);
+        parsed(&["--retry-schedule", "5s,1m"]).apply(&mut subscription);
+        let policy = subscription.retry_policy.as_ref().unwrap();
+        assert_eq!((policy.schedule.len(), policy.window, policy.jitter), (2, None, Some(0.1)));
+        parsed(&["--retry-factor", "2"]).apply(&mut subscription);
+        let policy = subscription.retry_policy.unwrap();
+        assert_eq!((policy.schedule.len(), policy.factor), (0, 2.0));
+    }
+}

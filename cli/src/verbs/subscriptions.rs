@@ -1,0 +1,221 @@
+//! `postrider subscriptions`: which events of a tenant go to which URL, and how.
+
+use std::path::PathBuf;
+
+use postrider_proto::v1;
+use prost_types::FieldMask;
+
+use super::subscription_settings::Settings;
+use super::{Context, input};
+use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::output::{Format, notice, print};
+use crate::pages::{self, Limit};
+use crate::view::promised;
+use crate::view::subscription::{Created, Subscription};
+
+/// What to do with subscriptions.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Create a subscription with its first signing key, and print the secret
+    Create(Box<Create>),
+    /// Show one subscription
+    Get {
+        /// Its id
+        id: String,
+    },
+    /// List subscriptions, oldest first
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Change what is given; what is queued is delivered by the new settings
+    Update(Box<Update>),
+    /// Stop dispatching; events are still accepted and held
+    Pause {
+        /// Its id
+        id: String,
+    },
+    /// Start a paused or disabled subscription again
+    Resume {
+        /// Its id
+        id: String,
+    },
+    /// Delete a subscription: waiting deliveries are cancelled, its keys erased
+    Delete {
+        /// Its id
+        id: String,
+    },
+    /// Emit a test event to this subscription alone, through the whole path
+    Test {
+        /// Its id
+        id: String,
+        /// The type of the test event; its data is the catalogue's example [default: postrider.test]
+        #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+        event_type: String,
+        /// Makes a repeated call return the first call's result for 24 hours
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        request_id: String,
+    },
+}
+
+/// A new subscription.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Create {
+    /// Where deliveries are POSTed: http or https
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// Which events: document.completed, document.* or '*'; may be repeated or separated by commas
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', required = true)]
+    event_types: Vec<String>,
+    /// A file with an existing secret (whsec_…) to sign with instead of a new random one; '-' is stdin
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Makes a repeated call return the first call's result for 24 hours
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    request_id: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// A change of a subscription.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Update {
+    /// Its id
+    id: String,
+    /// Where deliveries are POSTed
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Which events; replaces the list
+    #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
+    event_types: Vec<String>,
+    /// Remove all extra request headers
+    #[arg(long, conflicts_with = "headers")]
+    no_headers: bool,
+    /// Go back to the default retry policy
+    #[arg(long)]
+    default_retries: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let tenant = context.tenant()?;
+    let mut api = context.client.subscriptions();
+    match verb {
+        Verb::Create(create) => create.run(context, tenant).await,
+        Verb::Update(update) => update.run(context, tenant).await,
+        Verb::Test { id, event_type, request_id } => {
+            test(context, v1::TestSubscriptionRequest { tenant, subscription: id, event_type, request_id })
+                .await
+        }
+        Verb::Get { id } => show(context, get(context, tenant, id).await?),
+        Verb::List { limit } => {
+            let found = pages::collect(limit, "list subscriptions", async |page_size, page_token| {
+                let tenant = tenant.clone();
+                api.list_subscriptions(v1::ListSubscriptionsRequest { tenant, page_size, page_token }).await
+            });
+            let found: Vec<Subscription> = found.await?.into_iter().map(Subscription::from).collect();
+            context.format.list(&found)
+        }
+        Verb::Pause { id } => {
+            let step = format!("pause {id}");
+            let request = v1::PauseSubscriptionRequest { tenant, subscription: id };
+            let answer = api.pause_subscription(request).await.doing(step)?.into_inner();
+            show(context, promised(answer.subscription, "subscription")?)
+        }
+        Verb::Resume { id } => {
+            let step = format!("resume {id}");
+            let request = v1::ResumeSubscriptionRequest { tenant, subscription: id };
+            let answer = api.resume_subscription(request).await.doing(step)?.into_inner();
+            show(context, promised(answer.subscription, "subscription")?)
+        }
+        Verb::Delete { id } => {
+            let request = v1::DeleteSubscriptionRequest { tenant, subscription: id.clone() };
+            api.delete_subscription(request).await.doing(format_args!("delete {id}"))?;
+            context.done(format_args!("Deleted {id}."))
+        }
+    }
+}
+
+async fn get(context: &Context, tenant: String, id: String) -> Result<v1::Subscription> {
+    let step = format!("get the subscription «{id}»");
+    let request = v1::GetSubscriptionRequest { tenant, subscription: id };
+    let answer = context.client.subscriptions().get_subscription(request).await.doing(step)?;
+    promised(answer.into_inner().subscription, "subscription")
+}
+
+fn show(context: &Context, subscription: v1::Subscription) -> Result<()> {
+    context.format.one(&Subscription::from(subscription))
+}
+
+async fn test(context: &Context, request: v1::TestSubscriptionRequest) -> Result<()> {
+    let step = format!("test {}", request.subscription);
+    let answer = context.client.subscriptions().test_subscription(request).await.doing(step)?.into_inner();
+    match context.format {
+        Format::Json => {
+            let ids = serde_json::json!({ "event_id": answer.event_id, "delivery_id": answer.delivery_id });
+            context.format.json(&ids)
+        }
+        Format::Table => {
+            print(&format!("Event     {}\nDelivery  {}\n", answer.event_id, answer.delivery_id))?;
+            notice(format_args!("See what became of it: postrider deliveries show {}", answer.delivery_id));
+            Ok(())
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context, tenant: String) -> Result<()> {
+        let (url, event_types) = (self.url, self.event_types);
+        let mut subscription = v1::Subscription { tenant, url, event_types, ..Default::default() };
+        self.settings.apply(&mut subscription);
+        let request = v1::CreateSubscriptionRequest {
+            subscription: Some(subscription),
+            secret: self.secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default(),
+            request_id: self.request_id,
+        };
+        let answer = context.client.subscriptions().create_subscription(request).await;
+        let answer = answer.doing("create the subscription")?.into_inner();
+        let subscription = promised(answer.subscription, "subscription")?;
+        let key = promised(answer.signing_key, "signing_key")?;
+        context.format.one(&Created::new(subscription, key, answer.secret))?;
+        notice("Hand the secret to the receiver: it verifies every POST with it.");
+        Ok(())
+    }
+}
+
+impl Update {
+    async fn run(self, context: &Context, tenant: String) -> Result<()> {
+        let step = format!("update {}", self.id);
+        let mut subscription =
+            v1::Subscription { tenant: tenant.clone(), id: self.id.clone(), ..Default::default() };
+        if self.settings.changes_retries() && !self.default_retries {
+            // The policy is written as a whole, so what is not given is taken from what is stored.
+            subscription.retry_policy = get(context, tenant, self.id).await?.retry_policy;
+        }
+        let mut paths = self.settings.apply(&mut subscription);
+        if let Some(url) = self.url {
+            subscription.url = url;
+            paths.push("url".into());
+        }
+        if !self.event_types.is_empty() {
+            subscription.event_types = self.event_types;
+            paths.push("event_types".into());
+        }
+        if self.no_headers {
+            paths.push("headers".into());
+        }
+        if self.default_retries && !paths.iter().any(|path| path == "retry_policy") {
+            paths.push("retry_policy".into());
+        }
+        if paths.is_empty() {
+            let failure = Failure::new(Exit::Usage, "nothing to update");
+            return Err(failure.note("give what is to change, such as --url or --event-types"));
+        }
+        let update_mask = Some(FieldMask { paths });
+        let request = v1::UpdateSubscriptionRequest { subscription: Some(subscription), update_mask };
+        let answer = context.client.subscriptions().update_subscription(request).await.doing(step)?;
+        show(context, promised(answer.into_inner().subscription, "subscription")?)
+    }
+}

@@ -1,0 +1,204 @@
+//! Subscriptions, shown.
+
+use std::collections::BTreeMap;
+
+use postrider_proto::v1;
+use serde::Serialize;
+
+use super::key::SigningKey;
+use super::{duration, time, word};
+use crate::output::View;
+use crate::time::{duration_for_people, duration_from_wire};
+
+/// Mirrors `postrider.v1.Subscription`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Subscription {
+    id: String,
+    tenant: String,
+    url: String,
+    event_types: Vec<String>,
+    description: String,
+    pool: String,
+    body_format: String,
+    headers: BTreeMap<String, String>,
+    retry_policy: Option<RetryPolicy>,
+    max_in_flight: i32,
+    timeout: Option<String>,
+    connect_timeout: Option<String>,
+    state: String,
+    state_reason: String,
+    create_time: Option<String>,
+    update_time: Option<String>,
+}
+
+/// Mirrors `postrider.v1.RetryPolicy`.
+#[derive(Debug, Serialize)]
+struct RetryPolicy {
+    initial_delay: Option<String>,
+    factor: f64,
+    max_delay: Option<String>,
+    window: Option<String>,
+    schedule: Vec<String>,
+    jitter: Option<f64>,
+    #[serde(skip)]
+    sentence: String,
+}
+
+impl From<v1::Subscription> for Subscription {
+    fn from(subscription: v1::Subscription) -> Self {
+        Self {
+            body_format: word::<v1::BodyFormat>(subscription.body_format),
+            headers: subscription.headers.into_iter().collect(),
+            retry_policy: subscription.retry_policy.map(RetryPolicy::from),
+            timeout: duration(subscription.timeout.as_ref()),
+            connect_timeout: duration(subscription.connect_timeout.as_ref()),
+            state: word::<v1::SubscriptionState>(subscription.state),
+            create_time: time(subscription.create_time.as_ref()),
+            update_time: time(subscription.update_time.as_ref()),
+            id: subscription.id,
+            tenant: subscription.tenant,
+            url: subscription.url,
+            event_types: subscription.event_types,
+            description: subscription.description,
+            pool: subscription.pool,
+            max_in_flight: subscription.max_in_flight,
+            state_reason: subscription.state_reason,
+        }
+    }
+}
+
+impl From<v1::RetryPolicy> for RetryPolicy {
+    fn from(policy: v1::RetryPolicy) -> Self {
+        Self {
+            sentence: sentence(&policy),
+            initial_delay: duration(policy.initial_delay.as_ref()),
+            factor: policy.factor,
+            max_delay: duration(policy.max_delay.as_ref()),
+            window: duration(policy.window.as_ref()),
+            schedule: policy.schedule.iter().map(crate::time::duration_json).collect(),
+            jitter: policy.jitter,
+        }
+    }
+}
+
+fn sentence(policy: &v1::RetryPolicy) -> String {
+    let people = |duration: &prost_types::Duration| duration_for_people(duration_from_wire(duration));
+    let jitter = policy.jitter.map(|share| format!(", ±{:.0} %", share * 100.0)).unwrap_or_default();
+    if !policy.schedule.is_empty() {
+        let delays: Vec<String> = policy.schedule.iter().map(people).collect();
+        return format!("after {}{jitter}", delays.join(", "));
+    }
+    let or = |duration: &Option<prost_types::Duration>, default: &str| {
+        duration.as_ref().map_or_else(|| default.to_owned(), people)
+    };
+    let factor = if policy.factor == 0.0 { 3.0 } else { policy.factor };
+    format!(
+        "after {}, × {factor} up to {}, for {}{jitter}",
+        or(&policy.initial_delay, "5s"),
+        or(&policy.max_delay, "3h"),
+        or(&policy.window, "24h")
+    )
+}
+
+impl View for Subscription {
+    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "POOL", "EVENT TYPES", "URL"];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.id.clone(),
+            self.state.clone(),
+            self.pool.clone(),
+            self.event_types.join(","),
+            self.url.clone(),
+        ]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let headers = self.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+        let state = match self.state_reason.as_str() {
+            "" => self.state.clone(),
+            reason => format!("{} ({reason})", self.state),
+        };
+        let in_flight = if self.max_in_flight == 0 { 64 } else { self.max_in_flight };
+        let retries = self.retry_policy.as_ref().map(|policy| policy.sentence.clone());
+        vec![
+            ("Subscription", self.id.clone()),
+            ("Tenant", self.tenant.clone()),
+            ("State", state),
+            ("URL", self.url.clone()),
+            ("Event types", self.event_types.join(", ")),
+            ("Description", self.description.clone()),
+            ("Pool", self.pool.clone()),
+            ("Body format", self.body_format.clone()),
+            ("Headers", headers.collect::<Vec<_>>().join("\n")),
+            ("Retries", retries.unwrap_or_default()),
+            ("Max in flight", in_flight.to_string()),
+            ("Timeout", self.timeout.clone().unwrap_or_default()),
+            ("Connect timeout", self.connect_timeout.clone().unwrap_or_default()),
+            ("Created", self.create_time.clone().unwrap_or_default()),
+            ("Updated", self.update_time.clone().unwrap_or_default()),
+        ]
+    }
+}
+
+/// A new subscription with its key and secret, as create prints it. It has no `Debug`.
+#[derive(Serialize)]
+pub(crate) struct Created {
+    subscription: Subscription,
+    signing_key: SigningKey,
+    secret: String,
+}
+
+impl Created {
+    /// Joins them.
+    pub(crate) fn new(subscription: v1::Subscription, key: v1::SigningKey, secret: String) -> Self {
+        Self { subscription: subscription.into(), signing_key: key.into(), secret }
+    }
+}
+
+impl View for Created {
+    const COLUMNS: &'static [&'static str] = Subscription::COLUMNS;
+
+    fn row(&self) -> Vec<String> {
+        self.subscription.row()
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = self.subscription.details();
+        pairs.extend(self.signing_key.details().into_iter().take(1));
+        pairs.push(("Secret", self.secret.clone()));
+        pairs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_mirrors_the_message() {
+        let subscription = v1::Subscription {
+            id: "sub_1".into(),
+            event_types: vec!["*".into()],
+            body_format: v1::BodyFormat::Event.into(),
+            state: v1::SubscriptionState::Active.into(),
+            retry_policy: Some(v1::RetryPolicy { jitter: Some(0.2), ..Default::default() }),
+            timeout: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
+            ..Default::default()
+        };
+        let json = serde_json::to_value(Subscription::from(subscription)).unwrap();
+        assert_eq!(json["body_format"], "event");
+        assert_eq!(json["state"], "active");
+        assert_eq!(json["timeout"], "15s");
+        assert_eq!(json["retry_policy"]["jitter"], 0.2);
+        assert_eq!(json.as_object().unwrap().len(), 16);
+    }
+
+    #[test]
+    fn a_retry_policy_is_a_sentence() {
+        assert_eq!(sentence(&v1::RetryPolicy::default()), "after 5s, × 3 up to 3h, for 24h");
+        let schedule = vec![prost_types::Duration { seconds: 90, nanos: 0 }; 2];
+        let policy = v1::RetryPolicy { schedule, jitter: Some(0.1), ..Default::default() };
+        assert_eq!(sentence(&policy), "after 1m30s, 1m30s, ±10 %");
+    }
+}
