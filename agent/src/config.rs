@@ -1,0 +1,231 @@
+//! The agent's settings: from a file, the environment and flags, in rising order.
+//!
+//! Every layer gives settings by the same names and in the same words, so each is read in one place only, by
+//! [`Config::load`]. All mistakes come back in one message, before any socket opens.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use postrider_domain::egress::Policy;
+use postrider_domain::id::{AgentId, PoolName};
+use tracing_subscriber::EnvFilter;
+
+mod args;
+mod layers;
+mod values;
+
+pub use self::args::Args;
+use self::layers::Layers;
+use self::values::{Bytes, Seconds};
+
+/// The prefix of the environment's variables.
+pub const ENV_PREFIX: &str = "POSTRIDER_AGENT_";
+
+/// Everything the agent is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where the control plane is.
+    pub control_plane: Uri,
+    /// This agent's name.
+    pub agent_id: AgentId,
+    /// The pool it belongs to.
+    pub pool: PoolName,
+    /// Connections to the control plane.
+    pub streams: u32,
+    /// Jobs at once, over all streams.
+    pub max_in_flight: u32,
+    /// Bytes of job bodies at once, over all streams.
+    pub max_in_flight_bytes: u64,
+    /// Threads of the runtime.
+    pub threads: usize,
+    /// For the connection to the control plane.
+    pub tls: TlsFiles,
+    /// What this agent may call.
+    pub egress: Policy,
+    /// The name servers to ask. None: the machine's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// How to log.
+    pub log: Log,
+    /// Time to finish in when told to stop.
+    pub shutdown_grace: Duration,
+}
+
+/// PEM files for the connection to the control plane, and the name to expect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// Authorities that the control plane's certificate must be from. None: the machine's.
+    pub ca: Option<PathBuf>,
+    /// This agent's certificate chain.
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key.
+    pub key: Option<PathBuf>,
+    /// The name in the control plane's certificate. None: the host of `control_plane`.
+    pub server_name: Option<String>,
+}
+
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// For whom.
+    pub format: LogFormat,
+    /// What, as `tracing` directives.
+    pub filter: String,
+}
+
+/// For whom a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// People.
+    Human,
+    /// Programs: one JSON object a line.
+    Json,
+}
+
+/// All that is wrong with the settings, one mistake a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the agent's settings cannot be used:")?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+impl Config {
+    /// Reads the settings file that `args` names, the environment's variables and `args`, which hold what
+    /// clap found in both of the latter.
+    ///
+    /// # Errors
+    ///
+    /// [`Mistakes`], all of them.
+    pub fn load(args: &Args, variables: impl Iterator<Item = String>) -> Result<Config, Mistakes> {
+        let mut layers = Layers::default();
+        layers.check_variables(variables);
+        if let Some(path) = &args.config {
+            match std::fs::read_to_string(path) {
+                Ok(text) => layers.add_file(&text, path),
+                Err(error) => layers.mistake(format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+        layers.add_args(args);
+        let config = Config::from_layers(&mut layers);
+        let mistakes = layers.finish();
+        if mistakes.is_empty() {
+            Ok(config.expect("without a mistake every setting has a value"))
+        } else {
+            Err(Mistakes(mistakes))
+        }
+    }
+
+    /// Takes every setting out of `layers`, so that what is left over is unknown.
+    fn from_layers(layers: &mut Layers) -> Option<Config> {
+        let control_plane = layers.required("control_plane", values::control_plane);
+        let agent_id = layers.required("agent_id", values::parsed);
+        let pool = layers.or("pool", PoolName::default_pool(), values::parsed);
+        let streams = layers.or("streams", 2, values::between(1, 16));
+        let max_in_flight = layers.or("max_in_flight", 512, values::between(1, 65_536));
+        let Bytes(max_in_flight_bytes) = layers.or("max_in_flight_bytes", Bytes(64 << 20), values::parsed);
+        let threads = layers.or("threads", default_threads(), values::between(1, 64));
+        let tls = TlsFiles {
+            ca: layers.option("tls.ca", values::file),
+            cert: layers.option("tls.cert", values::file),
+            key: layers.option("tls.key", values::file),
+            server_name: layers.option("tls.server_name", values::parsed),
+        };
+        let egress = egress(layers);
+        let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
+        let log = Log {
+            format: layers.or("log.format", LogFormat::Human, values::log_format),
+            filter: layers.or("log.filter", "info".to_owned(), values::log_filter),
+        };
+        let Seconds(shutdown_grace) =
+            layers.or("shutdown_grace", Seconds(Duration::from_secs(70)), values::parsed);
+        if max_in_flight < streams {
+            layers.mistake("`max_in_flight` must be at least `streams`: each stream takes its share of it");
+        }
+        if max_in_flight_bytes / u64::from(streams) < 2 << 20 {
+            layers.mistake(
+                "`max_in_flight_bytes` must be at least 2MiB for each of the `streams`, to hold any job",
+            );
+        }
+        if tls.cert.is_some() != tls.key.is_some() {
+            layers.mistake("`tls.cert` and `tls.key` belong together: give both or neither");
+        }
+        let control_plane = control_plane?;
+        check_plaintext(layers, &control_plane, &tls);
+        Some(Config {
+            control_plane,
+            agent_id: agent_id?,
+            pool,
+            streams,
+            max_in_flight,
+            max_in_flight_bytes,
+            threads,
+            tls,
+            egress,
+            dns_servers,
+            log,
+            shutdown_grace,
+        })
+    }
+}
+
+fn egress(layers: &mut Layers) -> Policy {
+    let default = Policy::default();
+    Policy {
+        allow_cidrs: layers.list("egress.allow_cidrs", default.allow_cidrs, values::cidr),
+        allow_hosts: layers.list("egress.allow_hosts", default.allow_hosts, values::parsed),
+        allow_ports: layers.list("egress.allow_ports", default.allow_ports, values::port),
+        allow_http: layers.or("egress.allow_http", default.allow_http, values::boolean),
+        deny_cidrs: layers.list("egress.deny_cidrs", default.deny_cidrs, values::cidr),
+        dangerously_allow_link_local_and_metadata: layers.or(
+            "egress.dangerously_allow_link_local_and_metadata",
+            default.dangerously_allow_link_local_and_metadata,
+            values::boolean,
+        ),
+        own_addresses: Vec::new(),
+    }
+}
+
+/// Jobs carry signed requests and bodies, so they travel in the clear only inside one machine.
+fn check_plaintext(layers: &mut Layers, control_plane: &Uri, tls: &TlsFiles) {
+    if control_plane.scheme_str() == Some("https") {
+        return;
+    }
+    if !is_loopback(control_plane.host().unwrap_or_default()) {
+        layers.mistake(
+            "`control_plane` is http:// and not a loopback address: use https://, and name the certificate files \
+             under `tls` (`tls.ca` for a private authority, `tls.cert` and `tls.key` for this agent's own certificate)",
+        );
+    }
+    if *tls != TlsFiles::default() {
+        layers.mistake("the `tls` settings need a `control_plane` that begins with https://");
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// One where there is little to share, and no more than a few: a POST is cheap.
+fn default_threads() -> usize {
+    match std::thread::available_parallelism().map_or(1, usize::from) {
+        0..=2 => 1,
+        cores => cores.min(4),
+    }
+}
+
+/// Says whether `filter` is a valid one.
+fn is_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

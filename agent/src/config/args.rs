@@ -1,0 +1,149 @@
+//! The flags, with the environment's variables behind them. clap only collects them as text: what they
+//! mean, and whether it makes sense, is the same for every layer, and is judged in one go.
+
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser;
+
+/// Flags of the agent.
+///
+/// Each can also be given as an environment variable and, by the name in backquotes, in the settings file.
+/// A flag wins over the environment, the environment over the file. Lists are separated by commas; sizes
+/// are bytes, or end in KiB, MiB or GiB; durations end in ms, s, m or h.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Args {
+    /// The settings file, in TOML [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// `control_plane`: URL of the control plane, http(s)://host:port. Plain http is for loopback only [required]
+    #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_CONTROL_PLANE", value_parser = text())]
+    pub control_plane: Option<String>,
+
+    /// `agent_id`: this agent's name, stable across restarts and unique: 1 to 63 of a-z, 0-9 and '-' [required]
+    #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_AGENT_ID", value_parser = text())]
+    pub agent_id: Option<String>,
+
+    /// `pool`: the pool of agents that this one belongs to [default: default]
+    #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_POOL", value_parser = text())]
+    pub pool: Option<String>,
+
+    /// `streams`: connections to the control plane, 1 to 16; with two, the restart of one replica is not felt
+    /// [default: 2]
+    #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_STREAMS", value_parser = text())]
+    pub streams: Option<String>,
+
+    /// `max_in_flight`: jobs at once, over all streams, 1 to 65536 [default: 512]
+    #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_MAX_IN_FLIGHT", value_parser = text())]
+    pub max_in_flight: Option<String>,
+
+    /// `max_in_flight_bytes`: size of the bodies of these jobs, over all streams [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "POSTRIDER_AGENT_MAX_IN_FLIGHT_BYTES", value_parser = text())]
+    pub max_in_flight_bytes: Option<String>,
+
+    /// `threads`: threads that do the work, 1 to 64 [default: 1 on up to two cores, else one a core, at most 4]
+    #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_THREADS", value_parser = text())]
+    pub threads: Option<String>,
+
+    /// `tls.ca`: PEM file of the authorities that the control plane's certificate may be from [default: the
+    /// machine's]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_CA", value_parser = text())]
+    pub tls_ca: Option<String>,
+
+    /// `tls.cert`: PEM file of this agent's certificate and its chain [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_CERT", value_parser = text())]
+    pub tls_cert: Option<String>,
+
+    /// `tls.key`: PEM file of the private key of `tls.cert` [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_KEY", value_parser = text())]
+    pub tls_key: Option<String>,
+
+    /// `tls.server_name`: the name in the control plane's certificate [default: the host of `control_plane`]
+    #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_TLS_SERVER_NAME", value_parser = text())]
+    pub tls_server_name: Option<String>,
+
+    /// `egress.allow_cidrs`: address ranges that may be called although they are not public [default: none]
+    #[arg(long, value_name = "CIDR,…", env = "POSTRIDER_AGENT_EGRESS_ALLOW_CIDRS")]
+    pub egress_allow_cidrs: Option<String>,
+
+    /// `egress.allow_hosts`: names that may be called although they have one label or a special ending, such
+    /// as localhost or *.svc; their addresses are judged all the same [default: none]
+    #[arg(long, value_name = "NAME,…", env = "POSTRIDER_AGENT_EGRESS_ALLOW_HOSTS")]
+    pub egress_allow_hosts: Option<String>,
+
+    /// `egress.allow_ports`: the ports that may be called, all of them [default: 443,8443]
+    #[arg(long, value_name = "PORT,…", env = "POSTRIDER_AGENT_EGRESS_ALLOW_PORTS")]
+    pub egress_allow_ports: Option<String>,
+
+    /// `egress.allow_http`: whether http:// may be called as well as https:// [default: false]
+    #[arg(long, value_name = "BOOL", env = "POSTRIDER_AGENT_EGRESS_ALLOW_HTTP", num_args = 0..=1,
+          default_missing_value = "true", value_parser = text())]
+    pub egress_allow_http: Option<String>,
+
+    /// `egress.deny_cidrs`: address ranges that may not be called, whatever else is allowed [default: none]
+    #[arg(long, value_name = "CIDR,…", env = "POSTRIDER_AGENT_EGRESS_DENY_CIDRS")]
+    pub egress_deny_cidrs: Option<String>,
+
+    /// `egress.dangerously_allow_link_local_and_metadata`: whether `egress.allow_cidrs` also opens link-local
+    /// addresses and the metadata services of clouds, which give credentials to anyone [default: false]
+    #[arg(long, value_name = "BOOL", env = "POSTRIDER_AGENT_EGRESS_DANGEROUSLY_ALLOW_LINK_LOCAL_AND_METADATA",
+          num_args = 0..=1, default_missing_value = "true", value_parser = text())]
+    pub egress_dangerously_allow_link_local_and_metadata: Option<String>,
+
+    /// `dns_servers`: name servers to ask, address or address:port [default: the machine's]
+    #[arg(long, value_name = "ADDRESS,…", env = "POSTRIDER_AGENT_DNS_SERVERS")]
+    pub dns_servers: Option<String>,
+
+    /// `log.format`: human or json [default: human]
+    #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
+    pub log_format: Option<String>,
+
+    /// `log.filter`: what to log, as in warn or postrider_agent=debug; debug has a line for each attempt
+    /// [default: info]
+    #[arg(long, value_name = "FILTER", env = "POSTRIDER_AGENT_LOG_FILTER", value_parser = text())]
+    pub log_filter: Option<String>,
+
+    /// `shutdown_grace`: time to finish jobs and report them when told to stop; longer than the longest
+    /// attempt [default: 70s]
+    #[arg(long, value_name = "DURATION", env = "POSTRIDER_AGENT_SHUTDOWN_GRACE", value_parser = text())]
+    pub shutdown_grace: Option<String>,
+}
+
+/// Text that says something. An empty list does too, so lists take any text.
+fn text() -> NonEmptyStringValueParser {
+    NonEmptyStringValueParser::new()
+}
+
+impl Args {
+    /// The settings that are given, by name.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        [
+            ("control_plane", &self.control_plane),
+            ("agent_id", &self.agent_id),
+            ("pool", &self.pool),
+            ("streams", &self.streams),
+            ("max_in_flight", &self.max_in_flight),
+            ("max_in_flight_bytes", &self.max_in_flight_bytes),
+            ("threads", &self.threads),
+            ("tls.ca", &self.tls_ca),
+            ("tls.cert", &self.tls_cert),
+            ("tls.key", &self.tls_key),
+            ("tls.server_name", &self.tls_server_name),
+            ("egress.allow_cidrs", &self.egress_allow_cidrs),
+            ("egress.allow_hosts", &self.egress_allow_hosts),
+            ("egress.allow_ports", &self.egress_allow_ports),
+            ("egress.allow_http", &self.egress_allow_http),
+            ("egress.deny_cidrs", &self.egress_deny_cidrs),
+            (
+                "egress.dangerously_allow_link_local_and_metadata",
+                &self.egress_dangerously_allow_link_local_and_metadata,
+            ),
+            ("dns_servers", &self.dns_servers),
+            ("log.format", &self.log_format),
+            ("log.filter", &self.log_filter),
+            ("shutdown_grace", &self.shutdown_grace),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value.as_deref()?)))
+    }
+}

@@ -1,0 +1,161 @@
+//! Settings as text from several layers, by name, with the mistakes found so far.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Args as _;
+use toml::Value;
+
+use super::ENV_PREFIX;
+use super::args::Args;
+
+/// What Kubernetes sets by itself beside a Service named `postrider-agent`.
+const SERVICE_LINKS: [&str; 2] = ["POSTRIDER_AGENT_SERVICE_", "POSTRIDER_AGENT_PORT"];
+
+/// A setting as it was given, and where.
+struct Given {
+    value: Written,
+    source: String,
+}
+
+enum Written {
+    /// One value, or a list with commas.
+    Text(String),
+    /// A list in the file.
+    List(Vec<String>),
+}
+
+/// See the [module](self).
+#[derive(Default)]
+pub(super) struct Layers {
+    given: BTreeMap<String, Given>,
+    mistakes: Vec<String>,
+}
+
+impl Layers {
+    pub(super) fn mistake(&mut self, mistake: impl Into<String>) {
+        self.mistakes.push(mistake.into());
+    }
+
+    /// All mistakes, with one for each setting that nobody asked for.
+    pub(super) fn finish(mut self) -> Vec<String> {
+        for (key, given) in &self.given {
+            self.mistakes.push(format!("`{key}` in {} is not a setting of the agent", given.source));
+        }
+        self.mistakes
+    }
+
+    /// Refuses variables with the agent's prefix that no setting has: a typing error would go unnoticed.
+    pub(super) fn check_variables(&mut self, names: impl Iterator<Item = String>) {
+        let command = Args::augment_args(clap::Command::new("agent"));
+        let known = |name: &str| {
+            command.get_arguments().any(|argument| argument.get_env().is_some_and(|env| env == name))
+        };
+        let mine =
+            |name: &str| name.starts_with(ENV_PREFIX) && !SERVICE_LINKS.iter().any(|s| name.starts_with(s));
+        let mut unknown: Vec<_> = names.filter(|name| mine(name) && !known(name)).collect();
+        unknown.sort();
+        for name in unknown {
+            self.mistake(format!("the environment variable {name} is not a setting of the agent"));
+        }
+    }
+
+    pub(super) fn add_file(&mut self, text: &str, path: &Path) {
+        let source = path.display().to_string();
+        match text.parse::<toml::Table>() {
+            Ok(table) => self.add_table("", table, &source),
+            Err(error) => {
+                self.mistake(format!("{source} is not valid TOML: {}", error.to_string().trim_end()))
+            }
+        }
+    }
+
+    pub(super) fn add_args(&mut self, args: &Args) {
+        for (key, text) in args.given() {
+            let source = "a flag or the environment".to_owned();
+            self.given.insert(key.to_owned(), Given { value: Written::Text(text.to_owned()), source });
+        }
+    }
+
+    /// A setting that has to be there.
+    pub(super) fn required<T>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        if !self.given.contains_key(key) {
+            let variable = format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "_"));
+            self.mistake(format!("`{key}` is missing: give it in the file, as {variable} or as a flag"));
+        }
+        self.option(key, read)
+    }
+
+    /// A setting with a default.
+    pub(super) fn or<T>(&mut self, key: &str, default: T, read: impl Fn(&str) -> Result<T, String>) -> T {
+        self.option(key, read).unwrap_or(default)
+    }
+
+    /// A setting that may be missing.
+    pub(super) fn option<T>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let Given { value, source } = self.given.remove(key)?;
+        let read = match value {
+            Written::Text(text) => read(&text),
+            Written::List(_) => Err("is a list, but has one value only".to_owned()),
+        };
+        read.map_err(|why| self.mistake(format!("`{key}` in {source} {why}"))).ok()
+    }
+
+    /// A setting with any number of values.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &str,
+        default: Vec<T>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(Given { value, source }) = self.given.remove(key) else { return default };
+        let texts = match value {
+            Written::List(texts) => texts,
+            Written::Text(text) => split(&text),
+        };
+        let mut values = Vec::with_capacity(texts.len());
+        for text in texts {
+            match read(&text) {
+                Ok(value) => values.push(value),
+                Err(why) => self.mistake(format!("`{key}` in {source} {why}")),
+            }
+        }
+        values
+    }
+
+    fn add_table(&mut self, prefix: &str, table: toml::Table, source: &str) {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            if let Value::Table(table) = value {
+                self.add_table(&format!("{key}."), table, source);
+                continue;
+            }
+            let written = match &value {
+                Value::Array(values) => {
+                    values.iter().map(scalar).collect::<Option<Vec<_>>>().map(Written::List)
+                }
+                value => scalar(value).map(Written::Text),
+            };
+            match written {
+                Some(value) => {
+                    self.given.insert(key, Given { value, source: source.to_owned() });
+                }
+                None => self.mistake(format!("`{key}` in {source} has a {} in it", value.type_str())),
+            }
+        }
+    }
+}
+
+/// A number and its text mean the same, so that `"512"` from a template works as 512 does.
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(number) => Some(number.to_string()),
+        Value::Boolean(boolean) => Some(boolean.to_string()),
+        Value::Float(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    }
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}

@@ -1,0 +1,131 @@
+//! How a setting's text is read. Each error ends the sentence that begins with the setting's name.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::Uri;
+use ipnet::IpNet;
+
+use super::LogFormat;
+
+/// A size: `65536`, `64KiB`, `64MiB`, `1GiB`.
+pub(super) struct Bytes(pub(super) u64);
+
+/// A duration: `500ms`, `70s`, `2m`, `1h`.
+pub(super) struct Seconds(pub(super) Duration);
+
+/// Whatever reads itself.
+pub(super) fn parsed<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr<Err: Display>,
+{
+    text.parse().map_err(|error| format!("is {text:?}: {error}"))
+}
+
+/// A number within bounds.
+pub(super) fn between<T>(low: T, high: T) -> impl Fn(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
+    move |text| match text.parse() {
+        Ok(number) if (low..=high).contains(&number) => Ok(number),
+        _ => Err(format!("is {text:?}, but must be a number from {low} to {high}")),
+    }
+}
+
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("is {text:?}, but must be true or false"))
+}
+
+/// A file that can be read now: better to know before the first connection.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    match std::fs::File::open(text) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(format!("is {text:?}, which cannot be read: {error}")),
+    }
+}
+
+pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
+    let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map_err(|_| format!("has {text:?}, but must list ranges such as 10.20.0.0/16 or addresses"))
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    between(1, u16::MAX)(text)
+}
+
+pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)));
+    address.map_err(|_| format!("has {text:?}, but must list addresses such as 10.0.0.2 or 10.0.0.2:53"))
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("is {text:?}, but must be human or json")),
+    }
+}
+
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    super::is_filter(text).map_err(|error| format!("is {text:?}: {error}"))?;
+    Ok(text.to_owned())
+}
+
+pub(super) fn control_plane(text: &str) -> Result<Uri, String> {
+    let wrong = || format!("is {text:?}, but must be a URL such as https://postrider.example.com:7443");
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let scheme = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
+    let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let userinfo = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if scheme && plain && !userinfo && uri.host().is_some_and(|host| !host.is_empty()) {
+        Ok(uri)
+    } else {
+        Err(wrong())
+    }
+}
+
+impl FromStr for Bytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Bytes, Self::Err> {
+        const WRONG: &str = "a size is a number of bytes, or one with KiB, MiB or GiB after it";
+        let (number, unit) = number_and_unit(text);
+        let factor = match unit {
+            "" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(WRONG),
+        };
+        number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).map(Bytes).ok_or(WRONG)
+    }
+}
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Seconds, Self::Err> {
+        const WRONG: &str = "a duration is a number with ms, s, m or h after it, and at most 24h";
+        const LONGEST: Duration = Duration::from_secs(24 * 3600);
+        let (number, unit) = number_and_unit(text);
+        let number: u64 = number.parse().map_err(|_| WRONG)?;
+        let duration = match unit {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => Some(Duration::from_secs(number)),
+            "m" => number.checked_mul(60).map(Duration::from_secs),
+            "h" => number.checked_mul(3600).map(Duration::from_secs),
+            _ => None,
+        };
+        duration.filter(|duration| *duration <= LONGEST).map(Seconds).ok_or(WRONG)
+    }
+}
+
+fn number_and_unit(text: &str) -> (&str, &str) {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim_start())
+}

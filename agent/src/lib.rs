@@ -1,0 +1,123 @@
+//! The agent: the process that POSTs.
+//!
+//! It dials the control plane, which nothing but the agent's own configuration names; gets jobs that are
+//! signed already; POSTs each to its URL, if its owner's egress policy lets it; and reports what happened,
+//! until that is stored. It holds no signing key, keeps nothing on disk and decides nothing about retries.
+//!
+//! [`main`] is the whole process, for the binary and for others that run an agent. It reads [`config`] and
+//! starts [`app`], which wires a [`session`] for each stream to one [`transport`].
+
+use std::process::ExitCode;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+pub mod app;
+pub mod backoff;
+mod clock;
+pub mod config;
+pub mod gate;
+mod log;
+pub mod outbox;
+pub mod server_time;
+pub mod session;
+pub mod transport;
+mod wire;
+
+pub use self::clock::Instant;
+pub use self::config::{Args, Config};
+
+/// The agent has ended for another reason than those below.
+pub const EXIT_FAILED: u8 = 1;
+/// The settings cannot be used. The same code as for flags that do not exist.
+pub const EXIT_SETTINGS: u8 = 2;
+/// The control plane rejected the agent for good; the log says what to do.
+pub const EXIT_REJECTED: u8 = 3;
+/// Told to stop, the agent was not done within its grace.
+pub const EXIT_GRACE_EXCEEDED: u8 = 4;
+/// Stopped at once by a second signal.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs an agent as this process, until a signal or an error ends it.
+///
+/// SIGTERM and SIGINT let it finish; the second of them ends it at once.
+#[must_use]
+pub fn main(args: &Args) -> ExitCode {
+    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let config = match Config::load(args, variables) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return EXIT_SETTINGS.into();
+        }
+    };
+    log::start(&config.log);
+    let runtime = match runtime(config.threads) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime cannot start: {error}");
+            return EXIT_FAILED.into();
+        }
+    };
+    let code = runtime.block_on(supervise(config));
+    // A name lookup of the system may still block a thread; nobody needs its answer.
+    runtime.shutdown_background();
+    code.into()
+}
+
+async fn supervise(config: Config) -> u8 {
+    let stop = CancellationToken::new();
+    let ended = tokio::select! {
+        ended = app::run(config, stop.clone()) => ended,
+        stopped = signals(stop) => match stopped {
+            Ok(()) => return EXIT_INTERRUPTED,
+            Err(error) => {
+                tracing::error!("signals cannot be received: {error}");
+                return EXIT_FAILED;
+            }
+        },
+    };
+    let Err(error) = ended else { return 0 };
+    tracing::error!("{}", with_causes(&error));
+    match error {
+        app::AppError::Rejected(_) => EXIT_REJECTED,
+        app::AppError::GraceExceeded(_) => EXIT_GRACE_EXCEEDED,
+        _ => EXIT_FAILED,
+    }
+}
+
+/// Cancels `stop` at the first signal, returns at the second.
+async fn signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    next().await;
+    tracing::info!("told to stop: finishing what is under way; a second signal stops at once");
+    stop.cancel();
+    next().await;
+    tracing::warn!("stopped at once by a second signal");
+    Ok(())
+}
+
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    if threads == 1 {
+        // No other thread to wake or to steal from: cheaper by a third than a pool of one.
+        return Builder::new_current_thread().enable_all().build();
+    }
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
+/// An error's sentence with those of its causes: libraries keep the useful part there.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

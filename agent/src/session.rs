@@ -1,0 +1,244 @@
+//! One stream of the agent: keeps a session with the control plane, over as many connections as it takes.
+//!
+//! Dramatis personae: a [`Stream`] is one task. Its [`Work`] outlives connections: the jobs under way
+//! ([`running`]), the outcomes not acknowledged ([`crate::outbox`]). [`link`] opens a connection,
+//! [`conversation`] is what is said on it, [`attempt`] is the task of one job.
+//!
+//! When a connection is lost, jobs under way go on, no job starts past its start-by, outcomes are kept, and
+//! the next connection names both. Nothing here decides about an endpoint or an attempt's meaning.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_proto::agent::{Hello, Outcome, Reject};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::attempt::Finished;
+use self::conversation::Conversation;
+use self::running::Running;
+use crate::backoff::Backoff;
+use crate::clock::now;
+use crate::outbox::{Limits, Outbox};
+use crate::transport::Transport;
+
+mod attempt;
+mod conversation;
+mod link;
+mod running;
+
+pub use self::link::Link;
+pub use self::running::Credit;
+
+/// The protocol version that this agent speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// Who this agent is, the same for all its streams.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its configured name.
+    pub agent_id: String,
+    /// Its pool.
+    pub pool: String,
+    /// This run of the process.
+    pub instance_id: String,
+    /// The fingerprint of its egress policy.
+    pub egress_policy_hash: String,
+}
+
+/// One stream, to be [run](Stream::run) as a task.
+pub struct Stream {
+    identity: Arc<Identity>,
+    number: u32,
+    credit: Credit,
+    link: Link,
+    backoff: Backoff,
+    work: Work,
+}
+
+/// What outlives a connection.
+struct Work {
+    transport: Arc<dyn Transport>,
+    running: Running,
+    outbox: Outbox<Outcome>,
+    /// The agent has been told to stop.
+    stop: CancellationToken,
+}
+
+/// The control plane does not want this agent, and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane has rejected this agent: {message} ({code})")]
+pub struct Rejected {
+    /// Why, for programs.
+    pub code: &'static str,
+    /// Why, and what to do next, for people.
+    pub message: String,
+}
+
+/// How a connection ended, or that none came about.
+#[derive(Debug)]
+enum End {
+    /// Broken, for whatever reason.
+    Lost(String),
+    /// Refused or ended by the control plane.
+    Rejected(Reject),
+    /// Ended because the control plane stops.
+    Drained { reconnect_after: Duration },
+    /// Ended because this agent stops.
+    Stopped,
+}
+
+impl Stream {
+    /// Stream `number` of the agent, with its share of the agent's credit. It winds up when `stop` is
+    /// cancelled.
+    #[must_use]
+    pub fn new(
+        identity: Arc<Identity>,
+        number: u32,
+        credit: Credit,
+        link: Link,
+        transport: Arc<dyn Transport>,
+        stop: CancellationToken,
+    ) -> Stream {
+        let outbox = Outbox::new(Limits::default());
+        let work = Work { transport, running: Running::new(credit), outbox, stop };
+        Stream { identity, number, credit, link, backoff: Backoff::default(), work }
+    }
+
+    /// Keeps the session up until the agent is told to stop and everything is reported.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] when coming back is useless until somebody changes something.
+    pub async fn run(mut self) -> Result<(), Rejected> {
+        while !(self.work.is_stopping() && self.work.is_done()) {
+            let (end, healthy) = self.connect_once().await;
+            let wait = match end {
+                End::Stopped => break,
+                End::Drained { reconnect_after } => {
+                    self.backoff.reset();
+                    reconnect_after
+                }
+                End::Rejected(reject) if reject.permanent => return Err(Rejected::from(reject)),
+                End::Rejected(reject) => self.wait_after(&reject, healthy),
+                End::Lost(why) => {
+                    let wait = self.backoff.next(healthy, rand::random());
+                    tracing::warn!(
+                        retry_in_ms = wait.as_millis(),
+                        "not connected to the control plane: {why}"
+                    );
+                    wait
+                }
+            };
+            self.work.pause(wait).await;
+        }
+        Ok(())
+    }
+
+    /// One connection, from nothing to its end, and how long it was up.
+    async fn connect_once(&mut self) -> (End, Duration) {
+        let stopping = self.work.is_stopping();
+        let stop = self.work.stop.clone();
+        self.work.collect();
+        self.work.outbox.rewind();
+        let opened = tokio::select! {
+            opened = self.link.open(self.hello()) => opened,
+            // If nothing is left to report, there is no need to connect.
+            () = stop.cancelled(), if !stopping => Err(End::lost("the agent is stopping")),
+        };
+        let link = match opened {
+            Ok(link) => link,
+            Err(end) => return (end, Duration::ZERO),
+        };
+        tracing::info!(
+            epoch = link.welcome.epoch,
+            in_flight = self.work.running.len(),
+            unacknowledged = self.work.outbox.len(),
+            forget = link.welcome.forget.len(),
+            "session is open"
+        );
+        let began = now();
+        let end = Conversation::new(&mut self.work, link).serve().await;
+        (end, now() - began)
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: Vec::new(),
+            agent_id: self.identity.agent_id.clone(),
+            pool: self.identity.pool.clone(),
+            instance_id: self.identity.instance_id.clone(),
+            stream: self.number,
+            max_in_flight: self.credit.jobs,
+            max_in_flight_bytes: self.credit.bytes,
+            egress_policy_hash: self.identity.egress_policy_hash.clone(),
+            in_flight: self.work.running.keys(),
+            next_outcome_sequence: self.work.outbox.first_unacknowledged(),
+        }
+    }
+
+    fn wait_after(&mut self, reject: &Reject, healthy: Duration) -> Duration {
+        let own = self.backoff.next(healthy, rand::random());
+        let wait = match reject.retry_after_ms {
+            0 => own,
+            ms => Duration::from_millis(ms.into()),
+        };
+        tracing::warn!(
+            code = reject.code().as_str_name(),
+            retry_in_ms = wait.as_millis(),
+            "the control plane rejected the session: {}",
+            reject.message
+        );
+        wait
+    }
+}
+
+impl Work {
+    fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Whether no job is under way and every outcome is acknowledged.
+    fn is_done(&self) -> bool {
+        self.running.is_empty() && self.outbox.is_empty()
+    }
+
+    fn note(&mut self, finished: Finished) {
+        let Finished { mut outcome, bytes, .. } = finished;
+        self.outbox.push(bytes, |sequence| {
+            outcome.sequence = sequence;
+            outcome
+        });
+    }
+
+    /// Notes all jobs that have ended by now.
+    fn collect(&mut self) {
+        while let Some(finished) = self.running.try_next() {
+            self.note(finished);
+        }
+    }
+
+    /// Waits before the next connection, but not once the agent has been told to stop.
+    async fn pause(&self, wait: Duration) {
+        let stopping = self.is_stopping();
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.stop.cancelled(), if !stopping => {}
+        }
+    }
+}
+
+impl From<Reject> for Rejected {
+    fn from(reject: Reject) -> Rejected {
+        Rejected { code: reject.code().as_str_name(), message: reject.message }
+    }
+}
+
+impl End {
+    fn lost(why: impl Into<String>) -> End {
+        End::Lost(why.into())
+    }
+}

@@ -1,0 +1,278 @@
+//! Connections that can be used again, by the very addresses they may lead to.
+//!
+//! The key holds the judged addresses beside scheme, host and port: a connection is only lent to an attempt
+//! whose own lookup gave, and whose own judgement passed, the same set. An HTTP/1.1 connection is lent to one
+//! attempt at a time and comes back when its response was read to the end; an HTTP/2 connection is shared.
+//! The pool owns the tasks that drive connections.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::{http1, http2};
+use postrider_domain::egress::{EndpointUrl, Host, Scheme};
+use tokio::task::JoinSet;
+
+use crate::clock::Instant;
+
+/// Idle HTTP/1.1 connections kept for one key.
+const MAX_IDLE_PER_KEY: usize = 64;
+/// And for all keys: each holds a socket and some 10 KiB of buffers, more with TLS.
+const MAX_IDLE: usize = 1024;
+/// An idle connection is closed after this: many servers close theirs after 60 s, and a request sent into a
+/// closing connection is an unknown outcome.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts that share an HTTP/2 connection before another is opened, if the server allows that many.
+const MAX_STREAMS: usize = 100;
+
+/// What a connection is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    tls: bool,
+    host: Box<str>,
+    port: u16,
+    /// Sorted, as the resolver gives them.
+    addresses: Box<[IpAddr]>,
+}
+
+/// What is known about a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// The other end.
+    pub(crate) peer: SocketAddr,
+    /// The TLS version's name, or empty.
+    pub(crate) tls_version: &'static str,
+}
+
+/// The sending half of a connection.
+pub(crate) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<Full<Bytes>>),
+    /// Many at once, and what bounds them.
+    Http2(http2::SendRequest<Full<Bytes>>, Arc<Streams>),
+}
+
+/// How many streams a shared connection may carry. Each attempt on it holds one of these, which counts them.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// As the server says; the connection's driver keeps it up to date.
+    allowed: AtomicUsize,
+}
+
+/// A connection for one attempt.
+pub(crate) struct Lease {
+    pub(crate) sender: Sender,
+    pub(crate) facts: Facts,
+    /// Whether it has carried a request before. The first failure to send on such a one may be its age.
+    pub(crate) reused: bool,
+}
+
+/// See the [module](self).
+#[derive(Default)]
+pub(crate) struct Pool {
+    shelves: Mutex<Shelves>,
+    /// The tasks that drive connections. They end with their connections, and all with the pool.
+    drivers: Mutex<JoinSet<()>>,
+}
+
+#[derive(Default)]
+struct Shelves {
+    by_key: HashMap<Arc<Key>, Shelf>,
+    /// Idle HTTP/1.1 connections on all shelves.
+    idle: usize,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// The youngest last; it is taken first, so that a surplus grows old and goes.
+    idle: Vec<Idle>,
+    shared: Vec<Shared>,
+    /// Held while a connection is opened that others may share: see [`Pool::opening`].
+    opening: Weak<tokio::sync::Mutex<()>>,
+    /// The server chose HTTP/1.1, so no connection can be shared.
+    speaks_http1: bool,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Full<Bytes>>,
+    facts: Facts,
+    since: Instant,
+}
+
+struct Shared {
+    sender: http2::SendRequest<Full<Bytes>>,
+    facts: Facts,
+    streams: Arc<Streams>,
+    since: Instant,
+}
+
+impl Key {
+    pub(crate) fn new(url: &EndpointUrl, addresses: Vec<IpAddr>) -> Key {
+        let host = match url.host() {
+            Host::Name(name) => name.into(),
+            // The address is in `addresses`.
+            Host::Address(_) => Box::default(),
+        };
+        Key { tls: url.scheme() == Scheme::Https, host, port: url.port(), addresses: addresses.into() }
+    }
+
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams { allowed: AtomicUsize::new(MAX_STREAMS) }
+    }
+}
+
+impl Streams {
+    /// Notes what the server allows.
+    pub(crate) fn allow(&self, streams: usize) {
+        self.allowed.store(streams, Ordering::Relaxed);
+    }
+
+    fn most(&self) -> usize {
+        self.allowed.load(Ordering::Relaxed).clamp(1, MAX_STREAMS)
+    }
+}
+
+impl Pool {
+    /// A connection that is ready now, if there is one.
+    pub(crate) fn take(&self, key: &Arc<Key>, now: Instant) -> Option<Lease> {
+        self.shelves().take(key, now)
+    }
+
+    /// Puts back an HTTP/1.1 connection whose response was read to the end. It may not be ready for the next
+    /// request yet; whoever takes it looks.
+    pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, now: Instant) {
+        if let Sender::Http1(sender) = lease.sender
+            && !sender.is_closed()
+        {
+            self.shelves().put(key, Idle { sender, facts: lease.facts, since: now });
+        }
+    }
+
+    /// Makes a new HTTP/2 connection known to all who want one with this key.
+    pub(crate) fn share(&self, key: &Arc<Key>, lease: &Lease, now: Instant) {
+        let mut shelves = self.shelves();
+        let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
+        match &lease.sender {
+            Sender::Http1(_) => shelf.speaks_http1 = true,
+            Sender::Http2(sender, streams) => {
+                shelf.speaks_http1 = false;
+                let (sender, streams) = (sender.clone(), Arc::clone(streams));
+                shelf.shared.push(Shared { sender, facts: lease.facts, streams, since: now });
+            }
+        }
+    }
+
+    /// A lock to hold while opening a connection with TLS, so that a burst of jobs to a server that speaks
+    /// HTTP/2 makes one handshake and not one each. `None` if the server is known to speak HTTP/1.1.
+    pub(crate) fn opening(&self, key: &Arc<Key>) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut shelves = self.shelves();
+        let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
+        if !key.tls || shelf.speaks_http1 {
+            return None;
+        }
+        Some(shelf.opening.upgrade().unwrap_or_else(|| {
+            let opening = Arc::default();
+            shelf.opening = Arc::downgrade(&opening);
+            opening
+        }))
+    }
+
+    /// Runs the task that drives a connection, until the connection or the pool ends.
+    pub(crate) fn drive(&self, driver: impl Future<Output = ()> + Send + 'static) {
+        let mut drivers = self.drivers.lock().expect("nothing panics while it holds this lock");
+        while drivers.try_join_next().is_some() {}
+        drivers.spawn(driver);
+    }
+
+    /// Closes what was idle for too long. To be called every few seconds.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.shelves().sweep(now);
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl Shelves {
+    fn take(&mut self, key: &Arc<Key>, now: Instant) -> Option<Lease> {
+        let shelf = self.by_key.get_mut(key)?;
+        if let Some(lease) = shelf.take_shared(now) {
+            return Some(lease);
+        }
+        let before = shelf.idle.len();
+        let found = shelf.take_idle(now);
+        self.idle -= before - shelf.idle.len();
+        found
+    }
+
+    fn put(&mut self, key: &Arc<Key>, idle: Idle) {
+        if self.idle >= MAX_IDLE {
+            return;
+        }
+        if !self.by_key.contains_key(key) {
+            self.by_key.insert(Arc::clone(key), Shelf::default());
+        }
+        let shelf = self.by_key.get_mut(key).expect("it is there, or was put there just now");
+        if shelf.idle.len() < MAX_IDLE_PER_KEY {
+            shelf.idle.push(idle);
+            self.idle += 1;
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let mut idle = 0;
+        self.by_key.retain(|_, shelf| {
+            shelf.idle.retain(|idle| !idle.sender.is_closed() && now < idle.since + IDLE_TIMEOUT);
+            shelf.shared.retain(|shared| {
+                let used = Arc::strong_count(&shared.streams) > 1;
+                !shared.sender.is_closed() && (used || now < shared.since + IDLE_TIMEOUT)
+            });
+            idle += shelf.idle.len();
+            !shelf.idle.is_empty() || !shelf.shared.is_empty() || shelf.opening.strong_count() > 0
+        });
+        self.idle = idle;
+    }
+}
+
+impl Shelf {
+    fn take_idle(&mut self, now: Instant) -> Option<Lease> {
+        let mut at = self.idle.len();
+        while at > 0 {
+            at -= 1;
+            let idle = &self.idle[at];
+            if idle.sender.is_closed() || now >= idle.since + IDLE_TIMEOUT {
+                self.idle.remove(at);
+            } else if idle.sender.is_ready() {
+                let Idle { sender, facts, .. } = self.idle.remove(at);
+                return Some(Lease { sender: Sender::Http1(sender), facts, reused: true });
+            }
+        }
+        None
+    }
+
+    fn take_shared(&mut self, now: Instant) -> Option<Lease> {
+        self.shared.retain(|shared| !shared.sender.is_closed());
+        let shared = self.shared.iter_mut().find(|shared| {
+            // One count is the shelf's own.
+            shared.sender.is_ready() && Arc::strong_count(&shared.streams) <= shared.streams.most()
+        })?;
+        shared.since = now;
+        let sender = Sender::Http2(shared.sender.clone(), Arc::clone(&shared.streams));
+        Some(Lease { sender, facts: shared.facts, reused: true })
+    }
+}

@@ -1,0 +1,151 @@
+//! Reads a response within bounds: the status decides, the rest is for people to look at.
+//!
+//! An endpoint may be hostile or broken: endless, slow or huge. What is kept is bounded in bytes and in time;
+//! what is not read closes the connection.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SERVER,
+};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use tokio::time::timeout;
+
+use super::Response;
+
+/// Time for reading a body. Its status is known already, so this only delays the report.
+const BODY_TIME: Duration = Duration::from_secs(2);
+/// No more of a body is kept, whatever is asked for.
+const MAX_KEPT: usize = 64 << 10;
+/// A body is read on up to this, so that its connection can be used again.
+const MAX_READ: usize = 64 << 10;
+/// All kept headers together, names and values.
+const MAX_HEADERS_KEPT: usize = 4 << 10;
+
+/// The headers of use to whoever debugs an endpoint, or to the retry schedule.
+const KEPT: [HeaderName; 8] = [
+    RETRY_AFTER,
+    CONTENT_TYPE,
+    CONTENT_LENGTH,
+    LOCATION,
+    SERVER,
+    DATE,
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("cf-ray"),
+];
+const KEPT_NAMES: [&str; 8] =
+    ["retry-after", "content-type", "content-length", "location", "server", "date", "x-request-id", "cf-ray"];
+
+/// What is kept of `response`, and whether it was read to its end.
+pub(crate) async fn read(response: http::Response<Incoming>, keep: usize) -> (Response, bool) {
+    let (head, mut body) = response.into_parts();
+    let headers = kept_headers(&head.headers);
+    let mut kept = Kept { bytes: Bytes::new(), more: None, limit: keep.min(MAX_KEPT) };
+    let complete = if body.is_end_stream() {
+        true
+    } else {
+        timeout(BODY_TIME, drain(&mut body, &mut kept)).await.unwrap_or(false)
+    };
+    (Response { status: head.status.as_u16(), headers, body: kept.into_bytes() }, complete)
+}
+
+/// Reads the body to its end or its bound. A body that breaks off is not the end of it.
+async fn drain(body: &mut Incoming, kept: &mut Kept) -> bool {
+    let mut read = 0;
+    while read < MAX_READ {
+        match body.frame().await {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    read += data.len();
+                    kept.add(data);
+                }
+            }
+        }
+        if body.is_end_stream() {
+            return true;
+        }
+    }
+    false
+}
+
+/// The first bytes of a body. Most bodies come in one piece, which is kept as it is.
+struct Kept {
+    bytes: Bytes,
+    more: Option<BytesMut>,
+    limit: usize,
+}
+
+impl Kept {
+    fn add(&mut self, mut data: Bytes) {
+        let so_far = self.more.as_ref().map_or(self.bytes.len(), BytesMut::len);
+        data.truncate(self.limit - so_far);
+        if data.is_empty() {
+            return;
+        }
+        if so_far == 0 {
+            self.bytes = data;
+            return;
+        }
+        let first = &self.bytes;
+        self.more.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&data);
+    }
+
+    /// Copied, since a piece shares its memory with the connection's whole read buffer, and an outcome may
+    /// have to be kept for long.
+    fn into_bytes(self) -> Bytes {
+        match self.more {
+            Some(more) => more.freeze(),
+            None => Bytes::copy_from_slice(&self.bytes),
+        }
+    }
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+    let mut kept = Vec::new();
+    let mut left = MAX_HEADERS_KEPT;
+    for (name, text) in KEPT.iter().zip(KEPT_NAMES) {
+        // Only the first of each, and only what is text.
+        let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
+        let Some(rest) = left.checked_sub(text.len() + value.len()) else { continue };
+        left = rest;
+        kept.push((text, value.to_owned()));
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn kept_headers_are_listed_and_bounded() {
+        for (name, text) in KEPT.iter().zip(KEPT_NAMES) {
+            assert_eq!(name.as_str(), text);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("set-cookie", HeaderValue::from_static("secret"));
+        headers.insert("server", HeaderValue::from_static("nginx"));
+        headers.insert("location", HeaderValue::from_str(&"x".repeat(5000)).unwrap());
+        headers.append("retry-after", HeaderValue::from_static("7"));
+        headers.append("retry-after", HeaderValue::from_static("8"));
+        headers.insert("cf-ray", HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(kept_headers(&headers), [("retry-after", "7".to_owned()), ("server", "nginx".to_owned())]);
+    }
+
+    #[test]
+    fn kept_bytes_stop_at_the_limit() {
+        let mut kept = Kept { bytes: Bytes::new(), more: None, limit: 5 };
+        for piece in ["ab", "", "cd", "ef", "gh"] {
+            kept.add(Bytes::from(piece));
+        }
+        assert_eq!(kept.into_bytes(), "abcde");
+        let mut nothing = Kept { bytes: Bytes::new(), more: None, limit: 0 };
+        nothing.add(Bytes::from("ab"));
+        assert!(nothing.into_bytes().is_empty());
+    }
+}

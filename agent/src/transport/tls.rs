@@ -1,0 +1,42 @@
+//! TLS towards endpoints: 1.2 or newer, verified against the machine's certificate authorities, always.
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
+
+/// The machine's certificate authorities. None at all is not an error here: an agent may call only `http`
+/// inside its own network. Then every TLS handshake fails, and the agent has said so when it started.
+#[must_use]
+pub fn system_roots() -> RootCertStore {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _ignored) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!(
+            errors = found.errors.len(),
+            "no certificate authority was found on this machine, so every https endpoint will fail; install \
+             the system's CA certificates (in Debian and Alpine: ca-certificates)"
+        );
+    }
+    roots
+}
+
+/// The settings for every endpoint.
+pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The version's name on the wire of the agent protocol.
+pub(crate) fn version_name(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "",
+    }
+}

@@ -1,0 +1,131 @@
+//! Between the messages of the agent protocol and what the transport takes and gives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use postrider_proto::agent::{Header, Job, JobKey, Outcome, OutcomeKind};
+
+use crate::clock::Instant;
+use crate::gate::Gate;
+use crate::transport::{Report, Request};
+
+/// What an outcome takes besides its strings and its body.
+const OUTCOME_OVERHEAD: usize = 128;
+
+/// Headers that frame the message or belong to the connection. hyper sets those that are needed; a job with
+/// another opinion could smuggle a second request.
+const FRAMING: [HeaderName; 8] =
+    [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER, EXPECT];
+
+/// The request that `job` asks for, or a report if it cannot be one.
+pub(crate) fn request(job: Job, gate: Arc<Gate>, start_by: Instant) -> Result<Request, Report> {
+    Ok(Request {
+        headers: header_map(job.headers).ok_or_else(|| {
+            Report::failed(OutcomeKind::Protocol, "one of the job's headers cannot be sent")
+        })?,
+        url: job.url,
+        body: job.body,
+        start_by,
+        connect_timeout: Duration::from_millis(job.connect_timeout_ms.into()),
+        timeout: Duration::from_millis(job.timeout_ms.into()),
+        keep_response_bytes: usize::try_from(job.keep_response_bytes).unwrap_or(usize::MAX),
+        gate,
+    })
+}
+
+/// The outcome of the job `key`, without a sequence, and about how many bytes it takes.
+pub(crate) fn outcome(key: JobKey, report: Report, queue: Duration) -> (Outcome, usize) {
+    let trace = report.trace;
+    let (http_status, headers, body) = match report.response {
+        Some(response) => (response.status.into(), wire_headers(response.headers), response.body),
+        None => Default::default(),
+    };
+    let outcome = Outcome {
+        sequence: 0,
+        key: Some(key),
+        kind: report.kind.into(),
+        detail: report.detail.into_owned(),
+        http_status,
+        headers,
+        body,
+        request_sent: trace.request_sent,
+        queue_us: micros(queue),
+        dns_us: trace.dns.map(micros),
+        connect_us: trace.connect.map(micros),
+        tls_us: trace.tls.map(micros),
+        first_byte_us: trace.first_byte.map(micros),
+        total_us: micros(trace.total),
+        http_version: trace.http_version.to_owned(),
+        tls_version: trace.tls_version.to_owned(),
+        refusal_code: report.refusal.map(|refusal| refusal.code().as_str().to_owned()).unwrap_or_default(),
+    };
+    let bytes = size(&outcome);
+    (outcome, bytes)
+}
+
+fn header_map(headers: Vec<Header>) -> Option<HeaderMap> {
+    // One more: the transport adds `host`.
+    let mut map = HeaderMap::with_capacity(headers.len() + 1);
+    for Header { name, value } in headers {
+        let name = HeaderName::try_from(name).ok()?;
+        if FRAMING.contains(&name) {
+            return None;
+        }
+        map.append(name, HeaderValue::try_from(value).ok()?);
+    }
+    Some(map)
+}
+
+fn wire_headers(headers: Vec<(&'static str, String)>) -> Vec<Header> {
+    headers.into_iter().map(|(name, value)| Header { name: name.to_owned(), value }).collect()
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn size(outcome: &Outcome) -> usize {
+    let headers: usize =
+        outcome.headers.iter().map(|header| header.name.len() + header.value.len() + 8).sum();
+    OUTCOME_OVERHEAD + outcome.detail.len() + headers + outcome.body.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    fn headers(pairs: &[(&str, &str)]) -> Vec<Header> {
+        pairs.iter().map(|&(name, value)| Header { name: name.into(), value: value.into() }).collect()
+    }
+
+    #[test]
+    fn headers_that_would_frame_or_break_the_request_are_refused() {
+        assert_eq!(header_map(headers(&[("a", "1"), ("a", "2"), ("webhook-id", "x")])).unwrap().len(), 3);
+        for bad in [
+            ("host", "x"),
+            ("Content-Length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("a b", "x"),
+            ("a", "x\r\nb: y"),
+        ] {
+            assert!(header_map(headers(&[bad])).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_not_larger_than_its_estimate() {
+        let key =
+            JobKey { delivery_id: format!("dlv_{}-12345", "0".repeat(26)), attempt: 7, epoch: u64::MAX };
+        let report = Report::not_started("the job came too late");
+        let (mut outcome, bytes) = outcome(key, report, Duration::from_secs(1));
+        outcome.sequence = u64::MAX;
+        assert!(outcome.encoded_len() <= bytes);
+        assert_eq!(outcome.kind(), OutcomeKind::NotStarted);
+        assert_eq!(outcome.queue_us, 1_000_000);
+    }
+}
