@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -13,6 +14,8 @@ use crate::violation::Violation;
 
 /// How deep JSON may be nested.
 pub const MAX_DEPTH: usize = 100;
+/// How long an idempotency key makes a repeat return the first event.
+pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// How many bytes an idempotency key may have.
 pub const MAX_IDEMPOTENCY_KEY: usize = 128;
 

@@ -58,6 +58,8 @@ pub enum Place {
 pub struct Lane {
     limits: Limits,
     held: bool,
+    /// After a restart: deliveries below this number wait to be recognised.
+    resume_below: Option<u64>,
     /// Accepted, never attempted, in order.
     fresh: VecDeque<Delivery>,
     /// To be attempted again, by due time.
@@ -94,6 +96,7 @@ impl Lane {
         Self {
             limits,
             held: false,
+            resume_below: None,
             fresh: VecDeque::new(),
             waiting: BTreeMap::new(),
             in_flight: HashMap::new(),
@@ -108,10 +111,16 @@ impl Lane {
         }
     }
 
+    /// The same, when no delivery waits.
+    #[must_use]
+    pub fn without_waiting(limits: Limits, low_water: u64, end: u64) -> Self {
+        Self { due_beyond: None, ..Self::new(limits, low_water, end) }
+    }
+
     /// A lane of a subscription that never had a delivery.
     #[must_use]
     pub fn empty(limits: Limits) -> Self {
-        Self { due_beyond: None, ..Self::new(limits, 1, 1) }
+        Self::without_waiting(limits, 1, 1)
     }
 
     /// Changes the cap. What is under way beyond it finishes.
@@ -122,6 +131,12 @@ impl Lane {
     /// Holds or releases the lane: a held lane hands nothing out and loads nothing.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// After a restart: hands out no delivery below `end`, until called with `None`. An agent may still be at work
+    /// on them.
+    pub fn resume_below(&mut self, end: Option<u64>) {
+        self.resume_below = end;
     }
 
     /// A delivery was accepted. It is kept when it is the next one and there is room; otherwise it will be
@@ -206,9 +221,9 @@ impl Lane {
         if self.held || self.in_flight.len() >= self.limits.max_in_flight {
             return None;
         }
-        let delivery = match (self.first_due(now), self.fresh.front()) {
+        let delivery = match (self.first_due(now), self.first_fresh()) {
             (Some(key), fresh) if self.waiting_first || fresh.is_none() => self.waiting.remove(&key)?,
-            _ => self.fresh.pop_front()?,
+            (_, place) => self.fresh.remove(place?)?,
         };
         self.waiting_first = !self.waiting_first;
         self.in_flight.insert(delivery.sequence, delivery);
@@ -220,7 +235,7 @@ impl Lane {
     pub fn is_ready(&self, now: Timestamp) -> bool {
         !self.held
             && self.in_flight.len() < self.limits.max_in_flight
-            && (!self.fresh.is_empty() || self.first_due(now).is_some())
+            && (self.first_fresh().is_some() || self.first_due(now).is_some())
     }
 
     /// When time alone makes the lane ready, or want a load; `None` when something else must happen first. A
@@ -352,7 +367,13 @@ impl Lane {
     }
 
     fn first_due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
-        self.waiting.keys().next().copied().filter(|(due, _)| *due <= now)
+        let may_go = |sequence: u64| self.resume_below.is_none_or(|end| sequence >= end);
+        self.waiting.keys().next().copied().filter(|(due, sequence)| *due <= now && may_go(*sequence))
+    }
+
+    fn first_fresh(&self) -> Option<usize> {
+        let Some(end) = self.resume_below else { return (!self.fresh.is_empty()).then_some(0) };
+        self.fresh.iter().position(|delivery| delivery.sequence >= end)
     }
 
     fn knows(&self, sequence: u64) -> bool {

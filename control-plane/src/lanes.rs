@@ -1,0 +1,393 @@
+//! Runs the schedule: takes in what happened, asks it what follows, and carries that out.
+//!
+//! One task owns it. Everybody else talks to it through [`Lanes`]; it talks to links through their command
+//! queues and to the store through reads of its own and the settle queue. It never waits for any of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::delivery::Delivery;
+use postrider_domain::id::{DeliveryId, SubscriptionId};
+use postrider_domain::lane::Load;
+use postrider_domain::time::Timestamp;
+use postrider_proto::session::{JobKey, Report};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
+
+use crate::clock::Clock;
+use crate::schedule::{
+    Answer, Assignment, Condition, Connected, Effect, HolderId, LaneSettings, Refusal, Reported, Scheduler, Ticket, Why,
+};
+use crate::settle::{Item, Stored};
+use crate::store::{DeliveryRow, DueRows, FreshRows, Store};
+
+/// Inputs that may wait. Senders wait when it is full, and with them whoever they serve.
+const QUEUE: usize = 4096;
+/// Inputs taken at once.
+const GROUP: usize = 256;
+/// Reads under way at once: lanes that are behind share them.
+const READS: usize = 8;
+/// How long a failed read waits before the schedule hears of it and asks again.
+const READ_RETRY: Duration = Duration::from_millis(250);
+
+/// What a link is told.
+#[derive(Debug)]
+pub enum LinkCommand {
+    /// Sign and send these.
+    Jobs(Vec<Assignment>),
+    /// These outcomes are stored.
+    Acknowledge(Vec<u64>),
+    /// These jobs are not needed any more.
+    Forget(Vec<JobKey>),
+    /// Another connection takes this one's place; `true` when it is another process's.
+    Replaced(bool),
+}
+
+enum Input {
+    Accepted(Vec<(SubscriptionId, Delivery)>),
+    Changed(LaneSettings),
+    Deleted(SubscriptionId),
+    Connected(Connected, mpsc::Sender<LinkCommand>, oneshot::Sender<HolderId>),
+    Disconnected(HolderId),
+    AgentDraining(HolderId),
+    Reported(HolderId, Vec<(u64, JobKey, Report)>),
+    Stored(Stored),
+    Retry(DeliveryId, oneshot::Sender<Answer>),
+    Cancel(DeliveryId, oneshot::Sender<Answer>),
+    Conditions(Vec<DeliveryId>, oneshot::Sender<Vec<Condition>>),
+    JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
+    Drain(oneshot::Sender<()>),
+    Fresh(SubscriptionId, Option<FreshRows>),
+    Due(SubscriptionId, Option<DueRows>),
+    Row(DeliveryId, Box<Why>, Result<Option<DeliveryRow>, ()>),
+}
+
+/// Where others hand in what happened.
+#[derive(Clone)]
+pub struct Lanes {
+    inputs: mpsc::Sender<Input>,
+}
+
+/// The queue that belongs to a [`Lanes`].
+pub struct Inbox(mpsc::Receiver<Input>);
+
+impl Lanes {
+    /// A queue, and its receiving end for [`Runner::new`].
+    #[must_use]
+    pub fn new() -> (Self, Inbox) {
+        let (inputs, inbox) = mpsc::channel(QUEUE);
+        (Self { inputs }, Inbox(inbox))
+    }
+
+    /// Deliveries were accepted, in the order of their numbers.
+    pub async fn accepted(&self, deliveries: Vec<(SubscriptionId, Delivery)>) {
+        self.send(Input::Accepted(deliveries)).await;
+    }
+
+    /// A subscription was created or changed.
+    pub async fn changed(&self, settings: LaneSettings) {
+        self.send(Input::Changed(settings)).await;
+    }
+
+    /// A subscription was deleted.
+    pub async fn deleted(&self, id: SubscriptionId) {
+        self.send(Input::Deleted(id)).await;
+    }
+
+    /// An agent's stream said Hello; what it is told comes through `commands`.
+    pub async fn connected(&self, hello: Connected, commands: mpsc::Sender<LinkCommand>) -> Option<HolderId> {
+        self.ask(|answer| Input::Connected(hello, commands, answer)).await
+    }
+
+    /// An agent's stream ended.
+    pub async fn disconnected(&self, holder: HolderId) {
+        self.send(Input::Disconnected(holder)).await;
+    }
+
+    /// An agent wants no more jobs.
+    pub async fn agent_draining(&self, holder: HolderId) {
+        self.send(Input::AgentDraining(holder)).await;
+    }
+
+    /// An agent reports of jobs: the outcome's sequence, the job, what happened.
+    pub async fn reported(&self, holder: HolderId, reports: Vec<(u64, JobKey, Report)>) {
+        self.send(Input::Reported(holder, reports)).await;
+    }
+
+    /// New states were written.
+    pub async fn stored(&self, stored: Stored) {
+        self.send(Input::Stored(stored)).await;
+    }
+
+    /// Somebody wants another attempt of a delivery.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn retry(&self, id: DeliveryId) -> Answer {
+        self.ask(|answer| Input::Retry(id, answer)).await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    /// Somebody wants a delivery's end.
+    ///
+    /// # Errors
+    /// Why it goes on.
+    pub async fn cancel(&self, id: DeliveryId) -> Answer {
+        self.ask(|answer| Input::Cancel(id, answer)).await.unwrap_or(Err(Refusal::Busy))
+    }
+
+    /// What is true of deliveries only now.
+    pub async fn conditions(&self, ids: Vec<DeliveryId>) -> Vec<Condition> {
+        let count = ids.len();
+        self.ask(|answer| Input::Conditions(ids, answer)).await.unwrap_or_else(|| vec![Condition::None; count])
+    }
+
+    /// How many jobs these holders have together.
+    pub async fn jobs_held(&self, holders: Vec<HolderId>) -> usize {
+        self.ask(|answer| Input::JobsHeld(holders, answer)).await.unwrap_or(0)
+    }
+
+    /// Hands nothing out any more; returns when no job is under way and everything is settled.
+    pub async fn drain(&self) {
+        self.ask(Input::Drain).await;
+    }
+
+    async fn send(&self, input: Input) {
+        // The runner ends last; without it nothing that happens matters any more.
+        let _stopping = self.inputs.send(input).await;
+    }
+
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.send(input(answer)).await;
+        answered.await.ok()
+    }
+}
+
+/// The task that owns the schedule.
+pub struct Runner {
+    scheduler: Scheduler,
+    inbox: mpsc::Receiver<Input>,
+    store: Arc<dyn Store>,
+    settle: mpsc::Sender<Item>,
+    disable: mpsc::Sender<SubscriptionId>,
+    clock: Clock,
+    reads: JoinSet<Input>,
+    read_permits: Arc<Semaphore>,
+    links: HashMap<HolderId, mpsc::Sender<LinkCommand>>,
+    tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
+    next_ticket: Ticket,
+    /// Answered after the effects of a Hello are carried out, so that they come first.
+    welcomes: Vec<(oneshot::Sender<HolderId>, HolderId)>,
+    drained: Vec<oneshot::Sender<()>>,
+}
+
+impl Runner {
+    /// A runner of this schedule. Subscriptions whose endpoint is gone are sent to `disable`.
+    #[must_use]
+    pub fn new(
+        scheduler: Scheduler, inbox: Inbox, store: Arc<dyn Store>, settle: mpsc::Sender<Item>,
+        disable: mpsc::Sender<SubscriptionId>, clock: Clock,
+    ) -> Self {
+        Self {
+            scheduler,
+            inbox: inbox.0,
+            store,
+            settle,
+            disable,
+            clock,
+            reads: JoinSet::new(),
+            read_permits: Arc::new(Semaphore::new(READS)),
+            links: HashMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            welcomes: Vec::new(),
+            drained: Vec::new(),
+        }
+    }
+
+    /// Runs until it is cancelled.
+    pub async fn run(mut self) {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            let now = self.clock.now();
+            self.scheduler.tick(now);
+            self.carry_out(now);
+            let wait = self.scheduler.next_tick(now).since(now);
+            tokio::select! {
+                taken = self.inbox.recv_many(&mut group, GROUP) => if taken == 0 { return },
+                Some(read) = self.reads.join_next() => group.extend(read.ok()),
+                () = tokio::time::sleep(wait) => {}
+            }
+            let now = self.clock.now();
+            for input in group.drain(..) {
+                self.take_in(input, now);
+            }
+        }
+    }
+
+    fn take_in(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Accepted(deliveries) => self.scheduler.accepted(&deliveries, now),
+            Input::Changed(settings) => self.scheduler.changed(settings, now),
+            Input::Deleted(id) => self.scheduler.deleted(id),
+            Input::Connected(hello, commands, answer) => {
+                let holder = self.scheduler.connected(hello, now);
+                self.links.insert(holder, commands);
+                self.welcomes.push((answer, holder));
+            }
+            Input::Disconnected(holder) => {
+                self.links.remove(&holder);
+                self.scheduler.disconnected(holder, now);
+            }
+            Input::AgentDraining(holder) => self.scheduler.agent_draining(holder),
+            Input::Reported(holder, reports) => {
+                for (sequence, key, report) in reports {
+                    let reported = Reported { holder, sequence };
+                    self.scheduler.reported(reported, key, report, rand::random(), now);
+                }
+            }
+            Input::Stored(stored) => self.take_in_stored(&stored, now),
+            Input::Retry(id, answer) => {
+                let ticket = self.ticket(answer);
+                self.scheduler.retry(id, ticket, now);
+            }
+            Input::Cancel(id, answer) => {
+                let ticket = self.ticket(answer);
+                self.scheduler.cancel(id, ticket, now);
+            }
+            Input::Conditions(ids, answer) => {
+                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id)).collect();
+                let _nobody_waits = answer.send(conditions);
+            }
+            Input::JobsHeld(holders, answer) => {
+                let _nobody_waits = answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
+            }
+            Input::Drain(answer) => {
+                self.scheduler.drain();
+                self.drained.push(answer);
+            }
+            Input::Fresh(lane, rows) => self.scheduler.loaded_fresh(lane, rows, now),
+            Input::Due(lane, rows) => self.scheduler.loaded_due(lane, rows, now),
+            Input::Row(id, why, row) => self.scheduler.row(id, *why, row, now),
+        }
+    }
+
+    fn take_in_stored(&mut self, stored: &Stored, now: Timestamp) {
+        self.scheduler.stored(&stored.ids, now);
+        for ticket in &stored.answers {
+            self.answer(*ticket, Ok(()));
+        }
+        self.acknowledge(&stored.acknowledge);
+    }
+
+    fn carry_out(&mut self, now: Timestamp) {
+        let mut acknowledge = Vec::new();
+        for effect in self.scheduler.effects(now) {
+            match effect {
+                Effect::Dispatch { holder, jobs } => self.command(holder, LinkCommand::Jobs(jobs)),
+                Effect::Load { lane, load } => self.load(lane, load),
+                Effect::Read { id, why } => self.read(id, why),
+                Effect::Settle { settle, acknowledge, answer } => {
+                    self.write(Item::Delivery { settle, acknowledge, answer });
+                }
+                Effect::Acknowledge(reported) => acknowledge.push(reported),
+                Effect::Withdraw { holder, key } => self.command(holder, LinkCommand::Forget(vec![key])),
+                Effect::Forget { holder, keys } => self.command(holder, LinkCommand::Forget(keys)),
+                Effect::Replace { holder, by_another_process } => {
+                    self.command(holder, LinkCommand::Replaced(by_another_process));
+                    self.links.remove(&holder);
+                }
+                Effect::Disable(id) => {
+                    if self.disable.try_send(id).is_err() {
+                        error!(subscription = %id, "the endpoint is gone, but too many are: it is held, not disabled");
+                    }
+                }
+                Effect::LowWater(lane, number) => self.write(Item::LowWater(lane, number)),
+                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+            }
+        }
+        self.acknowledge(&acknowledge);
+        for (answer, holder) in self.welcomes.drain(..) {
+            let _left_already = answer.send(holder);
+        }
+        if self.scheduler.is_quiet() {
+            for answer in self.drained.drain(..) {
+                let _nobody_waits = answer.send(());
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, reported: &[Reported]) {
+        let mut by_holder: HashMap<HolderId, Vec<u64>> = HashMap::new();
+        for reported in reported {
+            by_holder.entry(reported.holder).or_default().push(reported.sequence);
+        }
+        for (holder, sequences) in by_holder {
+            self.command(holder, LinkCommand::Acknowledge(sequences));
+        }
+    }
+
+    /// A link that does not take its commands is stuck: dropping the sender ends it.
+    fn command(&mut self, holder: HolderId, command: LinkCommand) {
+        let Some(link) = self.links.get(&holder) else {
+            debug!(?holder, "the link is gone");
+            return;
+        };
+        if link.try_send(command).is_err() {
+            warn!(?holder, "the link does not take commands; closing it");
+            self.links.remove(&holder);
+        }
+    }
+
+    fn write(&self, item: Item) {
+        if self.settle.try_send(item).is_err() {
+            // Only possible when the settle task is gone: the program is ending.
+            error!("an outcome cannot be written; the agent will report it again");
+        }
+    }
+
+    fn load(&mut self, lane: SubscriptionId, load: Load) {
+        let (store, permits) = (self.store.clone(), self.read_permits.clone());
+        self.reads.spawn(async move {
+            let _permit = permits.acquire().await;
+            match load {
+                Load::Fresh { from, limit } => Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await),
+                Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit).await).await),
+            }
+        });
+    }
+
+    fn read(&mut self, id: DeliveryId, why: Box<Why>) {
+        let (store, permits) = (self.store.clone(), self.read_permits.clone());
+        self.reads.spawn(async move {
+            let _permit = permits.acquire().await;
+            let row = slow_if_failed(store.delivery(id).await).await;
+            Input::Row(id, why, row.ok_or(()))
+        });
+    }
+
+    fn ticket(&mut self, answer: oneshot::Sender<Answer>) -> Ticket {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, answer);
+        self.next_ticket
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Some(waiting) = self.tickets.remove(&ticket) {
+            let _nobody_waits = waiting.send(answer);
+        }
+    }
+}
+
+async fn slow_if_failed<T>(result: Result<T, crate::store::StoreError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            warn!(%error, "the store cannot be read; trying again");
+            tokio::time::sleep(READ_RETRY).await;
+            None
+        }
+    }
+}

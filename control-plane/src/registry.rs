@@ -1,0 +1,152 @@
+//! Tenants and subscriptions in memory: who wants an event, and how a delivery is made and signed.
+//!
+//! The store is written first, then this. Changes are serialised by [`Registry::change`]; readers never wait for one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use postrider_domain::event::EventTypeName;
+use postrider_domain::id::{SubscriptionId, TenantId};
+use postrider_domain::pattern::Index;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::store::{Store, StoreError, SubscriptionRow};
+
+/// How many rows are read at once at the start.
+const PAGE: usize = 1000;
+
+/// Tenants and subscriptions in memory.
+pub struct Registry {
+    known: RwLock<Known>,
+    /// Held while a subscription or tenant is read, decided about and written.
+    changes: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Known {
+    tenants: HashMap<TenantId, Tenant>,
+    subscriptions: HashMap<SubscriptionId, Arc<SubscriptionRow>>,
+}
+
+#[derive(Default)]
+struct Tenant {
+    index: Index<SubscriptionId>,
+    subscriptions: std::collections::BTreeSet<SubscriptionId>,
+}
+
+impl Registry {
+    /// What the store has.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let registry = Self { known: RwLock::default(), changes: Mutex::new(()) };
+        let mut after = None;
+        loop {
+            let page = store.tenants(after.take(), PAGE).await?;
+            after = page.last().and_then(|tenant| tenant.id.parse().ok());
+            page.iter().filter_map(|tenant| tenant.id.parse().ok()).for_each(|id| registry.add_tenant(id));
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut after = None;
+        loop {
+            let page = store.subscriptions(after.take(), PAGE).await?;
+            after = page.last().map(|row| row.subscription.id);
+            page.into_iter().filter(|row| row.deleted.is_none()).for_each(|row| registry.put(row));
+            if after.is_none() {
+                return Ok(registry);
+            }
+        }
+    }
+
+    /// Begins a change; nobody else changes anything until the guard is dropped.
+    pub async fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().await
+    }
+
+    /// Whether there is such a tenant.
+    #[must_use]
+    pub fn has_tenant(&self, tenant: &TenantId) -> bool {
+        self.read().tenants.contains_key(tenant)
+    }
+
+    /// A tenant was created.
+    pub fn add_tenant(&self, tenant: TenantId) {
+        self.write().tenants.entry(tenant).or_default();
+    }
+
+    /// A tenant was deleted.
+    pub fn remove_tenant(&self, tenant: &TenantId) {
+        self.write().tenants.remove(tenant);
+    }
+
+    /// Who wants an event of this type; `None` when there is no such tenant.
+    #[must_use]
+    pub fn subscribers(&self, tenant: &TenantId, event_type: &EventTypeName) -> Option<Vec<SubscriptionId>> {
+        self.read().tenants.get(tenant).map(|tenant| tenant.index.find(event_type))
+    }
+
+    /// A subscription that is not deleted.
+    #[must_use]
+    pub fn get(&self, id: SubscriptionId) -> Option<Arc<SubscriptionRow>> {
+        self.read().subscriptions.get(&id).cloned()
+    }
+
+    /// A tenant's subscriptions by age, after this one.
+    #[must_use]
+    pub fn list(&self, tenant: &TenantId, after: Option<SubscriptionId>, limit: usize) -> Vec<Arc<SubscriptionRow>> {
+        let known = self.read();
+        let Some(of_tenant) = known.tenants.get(tenant) else { return Vec::new() };
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let ids = of_tenant.subscriptions.range((start, std::ops::Bound::Unbounded)).take(limit);
+        ids.filter_map(|id| known.subscriptions.get(id).cloned()).collect()
+    }
+
+    /// Every subscription.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<SubscriptionRow>> {
+        self.read().subscriptions.values().cloned().collect()
+    }
+
+    /// A subscription was created or changed.
+    pub fn put(&self, row: SubscriptionRow) {
+        let subscription = &row.subscription;
+        let mut known = self.write();
+        known.forget_patterns(subscription.id);
+        let tenant = known.tenants.entry(subscription.tenant.clone()).or_default();
+        tenant.index.insert(&subscription.patterns, subscription.id);
+        tenant.subscriptions.insert(subscription.id);
+        known.subscriptions.insert(subscription.id, Arc::new(row));
+    }
+
+    /// A subscription was deleted.
+    pub fn remove(&self, id: SubscriptionId) {
+        let mut known = self.write();
+        known.forget_patterns(id);
+        if let Some(row) = known.subscriptions.remove(&id)
+            && let Some(tenant) = known.tenants.get_mut(&row.subscription.tenant)
+        {
+            tenant.subscriptions.remove(&id);
+        }
+    }
+
+    // A panic elsewhere while the lock was held leaves nothing half done: every change is one call.
+    fn read(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn forget_patterns(&mut self, id: SubscriptionId) {
+        let Some(row) = self.subscriptions.get(&id) else { return };
+        if let Some(tenant) = self.tenants.get_mut(&row.subscription.tenant) {
+            tenant.index.remove(&row.subscription.patterns, id);
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The schedule: every lane, every pool of agents, and who holds which job. It decides; it does no I/O.
+//!
+//! Dramatis personae. A **lane** ([`postrider_domain::lane`]) is the queue of one subscription. A **holder** is one
+//! stream of one run of one agent, with a credit of jobs; it outlives its connection for as long as its jobs may
+//! still be under way. A **pool** has lanes that are ready and holders that have credit; ready lanes take turns,
+//! one delivery a turn.
+//!
+//! Each method is one thing that happened, at a time that is given, and leaves [`Effect`]s to be carried out.
+//! Only this decides about deliveries that have not ended, so nothing else may write their state.
+
+mod admin;
+mod agents;
+mod reports;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use postrider_domain::delivery::Delivery;
+use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
+use postrider_domain::lane::{Lane, Limits, Load};
+use postrider_domain::retry;
+use postrider_domain::subscription::{State, Subscription};
+use postrider_domain::time::Timestamp;
+use postrider_proto::session::JobKey;
+
+pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
+pub use self::agents::{Connected, HolderId, Station};
+use self::agents::{Holder, Pool};
+pub use self::reports::Reported;
+use crate::store::{DueRows, FreshRows, LaneRow, Settle};
+
+/// Deliveries of either kind that a lane keeps in memory.
+const WINDOW: usize = 128;
+/// Outcomes that may wait for the store at once. Beyond it nothing more is handed out.
+pub const MAX_UNSETTLED: usize = 32_768;
+/// How often what lanes have settled is written down.
+const LOW_WATER_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the schedule needs to know of a subscription.
+#[derive(Clone, Debug)]
+pub struct LaneSettings {
+    /// Which one.
+    pub id: SubscriptionId,
+    /// Who delivers.
+    pub pool: PoolName,
+    /// When to try again.
+    pub retry: retry::Policy,
+    /// How many attempts at once.
+    pub max_in_flight: usize,
+    /// Whether nothing may be handed out.
+    pub held: bool,
+    /// An attempt's deadline.
+    pub timeout: Duration,
+}
+
+impl From<&Subscription> for LaneSettings {
+    fn from(subscription: &Subscription) -> Self {
+        Self {
+            id: subscription.id,
+            pool: subscription.pool.clone(),
+            retry: subscription.retry.clone(),
+            max_in_flight: subscription.max_in_flight as usize,
+            held: subscription.state != State::Active,
+            timeout: subscription.timeout,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Give these jobs to the holder.
+    Dispatch {
+        /// To whom.
+        holder: HolderId,
+        /// In this order.
+        jobs: Vec<Assignment>,
+    },
+    /// Read the store for a lane.
+    Load {
+        /// Which.
+        lane: SubscriptionId,
+        /// What.
+        load: Load,
+    },
+    /// Read one delivery and come back with [`Scheduler::row`].
+    Read {
+        /// Which.
+        id: DeliveryId,
+        /// What for.
+        why: Box<Why>,
+    },
+    /// Write a new state and come back with [`Scheduler::stored`].
+    Settle {
+        /// The state.
+        settle: Box<Settle>,
+        /// The holder's outcome that may be acknowledged then.
+        acknowledge: Option<Reported>,
+        /// Who waits for it.
+        answer: Option<Ticket>,
+    },
+    /// Acknowledge an outcome that changes nothing.
+    Acknowledge(Reported),
+    /// Tell a holder that a job's outcome is not needed any more.
+    Withdraw {
+        /// Who has it.
+        holder: HolderId,
+        /// Which.
+        key: JobKey,
+    },
+    /// Tell a holder which of its jobs to forget.
+    Forget {
+        /// Who has them.
+        holder: HolderId,
+        /// Which.
+        keys: Vec<JobKey>,
+    },
+    /// End a holder's connection: another one takes its place.
+    Replace {
+        /// Whose.
+        holder: HolderId,
+        /// Whether another process took it, which is a mistake of the agent's owner.
+        by_another_process: bool,
+    },
+    /// The endpoint says it is gone: disable the subscription.
+    Disable(SubscriptionId),
+    /// Write how far a lane is settled.
+    LowWater(SubscriptionId, u64),
+    /// Answer who asked.
+    Answer(Ticket, Answer),
+}
+
+/// A delivery handed to a holder.
+#[derive(Clone, Copy, Debug)]
+pub struct Assignment {
+    /// The job's identity.
+    pub key: JobKey,
+    /// What is owed.
+    pub delivery: Delivery,
+}
+
+/// Every lane, every pool, and who holds which job.
+pub struct Scheduler {
+    epoch: u64,
+    lanes: HashMap<SubscriptionId, Slot>,
+    pools: HashMap<PoolName, Pool>,
+    holders: HashMap<HolderId, Holder>,
+    stations: HashMap<Station, HolderId>,
+    next_holder: u64,
+    assigned: HashMap<DeliveryId, HolderId>,
+    timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    /// Outcomes that were reported again while the first report was being written.
+    repeated: HashMap<DeliveryId, Vec<Reported>>,
+    /// Lanes whose low water may have changed since it was written.
+    settled: HashSet<SubscriptionId>,
+    low_water_due: Timestamp,
+    unsettled: usize,
+    resume: Option<agents::Resume>,
+    draining: bool,
+    effects: Vec<Effect>,
+}
+
+struct Slot {
+    settings: LaneSettings,
+    lane: Lane,
+    /// Whether the lane stands in its pool's queue.
+    queued: bool,
+    timer: Option<Timestamp>,
+    low_water: u64,
+    deleted: bool,
+}
+
+impl Scheduler {
+    /// A schedule without lanes.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            lanes: HashMap::new(),
+            pools: HashMap::new(),
+            holders: HashMap::new(),
+            stations: HashMap::new(),
+            next_holder: 0,
+            assigned: HashMap::new(),
+            timers: BTreeSet::new(),
+            repeated: HashMap::new(),
+            settled: HashSet::new(),
+            low_water_due: Timestamp::default(),
+            unsettled: 0,
+            resume: None,
+            draining: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Restores a lane as the store has it.
+    pub fn restore(&mut self, settings: LaneSettings, row: LaneRow, now: Timestamp) {
+        let limits = Limits { window: WINDOW, max_in_flight: settings.max_in_flight };
+        let mut lane =
+            if row.waiting { Lane::new(limits, row.low_water, row.end) } else { Lane::without_waiting(limits, row.low_water, row.end) };
+        if self.resume.is_some() {
+            lane.resume_below(Some(row.end));
+        }
+        self.insert(settings, lane, row.low_water, now);
+    }
+
+    /// A subscription was created or changed.
+    pub fn changed(&mut self, settings: LaneSettings, now: Timestamp) {
+        let id = settings.id;
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            let limits = Limits { window: WINDOW, max_in_flight: settings.max_in_flight };
+            self.insert(settings, Lane::empty(limits), 1, now);
+            return;
+        };
+        slot.lane.set_max_in_flight(settings.max_in_flight);
+        slot.lane.hold(settings.held);
+        slot.settings = settings;
+        // If it stands in another pool's queue, that pool skips it.
+        slot.queued = false;
+        self.touch(id, now);
+    }
+
+    /// A subscription was deleted. What is under way finishes.
+    pub fn deleted(&mut self, id: SubscriptionId) {
+        if let Some(slot) = self.lanes.get_mut(&id) {
+            slot.deleted = true;
+            slot.lane.hold(true);
+        }
+        self.sweep_deleted(id);
+    }
+
+    /// Deliveries were accepted.
+    pub fn accepted(&mut self, deliveries: &[(SubscriptionId, Delivery)], now: Timestamp) {
+        for (id, delivery) in deliveries {
+            if let Some(slot) = self.lanes.get_mut(id) {
+                slot.lane.accepted(*delivery);
+                self.touch(*id, now);
+            }
+        }
+    }
+
+    /// A lane's load of pending deliveries is done; `None` when the store could not be read.
+    pub fn loaded_fresh(&mut self, id: SubscriptionId, rows: Option<FreshRows>, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        match rows {
+            Some(FreshRows { rows, next }) => slot.lane.loaded_fresh(rows, next),
+            None => slot.lane.load_failed(),
+        }
+        self.touch(id, now);
+    }
+
+    /// A lane's load of waiting deliveries is done; `None` when the store could not be read.
+    pub fn loaded_due(&mut self, id: SubscriptionId, rows: Option<DueRows>, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        match rows {
+            Some(DueRows { rows, complete }) => slot.lane.loaded_due(rows, complete),
+            None => slot.lane.load_failed(),
+        }
+        self.touch(id, now);
+    }
+
+    /// New states were written.
+    pub fn stored(&mut self, ids: &[DeliveryId], now: Timestamp) {
+        self.unsettled -= ids.len();
+        for id in ids {
+            let repeated = self.repeated.remove(id).unwrap_or_default();
+            self.effects.extend(repeated.into_iter().map(Effect::Acknowledge));
+            if let Some(slot) = self.lanes.get_mut(&id.subscription) {
+                slot.lane.stored(id.sequence);
+                self.settled.insert(id.subscription);
+                self.touch(id.subscription, now);
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some((due, id)) = self.timers.first().copied().filter(|(due, _)| *due <= now) {
+            self.timers.remove(&(due, id));
+            if let Some(slot) = self.lanes.get_mut(&id) {
+                slot.timer = None;
+            }
+            self.touch(id, now);
+        }
+        self.expire_lost(now);
+        self.end_resume(now);
+        if self.low_water_due <= now {
+            self.low_water_due = now + LOW_WATER_INTERVAL;
+            self.write_low_waters();
+        }
+    }
+
+    /// When [`Scheduler::tick`] must be called next, at the latest.
+    #[must_use]
+    pub fn next_tick(&self, now: Timestamp) -> Timestamp {
+        let timer = self.timers.first().map(|(due, _)| *due);
+        let others = [self.first_lost(), self.resume_until()];
+        let low_water = (!self.settled.is_empty()).then_some(self.low_water_due);
+        timer.into_iter().chain(others.into_iter().flatten()).chain(low_water).min().unwrap_or(now + LOW_WATER_INTERVAL)
+    }
+
+    /// Hands nothing out any more.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether no job is under way and nothing waits for the store.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.assigned.is_empty() && self.unsettled == 0
+    }
+
+    /// Hands out what may be handed out, and gives the effects of all that has happened.
+    pub fn effects(&mut self, now: Timestamp) -> Vec<Effect> {
+        if !self.draining {
+            self.hand_out(now);
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn insert(&mut self, settings: LaneSettings, mut lane: Lane, low_water: u64, now: Timestamp) {
+        let id = settings.id;
+        lane.hold(settings.held);
+        self.lanes.insert(id, Slot { settings, lane, queued: false, timer: None, low_water, deleted: false });
+        self.touch(id, now);
+    }
+
+    /// Something about a lane has changed: queue it, load for it, and set its timer, as it needs.
+    fn touch(&mut self, id: SubscriptionId, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&id) else { return };
+        if let Some(load) = slot.lane.wants(now) {
+            self.effects.push(Effect::Load { lane: id, load });
+        }
+        if !slot.queued && slot.lane.is_ready(now) {
+            slot.queued = true;
+            self.pools.entry(slot.settings.pool.clone()).or_default().ready.push_back(id);
+        }
+        let timer = slot.lane.wakes().filter(|wakes| *wakes > now);
+        if slot.timer != timer {
+            if let Some(old) = slot.timer {
+                self.timers.remove(&(old, id));
+            }
+            if let Some(new) = timer {
+                self.timers.insert((new, id));
+            }
+            slot.timer = timer;
+        }
+    }
+
+    fn hand_out(&mut self, now: Timestamp) {
+        let mut batches: HashMap<HolderId, Vec<Assignment>> = HashMap::new();
+        for (name, pool) in &mut self.pools {
+            while self.unsettled + self.assigned.len() < MAX_UNSETTLED {
+                let Some(holder) = pool.next_with_credit(&self.holders) else { break };
+                let Some(id) = pool.ready.pop_front() else { break };
+                let Some(slot) = self.lanes.get_mut(&id).filter(|slot| slot.queued && slot.settings.pool == *name) else {
+                    continue;
+                };
+                slot.queued = false;
+                let Some(delivery) = slot.lane.take(now) else { continue };
+                if slot.lane.is_ready(now) {
+                    slot.queued = true;
+                    pool.ready.push_back(id);
+                }
+                let id = DeliveryId { subscription: id, sequence: delivery.sequence };
+                let key = JobKey { delivery: id, attempt: delivery.attempts + 1, epoch: self.epoch };
+                if let Some(holder) = self.holders.get_mut(&holder) {
+                    holder.give(key, now, slot.settings.timeout);
+                }
+                self.assigned.insert(id, holder);
+                batches.entry(holder).or_default().push(Assignment { key, delivery });
+            }
+        }
+        for (holder, jobs) in batches {
+            for job in &jobs {
+                self.touch(job.key.delivery.subscription, now);
+            }
+            self.effects.push(Effect::Dispatch { holder, jobs });
+        }
+    }
+
+    fn settle(&mut self, settle: Settle, acknowledge: Option<Reported>, answer: Option<Ticket>, now: Timestamp) {
+        let id = settle.id;
+        self.unsettled += 1;
+        if let Some(slot) = self.lanes.get_mut(&id.subscription) {
+            slot.lane.settle(settle.delivery);
+        }
+        self.effects.push(Effect::Settle { settle: Box::new(settle), acknowledge, answer });
+        self.touch(id.subscription, now);
+        self.sweep_deleted(id.subscription);
+    }
+
+    fn write_low_waters(&mut self) {
+        for id in std::mem::take(&mut self.settled) {
+            let Some(slot) = self.lanes.get_mut(&id) else { continue };
+            let low_water = slot.lane.low_water();
+            if low_water != slot.low_water {
+                slot.low_water = low_water;
+                self.effects.push(Effect::LowWater(id, low_water));
+            }
+        }
+    }
+
+    fn sweep_deleted(&mut self, id: SubscriptionId) {
+        let done = self.lanes.get(&id).is_some_and(|slot| slot.deleted && slot.lane.in_flight_count() == 0);
+        if done && let Some(Slot { timer: Some(timer), .. }) = self.lanes.remove(&id) {
+            self.timers.remove(&(timer, id));
+        }
+    }
+}
+
+/// Lanes that are ready, as they come: a queue, so that each gets its turn.
+type Ready = VecDeque<SubscriptionId>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! Agents come, go, and come back.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_domain::id::{AgentId, DeliveryId, PoolName};
+use postrider_domain::lane::Place;
+use postrider_domain::outcome::{Class, Outcome};
+use postrider_domain::time::Timestamp;
+use postrider_proto::session::JobKey;
+
+use super::{Effect, Ready, Scheduler, Why};
+
+/// After a link is lost, its jobs are given away when their timeout and this have passed: the agent may have been
+/// cut off just after it began.
+const LOST_MARGIN: Duration = Duration::from_secs(3);
+
+/// One stream of one run of one agent, as long as its jobs may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HolderId(pub u64);
+
+/// How a holder is known again when it comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Station {
+    /// Which agent.
+    pub agent: AgentId,
+    /// Which run of its process.
+    pub instance: String,
+    /// Which of its streams.
+    pub stream: u32,
+}
+
+/// A stream that has said Hello.
+#[derive(Clone, Debug)]
+pub struct Connected {
+    /// Who.
+    pub station: Station,
+    /// The pool it serves.
+    pub pool: PoolName,
+    /// How many jobs it can hold.
+    pub max_in_flight: usize,
+    /// The jobs it still has.
+    pub in_flight: Vec<JobKey>,
+}
+
+pub(super) struct Holder {
+    pub(super) station: Station,
+    pool: PoolName,
+    max_in_flight: usize,
+    pub(super) jobs: HashMap<DeliveryId, Held>,
+    connected: bool,
+    draining: bool,
+    lost_at: Option<Timestamp>,
+}
+
+/// A job that a holder has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) key: JobKey,
+    pub(super) started: Timestamp,
+    timeout: Duration,
+}
+
+impl Holder {
+    pub(super) fn give(&mut self, key: JobKey, now: Timestamp, timeout: Duration) {
+        self.jobs.insert(key.delivery, Held { key, started: now, timeout });
+    }
+
+    fn has_credit(&self) -> bool {
+        self.connected && !self.draining && self.jobs.len() < self.max_in_flight
+    }
+
+    fn expiry(&self, held: &Held) -> Option<Timestamp> {
+        self.lost_at.map(|lost| lost + held.timeout + LOST_MARGIN)
+    }
+}
+
+/// Agents with the same reach, and the lanes that wait for them.
+#[derive(Default)]
+pub(super) struct Pool {
+    pub(super) ready: Ready,
+    holders: Vec<HolderId>,
+    turn: usize,
+}
+
+impl Pool {
+    /// A holder that can take a job, each in its turn.
+    pub(super) fn next_with_credit(&mut self, holders: &HashMap<HolderId, Holder>) -> Option<HolderId> {
+        for _ in 0..self.holders.len() {
+            self.turn = (self.turn + 1) % self.holders.len();
+            let id = self.holders[self.turn];
+            if holders.get(&id).is_some_and(Holder::has_credit) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+/// After a restart: until when, and for whom, deliveries accepted before it wait.
+pub(super) struct Resume {
+    until: Timestamp,
+    /// Streams that were open before, by agent.
+    expected: HashMap<AgentId, u32>,
+}
+
+impl Scheduler {
+    /// Lets deliveries accepted before now wait until these agents are back with as many streams, so that what
+    /// they still hold is recognised, or until `until`. Called before lanes are restored.
+    pub fn await_agents(&mut self, expected: HashMap<AgentId, u32>, until: Timestamp) {
+        if !expected.is_empty() {
+            self.resume = Some(Resume { until, expected });
+        }
+    }
+
+    /// A stream said Hello.
+    pub fn connected(&mut self, hello: Connected, now: Timestamp) -> HolderId {
+        self.fence_other_processes(&hello.station, now);
+        let id = match self.stations.get(&hello.station).copied() {
+            Some(id) => self.reattach(id, &hello, now),
+            None => self.attach(&hello),
+        };
+        let mut forget = Vec::new();
+        for key in hello.in_flight {
+            if self.assigned.get(&key.delivery) != Some(&id) {
+                self.recognise(id, key, &mut forget, now);
+            }
+        }
+        if !forget.is_empty() {
+            self.effects.push(Effect::Forget { holder: id, keys: forget });
+        }
+        self.count_back(&hello.station.agent, now);
+        id
+    }
+
+    /// A stream ended. Its jobs may still be under way.
+    pub fn disconnected(&mut self, id: HolderId, now: Timestamp) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        holder.connected = false;
+        holder.lost_at = Some(now);
+        self.drop_if_done(id);
+    }
+
+    /// An agent wants no more jobs.
+    pub fn agent_draining(&mut self, id: HolderId) {
+        if let Some(holder) = self.holders.get_mut(&id) {
+            holder.draining = true;
+        }
+    }
+
+    /// How many jobs a holder has.
+    #[must_use]
+    pub fn jobs_held(&self, id: HolderId) -> usize {
+        self.holders.get(&id).map_or(0, |holder| holder.jobs.len())
+    }
+
+    /// Whether a pool has an agent that is connected.
+    #[must_use]
+    pub fn has_agent(&self, pool: &PoolName) -> bool {
+        let connected = |id: &HolderId| self.holders.get(id).is_some_and(|holder| holder.connected);
+        self.pools.get(pool).is_some_and(|pool| pool.holders.iter().any(connected))
+    }
+
+    fn attach(&mut self, hello: &Connected) -> HolderId {
+        self.next_holder += 1;
+        let id = HolderId(self.next_holder);
+        let holder = Holder {
+            station: hello.station.clone(),
+            pool: hello.pool.clone(),
+            max_in_flight: hello.max_in_flight,
+            jobs: HashMap::new(),
+            connected: true,
+            draining: false,
+            lost_at: None,
+        };
+        self.holders.insert(id, holder);
+        self.stations.insert(hello.station.clone(), id);
+        self.pools.entry(hello.pool.clone()).or_default().holders.push(id);
+        id
+    }
+
+    /// The same process is back: it keeps the jobs that it names; those it does not name never reached it. The
+    /// holder gets a new id, so that what its old connection still says is known to be old.
+    fn reattach(&mut self, old: HolderId, hello: &Connected, now: Timestamp) -> HolderId {
+        self.effects.push(Effect::Replace { holder: old, by_another_process: false });
+        let jobs = self.holders.get_mut(&old).map(|holder| std::mem::take(&mut holder.jobs)).unwrap_or_default();
+        self.remove_holder(old);
+        let id = self.attach(hello);
+        let mut free = Vec::new();
+        for (delivery, held) in jobs {
+            if hello.in_flight.contains(&held.key) {
+                self.assigned.insert(delivery, id);
+                if let Some(holder) = self.holders.get_mut(&id) {
+                    holder.jobs.insert(delivery, held);
+                }
+            } else {
+                free.push(delivery);
+            }
+        }
+        for delivery in free {
+            self.give_back(delivery, now);
+        }
+        id
+    }
+
+    /// Finds out whether a job that an agent names is still its: after a restart of ours, or when we had given
+    /// it up.
+    fn recognise(&mut self, id: HolderId, key: JobKey, forget: &mut Vec<JobKey>, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
+            forget.push(key);
+            return;
+        };
+        match slot.lane.claim(key.delivery.sequence) {
+            Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => self.assign(id, key, now),
+            Place::Taken(_) => {
+                slot.lane.give_back(key.delivery.sequence);
+                forget.push(key);
+            }
+            Place::InFlight | Place::Settling => forget.push(key),
+            Place::Elsewhere => {
+                slot.lane.begin_write(key.delivery.sequence);
+                self.effects.push(Effect::Read { id: key.delivery, why: Box::new(Why::Recognise(id, key)) });
+            }
+        }
+    }
+
+    pub(super) fn assign(&mut self, id: HolderId, key: JobKey, now: Timestamp) {
+        let timeout = self.lanes.get(&key.delivery.subscription).map_or(Duration::ZERO, |slot| slot.settings.timeout);
+        match self.holders.get_mut(&id) {
+            Some(holder) => {
+                holder.give(key, now, timeout);
+                self.assigned.insert(key.delivery, id);
+            }
+            // It left while we were looking.
+            None => self.give_back(key.delivery, now),
+        }
+    }
+
+    /// A job was not started: its delivery is as it was before.
+    pub(super) fn give_back(&mut self, delivery: DeliveryId, now: Timestamp) {
+        self.assigned.remove(&delivery);
+        if let Some(slot) = self.lanes.get_mut(&delivery.subscription) {
+            slot.lane.give_back(delivery.sequence);
+        }
+        self.touch(delivery.subscription, now);
+        self.sweep_deleted(delivery.subscription);
+    }
+
+    /// Another process uses the agent's id: the newer one wins, the older one's streams end.
+    fn fence_other_processes(&mut self, station: &Station, now: Timestamp) {
+        let others: Vec<HolderId> = self
+            .holders
+            .iter()
+            .filter(|(_, holder)| holder.connected)
+            .filter(|(_, holder)| holder.station.agent == station.agent && holder.station.instance != station.instance)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in others {
+            self.effects.push(Effect::Replace { holder: id, by_another_process: true });
+            self.disconnected(id, now);
+        }
+    }
+
+    /// Jobs of lost agents whose time is up: whether the endpoint saw them, nobody knows.
+    pub(super) fn expire_lost(&mut self, now: Timestamp) {
+        let expired: Vec<(HolderId, Held)> = self
+            .holders
+            .iter()
+            .flat_map(|(id, holder)| holder.jobs.values().map(move |held| (*id, holder, *held)))
+            .filter(|(_, holder, held)| holder.expiry(held).is_some_and(|expiry| expiry <= now))
+            .map(|(id, _, held)| (id, held))
+            .collect();
+        for (id, held) in expired {
+            let outcome = Outcome {
+                request_sent: true,
+                ..Outcome::failure(Class::AgentLost, "the agent was lost; the endpoint may have seen the request")
+            };
+            self.conclude(id, held.key, &outcome, None, 0.5, now);
+        }
+    }
+
+    pub(super) fn first_lost(&self) -> Option<Timestamp> {
+        let lost = self.holders.values().filter(|holder| holder.lost_at.is_some());
+        lost.flat_map(|holder| holder.jobs.values().filter_map(|held| holder.expiry(held))).min()
+    }
+
+    /// A holder without connection and without jobs is done.
+    pub(super) fn drop_if_done(&mut self, id: HolderId) {
+        if self.holders.get(&id).is_some_and(|holder| !holder.connected && holder.jobs.is_empty()) {
+            self.remove_holder(id);
+        }
+    }
+
+    fn remove_holder(&mut self, id: HolderId) {
+        let Some(holder) = self.holders.remove(&id) else { return };
+        if self.stations.get(&holder.station) == Some(&id) {
+            self.stations.remove(&holder.station);
+        }
+        if let Some(pool) = self.pools.get_mut(&holder.pool) {
+            pool.holders.retain(|other| *other != id);
+        }
+    }
+
+    fn count_back(&mut self, agent: &AgentId, now: Timestamp) {
+        let Some(resume) = &mut self.resume else { return };
+        if let Some(streams) = resume.expected.get_mut(agent) {
+            *streams -= 1;
+            if *streams == 0 {
+                resume.expected.remove(agent);
+            }
+        }
+        self.end_resume(now);
+    }
+
+    pub(super) fn end_resume(&mut self, now: Timestamp) {
+        if self.resume.as_ref().is_some_and(|resume| resume.expected.is_empty() || resume.until <= now) {
+            self.resume = None;
+            let lanes: Vec<_> = self.lanes.keys().copied().collect();
+            for id in lanes {
+                if let Some(slot) = self.lanes.get_mut(&id) {
+                    slot.lane.resume_below(None);
+                }
+                self.touch(id, now);
+            }
+        }
+    }
+
+    pub(super) fn resume_until(&self) -> Option<Timestamp> {
+        self.resume.as_ref().map(|resume| resume.until)
+    }
+}

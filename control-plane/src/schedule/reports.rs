@@ -1,0 +1,165 @@
+//! What agents report of their jobs, and what follows.
+
+use postrider_domain::delivery::{Consequence, Delivery};
+use postrider_domain::id::DeliveryId;
+use postrider_domain::lane::Place;
+use postrider_domain::outcome::{Attempt, Class, Outcome};
+use postrider_domain::time::Timestamp;
+use postrider_proto::session::{JobKey, Report};
+
+use super::agents::HolderId;
+use super::{Effect, Scheduler, Why};
+use crate::store::{DeliveryRow, Settle};
+
+/// Names one outcome of one holder, to be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reported {
+    /// Whose.
+    pub holder: HolderId,
+    /// Its number in the holder's stream of outcomes.
+    pub sequence: u64,
+}
+
+impl Scheduler {
+    /// A holder reports of a job. `chance` in 0..1 is for the next attempt's jitter.
+    pub fn reported(&mut self, reported: Reported, key: JobKey, report: Report, chance: f64, now: Timestamp) {
+        let held = self.holders.get(&reported.holder).and_then(|holder| holder.jobs.get(&key.delivery));
+        let own = held.is_some_and(|held| held.key == key);
+        match (own, report) {
+            (true, Report::NotStarted) => {
+                self.take_from_holder(reported.holder, key.delivery);
+                self.give_back(key.delivery, now);
+                self.effects.push(Effect::Acknowledge(reported));
+            }
+            (true, Report::Made(outcome)) => {
+                self.conclude(reported.holder, key, &outcome, Some(reported), chance, now);
+            }
+            (false, Report::NotStarted) => self.effects.push(Effect::Acknowledge(reported)),
+            (false, Report::Made(outcome)) => self.reported_late(reported, key, outcome, chance, now),
+        }
+    }
+
+    /// Records the outcome of a job that its holder had.
+    pub(super) fn conclude(
+        &mut self, holder: HolderId, key: JobKey, outcome: &Outcome, reported: Option<Reported>, chance: f64,
+        now: Timestamp,
+    ) {
+        let started = self.take_from_holder(holder, key.delivery).unwrap_or(now);
+        self.assigned.remove(&key.delivery);
+        let in_flight = self.lanes.get(&key.delivery.subscription).and_then(|slot| slot.lane.in_flight(key.delivery.sequence));
+        match (in_flight.copied(), reported) {
+            (Some(delivery), _) => {
+                let attempt = self.attempt(holder, key, started, outcome.clone());
+                self.follow(key.delivery, delivery, attempt, reported, chance, now);
+            }
+            (None, Some(reported)) => self.effects.push(Effect::Acknowledge(reported)),
+            (None, None) => {}
+        }
+        self.drop_if_done(holder);
+    }
+
+    /// An outcome of a job that is not known to be its holder's: we have restarted, or had given it up.
+    ///
+    /// If it is of the delivery's next attempt, nobody has repeated it, and it counts. If it is older, only a success
+    /// counts: the receiver has the event.
+    fn reported_late(&mut self, reported: Reported, key: JobKey, outcome: Outcome, chance: f64, now: Timestamp) {
+        let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
+            self.effects.push(Effect::Acknowledge(reported));
+            return;
+        };
+        match slot.lane.claim(key.delivery.sequence) {
+            Place::Taken(delivery) => self.judge_late(reported, key, delivery, outcome, chance, now),
+            Place::InFlight if outcome.class == Class::Success => {
+                let delivery = slot.lane.in_flight(key.delivery.sequence).copied();
+                self.withdraw(key.delivery);
+                if let Some(delivery) = delivery {
+                    self.judge_late(reported, key, delivery, outcome, chance, now);
+                }
+            }
+            Place::InFlight => self.effects.push(Effect::Acknowledge(reported)),
+            // It was reported before; it may be acknowledged when that is stored.
+            Place::Settling => self.repeated.entry(key.delivery).or_default().push(reported),
+            Place::Elsewhere => {
+                slot.lane.begin_write(key.delivery.sequence);
+                let why = Why::Report { reported, key, outcome, chance };
+                self.effects.push(Effect::Read { id: key.delivery, why: Box::new(why) });
+            }
+        }
+    }
+
+    /// Decides about a late outcome of a delivery that is in flight in its lane, but with no holder.
+    pub(super) fn judge_late(
+        &mut self, reported: Reported, key: JobKey, delivery: Delivery, outcome: Outcome, chance: f64, now: Timestamp,
+    ) {
+        let success = outcome.class == Class::Success;
+        if delivery.attempts + 1 == key.attempt {
+            let attempt = self.attempt(reported.holder, key, now, outcome);
+            self.follow(key.delivery, delivery, attempt, Some(reported), chance, now);
+        } else if success {
+            let attempt = self.attempt(reported.holder, key, now, outcome);
+            let settled = delivery.delivered_late(key.attempt, now);
+            let settle =
+                Settle { id: key.delivery, was_due: delivery.state.due(), delivery: settled, attempt: Some(attempt) };
+            self.settle(settle, Some(reported), None, now);
+        } else {
+            self.give_back(key.delivery, now);
+            self.effects.push(Effect::Acknowledge(reported));
+        }
+    }
+
+    /// The row that a late outcome was waiting for.
+    pub(super) fn reported_row(
+        &mut self, row: Option<DeliveryRow>, reported: Reported, key: JobKey, outcome: Outcome, chance: f64,
+        now: Timestamp,
+    ) {
+        let delivered = |row: &DeliveryRow| matches!(row.delivery.state, postrider_domain::delivery::State::Delivered(_));
+        let useful = row.filter(|row| {
+            !row.delivery.state.has_ended() || (outcome.class == Class::Success && !delivered(row))
+        });
+        match (useful, self.lanes.get_mut(&key.delivery.subscription)) {
+            (Some(row), Some(slot)) => {
+                slot.lane.adopt(row.delivery);
+                self.judge_late(reported, key, row.delivery, outcome, chance, now);
+            }
+            _ => self.effects.push(Effect::Acknowledge(reported)),
+        }
+    }
+
+    fn follow(
+        &mut self, id: DeliveryId, delivery: Delivery, attempt: Attempt, reported: Option<Reported>, chance: f64,
+        now: Timestamp,
+    ) {
+        let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };
+        let (settled, consequence) =
+            delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, chance);
+        if consequence == Consequence::Disable && !slot.settings.held {
+            slot.settings.held = true;
+            slot.lane.hold(true);
+            self.effects.push(Effect::Disable(id.subscription));
+        }
+        let settle = Settle { id, was_due: delivery.state.due(), delivery: settled, attempt: Some(attempt) };
+        self.settle(settle, reported, None, now);
+    }
+
+    fn attempt(&self, holder: HolderId, key: JobKey, started: Timestamp, outcome: Outcome) -> Attempt {
+        let agent = self.holders.get(&holder).map_or_else(
+            || "unknown".parse().expect("it is a valid agent id"),
+            |holder| holder.station.agent.clone(),
+        );
+        Attempt { number: key.attempt, started, agent, outcome }
+    }
+
+    fn take_from_holder(&mut self, holder: HolderId, delivery: DeliveryId) -> Option<Timestamp> {
+        self.holders.get_mut(&holder)?.jobs.remove(&delivery).map(|held| held.started)
+    }
+
+    /// The job that somebody else has for this delivery is not needed any more.
+    fn withdraw(&mut self, delivery: DeliveryId) {
+        let Some(holder) = self.assigned.remove(&delivery) else { return };
+        let held = self.holders.get_mut(&holder).and_then(|holder| holder.jobs.remove(&delivery));
+        if let Some(held) = held {
+            self.effects.push(Effect::Withdraw { holder, key: held.key });
+        }
+        self.drop_if_done(holder);
+    }
+}

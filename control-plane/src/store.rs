@@ -1,0 +1,371 @@
+//! What the control plane remembers: a handful of atomic verbs, whatever database is behind them.
+//!
+//! A verb is one atomic write or one consistent read. The verbs that accept or change something return when it is
+//! on disk; [`Store::settle`] too, but it may wait a little for company, since nothing waits for it. Time comes in
+//! with the values: no store reads a clock. Rows, keys and transactions never leave the modules below this one.
+//!
+//! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
+
+mod sled;
+
+use async_trait::async_trait;
+use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::event::{Event, EventTypeName};
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::outcome::Attempt;
+use postrider_domain::signing::KeyRing;
+use postrider_domain::subscription::Subscription;
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1;
+
+pub use self::sled::{Options, SledStore};
+
+/// What can go wrong below every verb.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full.
+    #[error("the store's disk is full; free some space: the store recovers by itself")]
+    Full(#[source] std::io::Error),
+    /// The store cannot be read or written now.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// What is in the store is not what was written.
+    #[error("the store is damaged at {place}: {problem}; restore it from a backup")]
+    Damaged {
+        /// Where.
+        place: String,
+        /// How.
+        problem: String,
+    },
+    /// The store was written by another version.
+    #[error("the store has schema version {found}, this program knows {known}; {advice}")]
+    Version {
+        /// In the store.
+        found: u64,
+        /// In the program.
+        known: u64,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+/// An event to be accepted, with all that it is owed to.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    /// The event.
+    pub event: Event,
+    /// Whether its id is the client's choice, and so must be unique.
+    pub client_chosen: bool,
+    /// The digest of the idempotency key, if there was one.
+    pub idempotency: Option<[u8; 16]>,
+    /// The digest of what the client sent.
+    pub content: [u8; 16],
+    /// The subscriptions that it is owed to.
+    pub subscriptions: Vec<SubscriptionId>,
+}
+
+/// An event that is on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The event's key: of the first one, when this is a duplicate.
+    pub key: EventKey,
+    /// The event's id.
+    pub id: EventId,
+    /// Whether it had been accepted before.
+    pub duplicate: bool,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryId>,
+}
+
+/// Why an event was not accepted: the store has another one under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// The idempotency key was used with other content.
+    IdempotencyKey,
+    /// The client-chosen id was used with other content.
+    EventId,
+}
+
+/// The new state of a delivery, to be written.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// Which one.
+    pub id: DeliveryId,
+    /// When it was due until now, if it waited.
+    pub was_due: Option<Timestamp>,
+    /// What it becomes.
+    pub delivery: Delivery,
+    /// The attempt that has just ended, or, when a delivery that had ended is retried, the one that ended it.
+    pub attempt: Option<Attempt>,
+}
+
+/// Several new states, and how far lanes are settled after them: one atomic write.
+#[derive(Clone, Debug, Default)]
+pub struct Settlement {
+    /// The new states.
+    pub deliveries: Vec<Settle>,
+    /// Below this number every delivery of the lane has ended or waits.
+    pub low_water: Vec<(SubscriptionId, u64)>,
+}
+
+/// A delivery as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryRow {
+    /// Which one.
+    pub id: DeliveryId,
+    /// Its state.
+    pub delivery: Delivery,
+    /// Its latest attempt that has an outcome.
+    pub last: Option<Attempt>,
+}
+
+/// Pending deliveries of a lane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FreshRows {
+    /// By number.
+    pub rows: Vec<Delivery>,
+    /// Every number before this one was looked at.
+    pub next: u64,
+}
+
+/// Waiting deliveries of a lane.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DueRows {
+    /// By due time.
+    pub rows: Vec<Delivery>,
+    /// Whether there are no others.
+    pub complete: bool,
+}
+
+/// How a lane was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneRow {
+    /// Below this number every delivery has ended or waits.
+    pub low_water: u64,
+    /// One past the last number.
+    pub end: u64,
+    /// Whether any delivery waits.
+    pub waiting: bool,
+}
+
+/// A subscription with its keys, as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubscriptionRow {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Its keys.
+    pub keys: KeyRing,
+    /// When it was deleted, if it was.
+    pub deleted: Option<Timestamp>,
+}
+
+/// An event as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRow {
+    /// The event; its data is empty when erased.
+    pub event: Event,
+    /// The size of the data before it was erased.
+    pub data_size: u32,
+    /// Its deliveries.
+    pub deliveries: Vec<DeliveryId>,
+}
+
+impl EventRow {
+    /// Whether retention has erased the data.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.event.data.is_empty() && self.data_size > 0
+    }
+}
+
+/// What a request id points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRow {
+    /// The id of what the request made.
+    pub result: String,
+    /// The digest of the request.
+    pub digest: [u8; 16],
+    /// When it is forgotten.
+    pub expires: Timestamp,
+}
+
+/// Names a request: tenant, method, request id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// Whose request.
+    pub tenant: TenantId,
+    /// Which method.
+    pub method: &'static str,
+    /// The client's id for it.
+    pub request_id: String,
+}
+
+/// An agent, as last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRow {
+    /// Who.
+    pub id: AgentId,
+    /// Its pool.
+    pub pool: String,
+    /// Its version.
+    pub version: String,
+    /// The run of its process.
+    pub instance: String,
+    /// When it connected.
+    pub connected_at: Timestamp,
+    /// When it was last heard of.
+    pub last_seen: Timestamp,
+    /// How many streams it had open.
+    pub streams: u32,
+    /// The hash of its egress policy.
+    pub egress_policy_hash: String,
+    /// How many jobs it can hold.
+    pub max_in_flight: u32,
+}
+
+/// Which deliveries a list wants.
+#[derive(Clone, Debug)]
+pub struct DeliveryQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// Of which event.
+    pub event: Option<EventKey>,
+    /// In which states; empty for all.
+    pub states: Vec<v1::DeliveryState>,
+    /// Created at or after this.
+    pub start: Timestamp,
+    /// Created before this.
+    pub end: Timestamp,
+    /// How many at the most.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub after: Option<DeliveryId>,
+}
+
+impl DeliveryQuery {
+    /// Whether a delivery in this state is wanted. What a deleted subscription left behind counts as cancelled.
+    #[must_use]
+    pub fn wants(&self, state: State) -> bool {
+        self.states.is_empty() || self.states.contains(&postrider_proto::delivery::write_state(state))
+    }
+}
+
+/// Which events a list wants.
+#[derive(Clone, Debug)]
+pub struct EventQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which type.
+    pub event_type: Option<EventTypeName>,
+    /// Accepted at or after this.
+    pub start: Timestamp,
+    /// Accepted before this.
+    pub end: Timestamp,
+    /// How many at the most.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub after: Option<EventKey>,
+}
+
+/// A page of a list that filters: bounded work, so that it may be short and yet have a successor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T, K> {
+    /// What was found.
+    pub items: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<K>,
+}
+
+/// How old things get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Idempotency keys of events accepted before this are forgotten.
+    pub idempotency: Timestamp,
+    /// Data of events accepted before this is erased when all their deliveries are delivered.
+    pub delivered_data: Timestamp,
+    /// Events accepted before this are removed with their history when all their deliveries have ended.
+    pub events: Timestamp,
+    /// The time now, for rows that know when they expire.
+    pub now: Timestamp,
+}
+
+/// The verbs. See the module for what they promise.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The epoch of this opening: greater than that of every earlier one.
+    fn epoch(&self) -> u64;
+
+    /// Accepts events with all their deliveries, durably: one atomic write for all of them.
+    async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError>;
+    /// Writes the new states of deliveries.
+    async fn settle(&self, settlement: Settlement) -> Result<(), StoreError>;
+    /// Pending deliveries of a lane with numbers from `from` on. It looks at a bounded number of rows.
+    async fn fresh(&self, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError>;
+    /// The waiting deliveries of a lane that are due first.
+    async fn due(&self, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError>;
+    /// How a lane was left.
+    async fn lane(&self, lane: SubscriptionId) -> Result<LaneRow, StoreError>;
+    /// One delivery.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError>;
+    /// The last attempts of a delivery that have an outcome, oldest first.
+    async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
+    /// A page of deliveries, newest first.
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError>;
+
+    /// Events by key; `None` where there is none (any more).
+    async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError>;
+    /// The key of an event that a client named.
+    async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError>;
+    /// A page of events, newest first.
+    async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError>;
+
+    /// Writes a tenant.
+    async fn put_tenant(&self, tenant: v1::Tenant) -> Result<(), StoreError>;
+    /// One tenant.
+    async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError>;
+    /// Tenants by id, after this one.
+    async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError>;
+    /// Removes a tenant and its catalogue.
+    async fn delete_tenant(&self, id: &TenantId) -> Result<(), StoreError>;
+
+    /// Writes an event type.
+    async fn put_event_type(&self, event_type: v1::EventType) -> Result<(), StoreError>;
+    /// One event type.
+    async fn event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<Option<v1::EventType>, StoreError>;
+    /// Event types by name, after this one.
+    async fn event_types(
+        &self, tenant: &TenantId, after: Option<EventTypeName>, limit: usize,
+    ) -> Result<Vec<v1::EventType>, StoreError>;
+    /// Removes an event type.
+    async fn delete_event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<(), StoreError>;
+
+    /// Writes a subscription with its keys, together with what the request that changed it points to.
+    async fn put_subscription(
+        &self, row: &SubscriptionRow, request: Option<(RequestKey, RequestRow)>,
+    ) -> Result<(), StoreError>;
+    /// Every subscription, deleted ones included, after this one.
+    async fn subscriptions(
+        &self, after: Option<SubscriptionId>, limit: usize,
+    ) -> Result<Vec<SubscriptionRow>, StoreError>;
+
+    /// Writes what a request points to.
+    async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError>;
+    /// What a request points to.
+    async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError>;
+
+    /// Writes what is known of an agent.
+    async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;
+    /// Every agent, by id.
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError>;
+    /// Forgets an agent.
+    async fn delete_agent(&self, id: &AgentId) -> Result<(), StoreError>;
+
+    /// Removes a bounded number of things that are too old; whether it may find more at once.
+    async fn age_out(&self, retention: Retention) -> Result<bool, StoreError>;
+    /// Bytes on disk.
+    async fn size_on_disk(&self) -> Result<u64, StoreError>;
+    /// Writes what is buffered. Called once, last.
+    async fn close(&self) -> Result<(), StoreError>;
+}

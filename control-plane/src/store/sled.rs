@@ -1,0 +1,280 @@
+//! The embedded store, on sled 0.34: one tree, keys by prefix, so that a batch over all kinds of rows is atomic.
+//!
+//! All writes go through one thread ([`writer`]), which commits whatever has gathered in one batch and flushes it
+//! once. Reads run on the blocking pool. Nothing of sled shows outside.
+
+mod codec;
+mod key;
+mod read;
+mod retention;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use postrider_domain::event::EventTypeName;
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::outcome::Attempt;
+use postrider_proto::v1;
+use prost::Message as _;
+
+use self::writer::Writer;
+use super::{
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows,
+    LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow,
+};
+
+/// The version of the layout below. It grows when an older program could not read what a newer one writes.
+const SCHEMA: u64 = 1;
+
+/// How the embedded store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that holds it; made when absent.
+    pub path: PathBuf,
+    /// Memory for cached pages, in bytes.
+    pub cache_bytes: u64,
+}
+
+/// The embedded store.
+pub struct SledStore {
+    db: sled::Db,
+    writer: Writer,
+    epoch: u64,
+}
+
+impl SledStore {
+    /// Opens or makes the store, and begins a new epoch. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
+    pub fn open(options: &Options) -> Result<Self, StoreError> {
+        let db = sled::Config::new()
+            .path(&options.path)
+            .cache_capacity(options.cache_bytes)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None)
+            .open()
+            .map_err(|error| opening(&options.path, error))?;
+        check_schema(&db)?;
+        let epoch = number(&db, "epoch")? + 1;
+        db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
+        db.flush().map_err(failure)?;
+        let writer = Writer::spawn(db.clone());
+        Ok(Self { db, writer, epoch })
+    }
+
+    /// Reads on the blocking pool: a page may have to come from the disk.
+    async fn read<T: Send + 'static>(
+        &self, work: impl FnOnce(&sled::Tree) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let tree: sled::Tree = (*self.db).clone();
+        let done = tokio::task::spawn_blocking(move || work(&tree)).await;
+        done.map_err(|error| StoreError::Unavailable(format!("a read was cut off: {error}")))?
+    }
+
+    async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
+        self.writer.write(vec![(key, Some(value))]).await
+    }
+}
+
+fn opening(path: &Path, error: sled::Error) -> StoreError {
+    match &error {
+        sled::Error::Io(io) if io.to_string().contains("lock") => StoreError::Unavailable(format!(
+            "{} is open in another process; stop that one, or choose another data directory",
+            path.display()
+        )),
+        _ => failure(error),
+    }
+}
+
+fn check_schema(db: &sled::Db) -> Result<(), StoreError> {
+    match number(db, "schema")? {
+        0 if db.is_empty() => {
+            db.insert(key::meta("schema"), &SCHEMA.to_be_bytes()).map_err(failure)?;
+            Ok(())
+        }
+        SCHEMA => Ok(()),
+        found if found > SCHEMA => Err(StoreError::Version {
+            found,
+            known: SCHEMA,
+            advice: "run the newer program that wrote it, or restore a backup of before its upgrade",
+        }),
+        found => Err(StoreError::Version {
+            found,
+            known: SCHEMA,
+            advice: "the folder does not hold a Postrider store; choose another data directory",
+        }),
+    }
+}
+
+fn number(db: &sled::Tree, name: &str) -> Result<u64, StoreError> {
+    let Some(value) = db.get(key::meta(name)).map_err(failure)? else { return Ok(0) };
+    let bytes = value.as_ref().try_into().map_err(|_| damaged(name, "not a number"))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// An error of sled, as our callers know it.
+fn failure(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => StoreError::Full(error),
+        sled::Error::Corruption { at, .. } => damaged(&format!("{at:?}"), "a checksum does not match"),
+        other => StoreError::Unavailable(other.to_string()),
+    }
+}
+
+fn damaged(place: &str, problem: &str) -> StoreError {
+    StoreError::Damaged { place: place.to_owned(), problem: problem.to_owned() }
+}
+
+#[async_trait]
+impl Store for SledStore {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
+        self.writer.accept(batch).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), StoreError> {
+        self.writer.settle(settlement).await
+    }
+
+    async fn fresh(&self, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError> {
+        self.read(move |tree| read::fresh(tree, lane, from, limit)).await
+    }
+
+    async fn due(&self, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError> {
+        self.read(move |tree| read::due(tree, lane, limit)).await
+    }
+
+    async fn lane(&self, lane: SubscriptionId) -> Result<LaneRow, StoreError> {
+        self.read(move |tree| read::lane(tree, lane)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {
+        self.read(move |tree| read::delivery(tree, id)).await
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+        self.read(move |tree| read::attempts(tree, id)).await
+    }
+
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+        self.read(move |tree| read::deliveries(tree, &query)).await
+    }
+
+    async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError> {
+        self.read(move |tree| keys.iter().map(|(tenant, key)| read::event(tree, tenant, *key)).collect()).await
+    }
+
+    async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError> {
+        let (tenant, id) = (tenant.clone(), id.clone());
+        self.read(move |tree| read::event_key(tree, &tenant, &id)).await
+    }
+
+    async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError> {
+        self.read(move |tree| read::events(tree, &query)).await
+    }
+
+    async fn put_tenant(&self, tenant: v1::Tenant) -> Result<(), StoreError> {
+        let id = tenant.id.parse().map_err(|_| damaged("a tenant", "its id is not one"))?;
+        self.put(key::tenant(&id), tenant.encode_to_vec()).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError> {
+        let key = key::tenant(id);
+        self.read(move |tree| read::message(tree, &key)).await
+    }
+
+    async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError> {
+        let after = after.map(|after| key::tenant(&after));
+        self.read(move |tree| read::messages(tree, &key::tenants(), after, limit)).await
+    }
+
+    async fn delete_tenant(&self, id: &TenantId) -> Result<(), StoreError> {
+        let prefix = key::event_types(id);
+        let catalogue = self.read(move |tree| read::keys(tree, &prefix)).await?;
+        let rows = catalogue.into_iter().chain([key::tenant(id)]);
+        self.writer.write(rows.map(|key| (key, None)).collect()).await
+    }
+
+    async fn put_event_type(&self, event_type: v1::EventType) -> Result<(), StoreError> {
+        let bad = |_| damaged("an event type", "its tenant or name is not one");
+        let tenant = event_type.tenant.parse().map_err(bad)?;
+        let name = event_type.name.parse().map_err(|_| damaged("an event type", "its name is not one"))?;
+        self.put(key::event_type(&tenant, &name), event_type.encode_to_vec()).await
+    }
+
+    async fn event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<Option<v1::EventType>, StoreError> {
+        let key = key::event_type(tenant, name);
+        self.read(move |tree| read::message(tree, &key)).await
+    }
+
+    async fn event_types(
+        &self, tenant: &TenantId, after: Option<EventTypeName>, limit: usize,
+    ) -> Result<Vec<v1::EventType>, StoreError> {
+        let (prefix, after) = (key::event_types(tenant), after.map(|after| key::event_type(tenant, &after)));
+        self.read(move |tree| read::messages(tree, &prefix, after, limit)).await
+    }
+
+    async fn delete_event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::event_type(tenant, name), None)]).await
+    }
+
+    async fn put_subscription(
+        &self, row: &SubscriptionRow, request: Option<(RequestKey, RequestRow)>,
+    ) -> Result<(), StoreError> {
+        let mut writes = vec![(key::subscription(row.subscription.id), Some(codec::subscription(row)))];
+        writes.extend(request.map(|(key, row)| (key::request(&key), Some(codec::request(&row)))));
+        self.writer.write(writes).await
+    }
+
+    async fn subscriptions(
+        &self, after: Option<SubscriptionId>, limit: usize,
+    ) -> Result<Vec<SubscriptionRow>, StoreError> {
+        self.read(move |tree| read::subscriptions(tree, after, limit)).await
+    }
+
+    async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError> {
+        self.put(key::request(&key), codec::request(&row)).await
+    }
+
+    async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError> {
+        let key = key::request(key);
+        self.read(move |tree| read::request(tree, &key)).await
+    }
+
+    async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError> {
+        self.put(key::agent(&agent.id), codec::agent(agent)).await
+    }
+
+    async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
+        self.read(read::agents).await
+    }
+
+    async fn delete_agent(&self, id: &AgentId) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::agent(id), None)]).await
+    }
+
+    async fn age_out(&self, retention: Retention) -> Result<bool, StoreError> {
+        let step = self.read(move |tree| retention::next_step(tree, &retention)).await?;
+        let more = step.more;
+        if !step.writes.is_empty() {
+            self.writer.write(step.writes).await?;
+        }
+        Ok(more)
+    }
+
+    async fn size_on_disk(&self) -> Result<u64, StoreError> {
+        let db = self.db.clone();
+        let size = tokio::task::spawn_blocking(move || db.size_on_disk()).await;
+        size.map_err(|error| StoreError::Unavailable(error.to_string()))?.map_err(failure)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.writer.close().await;
+        self.db.flush_async().await.map(drop).map_err(failure)
+    }
+}

@@ -1,0 +1,207 @@
+//! Rows as bytes: protobuf records, so that fields can be added without rewriting what is there.
+
+use bytes::Bytes;
+use postrider_domain::delivery::Delivery;
+use postrider_domain::event::Event;
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::outcome::Attempt;
+use postrider_domain::signing::{KeyRing, Secret, SigningKey};
+use postrider_domain::time::Timestamp;
+use postrider_proto::store as records;
+use prost::Message as _;
+
+use super::{damaged, key};
+use crate::store::{Accept, AgentRow, EventRow, RequestRow, StoreError, SubscriptionRow};
+
+/// Bytes that must be a record, with the place named for the error.
+pub(super) fn decode<M: prost::Message + Default>(key: &[u8], value: &[u8]) -> Result<M, StoreError> {
+    M::decode(value).map_err(|error| damaged(&place(key), &error.to_string()))
+}
+
+/// A row's name for people: the letter of its kind, and its key in hexadecimal.
+pub(super) fn place(key: &[u8]) -> String {
+    let hex: String = key.iter().skip(1).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}:{hex}", key.first().map_or('?', |kind| char::from(*kind)))
+}
+
+fn exact<const N: usize>(key: &[u8], bytes: &[u8]) -> Result<[u8; N], StoreError> {
+    bytes.try_into().map_err(|_| damaged(&place(key), "an id or digest has the wrong length"))
+}
+
+fn bytes(slice: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(slice)
+}
+
+pub(super) fn pending(event: EventKey) -> Vec<u8> {
+    delivery(&Delivery::new(0, event), None)
+}
+
+pub(super) fn delivery(delivery: &Delivery, delivering: Option<&Attempt>) -> Vec<u8> {
+    postrider_proto::delivery::write_record(delivery, delivering).encode_to_vec()
+}
+
+pub(super) fn read_delivery(key: &[u8], value: &[u8]) -> Result<(Delivery, Option<Attempt>), StoreError> {
+    let mut record: records::DeliveryRecord = decode(key, value)?;
+    let attempt = record.delivering_attempt.take().and_then(postrider_proto::attempt::read);
+    let sequence = key::sequence(key).ok_or_else(|| damaged(&place(key), "its key has no number"))?;
+    let delivery = postrider_proto::delivery::read_record(sequence, &record)
+        .ok_or_else(|| damaged(&place(key), "it is not a delivery"))?;
+    Ok((delivery, attempt))
+}
+
+pub(super) fn attempt(attempt: &Attempt) -> Vec<u8> {
+    postrider_proto::attempt::write(attempt).encode_to_vec()
+}
+
+pub(super) fn read_attempt(key: &[u8], value: &[u8]) -> Result<Attempt, StoreError> {
+    postrider_proto::attempt::read(decode(key, value)?).ok_or_else(|| damaged(&place(key), "it is not an attempt"))
+}
+
+pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
+    let event = &accept.event;
+    let target = |id: &DeliveryId| records::Target {
+        subscription: bytes(&id.subscription.to_bytes()),
+        sequence: id.sequence,
+    };
+    records::EventRecord {
+        client_id: if accept.client_chosen { event.id.to_string() } else { String::new() },
+        r#type: event.event_type.to_string(),
+        timestamp_ms: event.timestamp.as_millis(),
+        data: event.data.clone(),
+        data_size: u32::try_from(event.data.len()).unwrap_or(u32::MAX),
+        targets: deliveries.iter().map(target).collect(),
+        idempotency: accept.idempotency.map(|digest| bytes(&digest)).unwrap_or_default(),
+    }
+    .encode_to_vec()
+}
+
+pub(super) fn read_event(
+    key: &[u8], tenant: &TenantId, record: records::EventRecord,
+) -> Result<EventRow, StoreError> {
+    let bad = || damaged(&place(key), "it is not an event");
+    let event_key = key::event_key(key).ok_or_else(bad)?;
+    let id = if record.client_id.is_empty() {
+        event_key.into()
+    } else {
+        record.client_id.parse().map_err(|_| bad())?
+    };
+    let mut deliveries = Vec::with_capacity(record.targets.len());
+    for target in &record.targets {
+        let subscription = SubscriptionId::from_bytes(exact(key, &target.subscription)?);
+        deliveries.push(DeliveryId { subscription, sequence: target.sequence });
+    }
+    let event = Event {
+        key: event_key,
+        id,
+        tenant: tenant.clone(),
+        event_type: record.r#type.parse().map_err(|_| bad())?,
+        timestamp: Timestamp::from_millis(record.timestamp_ms),
+        accepted: event_key.created(),
+        data: record.data,
+    };
+    Ok(EventRow { event, data_size: record.data_size, deliveries })
+}
+
+/// What an idempotency key or a client-chosen id points to. Its age is its event's: the key tells it.
+pub(super) fn name(event: EventKey, content: [u8; 16]) -> Vec<u8> {
+    records::IdempotencyRecord { event: bytes(&event.to_bytes()), digest: bytes(&content) }.encode_to_vec()
+}
+
+pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<(EventKey, [u8; 16]), StoreError> {
+    let record: records::IdempotencyRecord = decode(key, value)?;
+    Ok((EventKey::from_bytes(exact(key, &record.event)?), exact(key, &record.digest)?))
+}
+
+pub(super) fn lane(low_water: u64) -> Vec<u8> {
+    records::LaneRecord { low_water }.encode_to_vec()
+}
+
+pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {
+    let key = |key: &SigningKey| records::SigningKeyRecord {
+        id: bytes(&key.id.to_bytes()),
+        secret: key.secret.as_ref().map(|secret| bytes(secret.expose_bytes())).unwrap_or_default(),
+        create_time_ms: key.created.as_millis(),
+        retire_time_ms: key.retire.map_or(0, Timestamp::as_millis),
+    };
+    records::SubscriptionRecord {
+        subscription: Some(postrider_proto::subscription::write(&row.subscription)),
+        keys: row.keys.keys().iter().map(key).collect(),
+        delete_time_ms: row.deleted.map_or(0, Timestamp::as_millis),
+    }
+    .encode_to_vec()
+}
+
+pub(super) fn read_subscription(key: &[u8], value: &[u8]) -> Result<SubscriptionRow, StoreError> {
+    let record: records::SubscriptionRecord = decode(key, value)?;
+    let wire = record.subscription.unwrap_or_default();
+    let subscription = postrider_proto::subscription::read(&wire).map_err(|violations| {
+        damaged(&place(key), &violations.first().map(ToString::to_string).unwrap_or_default())
+    })?;
+    let keys: Result<Vec<SigningKey>, StoreError> =
+        record.keys.iter().map(|record| read_signing_key(key, record)).collect();
+    let deleted = (record.delete_time_ms != 0).then(|| Timestamp::from_millis(record.delete_time_ms));
+    Ok(SubscriptionRow { subscription, keys: KeyRing::restore(keys?), deleted })
+}
+
+fn read_signing_key(key: &[u8], record: &records::SigningKeyRecord) -> Result<SigningKey, StoreError> {
+    let secret = if record.secret.is_empty() {
+        None
+    } else {
+        let secret = Secret::from_bytes(record.secret.to_vec());
+        Some(secret.map_err(|error| damaged(&place(key), &error.to_string()))?)
+    };
+    Ok(SigningKey {
+        id: KeyId::from_bytes(exact(key, &record.id)?),
+        secret,
+        created: Timestamp::from_millis(record.create_time_ms),
+        retire: (record.retire_time_ms != 0).then(|| Timestamp::from_millis(record.retire_time_ms)),
+    })
+}
+
+pub(super) fn request(row: &RequestRow) -> Vec<u8> {
+    records::RequestRecord {
+        result: row.result.clone(),
+        digest: bytes(&row.digest),
+        expire_time_ms: row.expires.as_millis(),
+    }
+    .encode_to_vec()
+}
+
+pub(super) fn read_request(key: &[u8], value: &[u8]) -> Result<RequestRow, StoreError> {
+    let record: records::RequestRecord = decode(key, value)?;
+    Ok(RequestRow {
+        digest: exact(key, &record.digest)?,
+        expires: Timestamp::from_millis(record.expire_time_ms),
+        result: record.result,
+    })
+}
+
+pub(super) fn agent(row: &AgentRow) -> Vec<u8> {
+    records::AgentRecord {
+        pool: row.pool.clone(),
+        version: row.version.clone(),
+        instance: row.instance.clone(),
+        connect_time_ms: row.connected_at.as_millis(),
+        last_seen_time_ms: row.last_seen.as_millis(),
+        streams: row.streams,
+        egress_policy_hash: row.egress_policy_hash.clone(),
+        max_in_flight: row.max_in_flight,
+    }
+    .encode_to_vec()
+}
+
+pub(super) fn read_agent(key: &[u8], value: &[u8]) -> Result<AgentRow, StoreError> {
+    let record: records::AgentRecord = decode(key, value)?;
+    let id = std::str::from_utf8(&key[1..]).ok().and_then(|id| id.parse().ok());
+    Ok(AgentRow {
+        id: id.ok_or_else(|| damaged(&place(key), "its key is not an agent's"))?,
+        pool: record.pool,
+        version: record.version,
+        instance: record.instance,
+        connected_at: Timestamp::from_millis(record.connect_time_ms),
+        last_seen: Timestamp::from_millis(record.last_seen_time_ms),
+        streams: record.streams,
+        egress_policy_hash: record.egress_policy_hash,
+        max_in_flight: record.max_in_flight,
+    })
+}

@@ -1,0 +1,161 @@
+//! The keys of the tree: a letter for the kind, then parts of fixed length or texts that end with a zero byte.
+//! Numbers are big-endian, so that keys sort as what they stand for.
+
+use postrider_domain::event::EventTypeName;
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::time::Timestamp;
+
+use crate::store::RequestKey;
+
+const AGENT: u8 = b'G';
+const ATTEMPT: u8 = b'A';
+const CLIENT_ID: u8 = b'C';
+const DELIVERY: u8 = b'D';
+const DUE: u8 = b'W';
+const EVENT: u8 = b'E';
+const EVENT_TYPE: u8 = b'Y';
+const IDEMPOTENCY: u8 = b'I';
+const LANE: u8 = b'L';
+const META: u8 = b'M';
+const REQUEST: u8 = b'R';
+const SUBSCRIPTION: u8 = b'S';
+const TENANT: u8 = b'T';
+
+/// A key under construction.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn new(kind: u8) -> Self {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.push(kind);
+        Self(bytes)
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+        self
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn number(self, number: u64) -> Self {
+        self.bytes(&number.to_be_bytes())
+    }
+
+    fn time(self, time: Timestamp) -> Self {
+        self.number(u64::try_from(time.as_millis()).unwrap_or(0))
+    }
+}
+
+pub(super) fn meta(name: &str) -> Vec<u8> {
+    Key::new(META).bytes(name.as_bytes()).0
+}
+
+/// How far a sweep of a tenant's events has come.
+pub(super) fn sweep(kind: &str, tenant: &str) -> Vec<u8> {
+    Key::new(META).text("sweep").text(kind).bytes(tenant.as_bytes()).0
+}
+
+pub(super) fn tenants() -> Vec<u8> {
+    Key::new(TENANT).0
+}
+
+pub(super) fn tenant(id: &TenantId) -> Vec<u8> {
+    Key::new(TENANT).bytes(id.as_str().as_bytes()).0
+}
+
+pub(super) fn event_types(tenant: &TenantId) -> Vec<u8> {
+    Key::new(EVENT_TYPE).text(tenant.as_str()).0
+}
+
+pub(super) fn event_type(tenant: &TenantId, name: &EventTypeName) -> Vec<u8> {
+    Key::new(EVENT_TYPE).text(tenant.as_str()).bytes(name.as_str().as_bytes()).0
+}
+
+pub(super) fn subscriptions() -> Vec<u8> {
+    Key::new(SUBSCRIPTION).0
+}
+
+pub(super) fn subscription(id: SubscriptionId) -> Vec<u8> {
+    Key::new(SUBSCRIPTION).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn all_events() -> Vec<u8> {
+    Key::new(EVENT).0
+}
+
+pub(super) fn events(tenant: &TenantId) -> Vec<u8> {
+    Key::new(EVENT).text(tenant.as_str()).0
+}
+
+pub(super) fn event(tenant: &TenantId, key: EventKey) -> Vec<u8> {
+    Key::new(EVENT).text(tenant.as_str()).bytes(&key.to_bytes()).0
+}
+
+pub(super) fn client_id(tenant: &TenantId, id: &EventId) -> Vec<u8> {
+    Key::new(CLIENT_ID).text(tenant.as_str()).bytes(id.as_str().as_bytes()).0
+}
+
+pub(super) fn idempotency(digest: &[u8]) -> Vec<u8> {
+    Key::new(IDEMPOTENCY).bytes(digest).0
+}
+
+pub(super) fn deliveries(lane: SubscriptionId) -> Vec<u8> {
+    Key::new(DELIVERY).bytes(&lane.to_bytes()).0
+}
+
+pub(super) fn delivery(id: DeliveryId) -> Vec<u8> {
+    Key::new(DELIVERY).bytes(&id.subscription.to_bytes()).number(id.sequence).0
+}
+
+pub(super) fn dues(lane: SubscriptionId) -> Vec<u8> {
+    Key::new(DUE).bytes(&lane.to_bytes()).0
+}
+
+pub(super) fn due(id: DeliveryId, due: Timestamp) -> Vec<u8> {
+    Key::new(DUE).bytes(&id.subscription.to_bytes()).time(due).number(id.sequence).0
+}
+
+pub(super) fn attempts(id: DeliveryId) -> Vec<u8> {
+    Key::new(ATTEMPT).bytes(&id.subscription.to_bytes()).number(id.sequence).0
+}
+
+pub(super) fn attempt(id: DeliveryId, number: u32) -> Vec<u8> {
+    Key::new(ATTEMPT).bytes(&id.subscription.to_bytes()).number(id.sequence).bytes(&number.to_be_bytes()).0
+}
+
+pub(super) fn lane(lane: SubscriptionId) -> Vec<u8> {
+    Key::new(LANE).bytes(&lane.to_bytes()).0
+}
+
+pub(super) fn requests() -> Vec<u8> {
+    Key::new(REQUEST).0
+}
+
+pub(super) fn request(key: &RequestKey) -> Vec<u8> {
+    Key::new(REQUEST).text(key.tenant.as_str()).text(key.method).bytes(key.request_id.as_bytes()).0
+}
+
+pub(super) fn agents() -> Vec<u8> {
+    Key::new(AGENT).0
+}
+
+pub(super) fn agent(id: &AgentId) -> Vec<u8> {
+    Key::new(AGENT).bytes(id.as_str().as_bytes()).0
+}
+
+/// The number at the end of a delivery's, or a due, key.
+pub(super) fn sequence(key: &[u8]) -> Option<u64> {
+    let (_, tail) = key.split_last_chunk::<8>()?;
+    Some(u64::from_be_bytes(*tail))
+}
+
+/// The event's key at the end of an event row's key.
+pub(super) fn event_key(key: &[u8]) -> Option<EventKey> {
+    let (_, tail) = key.split_last_chunk::<16>()?;
+    Some(EventKey::from_bytes(*tail))
+}

@@ -1,0 +1,311 @@
+//! Reads: each looks at a bounded number of rows.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+
+use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::outcome::Attempt;
+use postrider_domain::time::Timestamp;
+use postrider_proto::store as records;
+use prost::Message;
+use sled::Tree;
+
+use super::{codec, damaged, failure, key};
+use crate::store::{
+    AgentRow, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow, Page, RequestRow,
+    StoreError, SubscriptionRow,
+};
+
+/// Attempts of a delivery that are remembered.
+pub(super) const MAX_ATTEMPTS: u32 = 100;
+/// Rows that one filtered page looks at.
+const MAX_SCAN: usize = 10_000;
+
+type Row = (sled::IVec, sled::IVec);
+
+fn get(tree: &Tree, key: &[u8]) -> Result<Option<sled::IVec>, StoreError> {
+    tree.get(key).map_err(failure)
+}
+
+pub(super) fn message<M: Message + Default>(tree: &Tree, key: &[u8]) -> Result<Option<M>, StoreError> {
+    get(tree, key)?.map(|value| codec::decode(key, &value)).transpose()
+}
+
+pub(super) fn messages<M: Message + Default>(
+    tree: &Tree, prefix: &[u8], after: Option<Vec<u8>>, limit: usize,
+) -> Result<Vec<M>, StoreError> {
+    let rows = forward(tree, prefix, after).take(limit);
+    rows.map(|row| row.and_then(|(key, value)| codec::decode(&key, &value))).collect()
+}
+
+pub(super) fn keys(tree: &Tree, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+    forward(tree, prefix, None).map(|row| row.map(|(key, _)| key.to_vec())).collect()
+}
+
+/// The rows below a prefix, in order, after a key of one.
+fn forward(tree: &Tree, prefix: &[u8], after: Option<Vec<u8>>) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
+    let start = after.map_or_else(|| Bound::Included(prefix.to_vec()), Bound::Excluded);
+    let end = Bound::Excluded(successor(prefix));
+    tree.range((start, end)).map(|row| row.map_err(failure))
+}
+
+/// The rows below a prefix and before a key, in reverse order.
+fn backward(tree: &Tree, prefix: &[u8], before: Vec<u8>) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
+    tree.range(prefix.to_vec()..before).rev().map(|row| row.map_err(failure))
+}
+
+/// The first key that is behind every key with this prefix.
+fn successor(prefix: &[u8]) -> Vec<u8> {
+    let mut next = prefix.to_vec();
+    while let Some(last) = next.pop() {
+        if last < u8::MAX {
+            next.push(last + 1);
+            return next;
+        }
+    }
+    vec![u8::MAX; prefix.len() + 1]
+}
+
+pub(super) fn fresh(tree: &Tree, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError> {
+    let start = key::delivery(DeliveryId { subscription: lane, sequence: from });
+    let (mut rows, mut next) = (Vec::new(), from);
+    for row in tree.range(start..successor(&key::deliveries(lane))).take(MAX_SCAN) {
+        let (key, value) = row.map_err(failure)?;
+        let (delivery, _) = codec::read_delivery(&key, &value)?;
+        next = delivery.sequence + 1;
+        if delivery.state == State::Pending {
+            rows.push(delivery);
+        }
+        if rows.len() == limit {
+            break;
+        }
+    }
+    Ok(FreshRows { rows, next })
+}
+
+pub(super) fn due(tree: &Tree, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError> {
+    let mut rows = Vec::new();
+    for row in tree.scan_prefix(key::dues(lane)).take(limit + 1) {
+        let (key, _) = row.map_err(failure)?;
+        if rows.len() == limit {
+            return Ok(DueRows { rows, complete: false });
+        }
+        let bad = || damaged(&codec::place(&key), "its key has no number");
+        let sequence = key::sequence(&key).ok_or_else(bad)?;
+        let delivery = stored(tree, DeliveryId { subscription: lane, sequence })?.ok_or_else(bad)?;
+        rows.push(delivery);
+    }
+    Ok(DueRows { rows, complete: true })
+}
+
+fn stored(tree: &Tree, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    let key = key::delivery(id);
+    let Some(value) = get(tree, &key)? else { return Ok(None) };
+    codec::read_delivery(&key, &value).map(|(delivery, _)| Some(delivery))
+}
+
+pub(super) fn lane(tree: &Tree, lane: SubscriptionId) -> Result<LaneRow, StoreError> {
+    let record: Option<records::LaneRecord> = message(tree, &key::lane(lane))?;
+    let low_water = record.map_or(1, |record| record.low_water);
+    let last = tree.scan_prefix(key::deliveries(lane)).next_back().transpose().map_err(failure)?;
+    let last = last.and_then(|(key, _)| key::sequence(&key)).unwrap_or(0);
+    let waiting = tree.scan_prefix(key::dues(lane)).next().transpose().map_err(failure)?.is_some();
+    Ok(LaneRow { low_water, end: low_water.max(last + 1), waiting })
+}
+
+pub(super) fn delivery(tree: &Tree, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {
+    let key = key::delivery(id);
+    get(tree, &key)?.map(|value| delivery_row(tree, id, &key, &value)).transpose()
+}
+
+fn delivery_row(tree: &Tree, id: DeliveryId, key: &[u8], value: &[u8]) -> Result<DeliveryRow, StoreError> {
+    let (delivery, delivering) = codec::read_delivery(key, value)?;
+    let last = match delivering {
+        None if delivery.attempts > 0 => {
+            let last = tree.scan_prefix(key::attempts(id)).next_back().transpose().map_err(failure)?;
+            last.map(|(key, value)| codec::read_attempt(&key, &value)).transpose()?
+        }
+        delivering => delivering,
+    };
+    Ok(DeliveryRow { id, delivery, last })
+}
+
+pub(super) fn attempts(tree: &Tree, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    let rows = tree.scan_prefix(key::attempts(id)).map(|row| {
+        let (key, value) = row.map_err(failure)?;
+        codec::read_attempt(&key, &value)
+    });
+    let mut attempts = rows.collect::<Result<Vec<_>, StoreError>>()?;
+    let key = key::delivery(id);
+    if let Some(value) = get(tree, &key)? {
+        attempts.extend(codec::read_delivery(&key, &value)?.1);
+    }
+    Ok(attempts)
+}
+
+pub(super) fn event(tree: &Tree, tenant: &TenantId, event: EventKey) -> Result<Option<EventRow>, StoreError> {
+    let key = key::event(tenant, event);
+    message(tree, &key)?.map(|record| codec::read_event(&key, tenant, record)).transpose()
+}
+
+pub(super) fn name(tree: &Tree, key: &[u8]) -> Result<Option<(EventKey, [u8; 16])>, StoreError> {
+    get(tree, key)?.map(|value| codec::read_name(key, &value)).transpose()
+}
+
+pub(super) fn event_key(tree: &Tree, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError> {
+    Ok(name(tree, &key::client_id(tenant, id))?.map(|(event, _)| event))
+}
+
+pub(super) fn events(tree: &Tree, query: &EventQuery) -> Result<Page<EventRow, EventKey>, StoreError> {
+    let before = query.after.unwrap_or_else(|| EventKey::first_at(query.end));
+    let (mut items, mut next) = (Vec::new(), None);
+    for (looked, row) in backward(tree, &key::events(&query.tenant), key::event(&query.tenant, before)).enumerate() {
+        if items.len() == query.limit || looked == MAX_SCAN {
+            return Ok(Page { items, next });
+        }
+        let (key, value) = row?;
+        let row = codec::read_event(&key, &query.tenant, codec::decode(&key, &value)?)?;
+        if row.event.accepted < query.start {
+            break;
+        }
+        next = Some(row.event.key);
+        if query.event_type.as_ref().is_none_or(|wanted| *wanted == row.event.event_type) {
+            items.push(row);
+        }
+    }
+    Ok(Page { items, next: None })
+}
+
+pub(super) fn deliveries(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    match (query.event, query.subscription) {
+        (Some(event), _) => of_event(tree, query, event),
+        (None, Some(subscription)) => of_subscription(tree, query, subscription),
+        (None, None) => of_tenant(tree, query),
+    }
+}
+
+fn of_event(tree: &Tree, query: &DeliveryQuery, key: EventKey) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    let Some(row) = event(tree, &query.tenant, key)? else { return Ok(Page { items: Vec::new(), next: None }) };
+    let ids = row.deliveries.iter().filter(|id| query.subscription.is_none_or(|wanted| wanted == id.subscription));
+    let mut items = Vec::new();
+    for id in ids.skip_while(|id| query.after.is_some_and(|after| after != **id)).skip(query.after.iter().len()) {
+        if items.len() == query.limit {
+            let next = items.last().map(|row: &DeliveryRow| row.id);
+            return Ok(Page { items, next });
+        }
+        items.extend(delivery(tree, *id)?.filter(|row| query.wants(row.delivery.state)));
+    }
+    Ok(Page { items, next: None })
+}
+
+fn of_subscription(
+    tree: &Tree, query: &DeliveryQuery, subscription: SubscriptionId,
+) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    let prefix = key::deliveries(subscription);
+    let before = query.after.map_or_else(|| successor(&prefix), key::delivery);
+    let (mut items, mut next) = (Vec::new(), None);
+    for (looked, row) in backward(tree, &prefix, before).enumerate() {
+        if items.len() == query.limit || looked == MAX_SCAN {
+            return Ok(Page { items, next });
+        }
+        let (key, value) = row?;
+        let (delivery, _) = codec::read_delivery(&key, &value)?;
+        let id = DeliveryId { subscription, sequence: delivery.sequence };
+        let created = delivery.event.created();
+        if created < query.start {
+            break;
+        }
+        next = Some(id);
+        if created < query.end && query.wants(delivery.state) {
+            items.push(delivery_row(tree, id, &key, &value)?);
+        }
+    }
+    Ok(Page { items, next: None })
+}
+
+/// By event, newest first; the deliveries of one event in their order.
+fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    let prefix = key::events(&query.tenant);
+    let mut after = query.after;
+    let before = match after.map(|after| stored(tree, after)).transpose()?.flatten() {
+        // The page before ended within this event's deliveries: begin with that event.
+        Some(delivery) => successor(&key::event(&query.tenant, delivery.event)),
+        None => key::event(&query.tenant, EventKey::first_at(query.end)),
+    };
+    let (mut items, mut next, mut looked) = (Vec::new(), None, 0);
+    for row in backward(tree, &prefix, before) {
+        let (key, value) = row?;
+        let row = codec::read_event(&key, &query.tenant, codec::decode(&key, &value)?)?;
+        if row.event.accepted < query.start {
+            break;
+        }
+        for id in row.deliveries {
+            if after.is_some() {
+                after = after.filter(|after| *after != id);
+                continue;
+            }
+            if items.len() == query.limit || looked == MAX_SCAN {
+                return Ok(Page { items, next });
+            }
+            looked += 1;
+            next = Some(id);
+            items.extend(delivery(tree, id)?.filter(|row| query.wants(row.delivery.state)));
+        }
+    }
+    Ok(Page { items, next: None })
+}
+
+pub(super) fn subscriptions(
+    tree: &Tree, after: Option<SubscriptionId>, limit: usize,
+) -> Result<Vec<SubscriptionRow>, StoreError> {
+    let rows = forward(tree, &key::subscriptions(), after.map(key::subscription)).take(limit);
+    rows.map(|row| row.and_then(|(key, value)| codec::read_subscription(&key, &value))).collect()
+}
+
+pub(super) fn request(tree: &Tree, key: &[u8]) -> Result<Option<RequestRow>, StoreError> {
+    get(tree, key)?.map(|value| codec::read_request(key, &value)).transpose()
+}
+
+pub(super) fn agents(tree: &Tree) -> Result<Vec<AgentRow>, StoreError> {
+    let rows = forward(tree, &key::agents(), None);
+    rows.map(|row| row.and_then(|(key, value)| codec::read_agent(&key, &value))).collect()
+}
+
+/// The event's records from a place on, for a sweep: at most `limit`, none accepted at or after `until`.
+pub(super) fn events_until(
+    tree: &Tree, tenant: &TenantId, after: Option<EventKey>, until: Timestamp, limit: usize,
+) -> Result<Vec<(EventKey, records::EventRecord)>, StoreError> {
+    let rows = forward(tree, &key::events(tenant), after.map(|after| key::event(tenant, after)));
+    let mut found = Vec::new();
+    for row in rows.take(limit) {
+        let (key, value) = row?;
+        let event = key::event_key(&key).ok_or_else(|| damaged(&codec::place(&key), "its key is not an event's"))?;
+        if event.created() >= until {
+            break;
+        }
+        found.push((event, codec::decode(&key, &value)?));
+    }
+    Ok(found)
+}
+
+/// The first tenant after this one that has events, whether or not it still exists.
+pub(super) fn next_tenant_with_events(tree: &Tree, after: Option<&TenantId>) -> Result<Option<TenantId>, StoreError> {
+    let after = after.map(|tenant| successor(&key::events(tenant)));
+    let Some(row) = forward(tree, &key::all_events(), after).next() else { return Ok(None) };
+    let (key, _) = row?;
+    let name = key[1..].split(|byte| *byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
+    let bad = || damaged(&codec::place(&key), "its key names no tenant");
+    name.and_then(|name| name.parse().ok()).map(Some).ok_or_else(bad)
+}
+
+/// The state of each of these deliveries; those that are gone are left out.
+pub(super) fn states(tree: &Tree, ids: &[DeliveryId]) -> Result<HashMap<DeliveryId, State>, StoreError> {
+    let mut found = HashMap::new();
+    for id in ids {
+        if let Some(delivery) = stored(tree, *id)? {
+            found.insert(*id, delivery.state);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,290 @@
+//! The one thread that writes: it gathers what has queued up, applies it as one atomic batch, and flushes once.
+//!
+//! That is the group commit: while one flush runs, the next group gathers. A group of settlements alone waits a
+//! moment for an accept to share its flush with, because nobody waits for a settlement.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_domain::event::IDEMPOTENCY_WINDOW;
+use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{codec, failure, key, read};
+use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
+
+/// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
+const QUEUE: usize = 1024;
+/// Rows of one batch, about: it bounds how long the first of a group waits for the last.
+const GROUP_ROWS: usize = 8192;
+/// How long settlements wait for company.
+const LINGER: Duration = Duration::from_millis(3);
+
+/// A row to write, or, without a value, to remove.
+pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+enum Command {
+    Accept(Vec<Accept>, Answer<Vec<Result<Accepted, Conflict>>>),
+    Settle(Settlement, Answer<()>),
+    Write(Vec<Write>, Answer<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Hands commands to the thread.
+pub(super) struct Writer {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Writer {
+    /// Starts the thread. Must be called within a tokio runtime.
+    pub(super) fn spawn(db: sled::Db) -> Self {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let runtime = Handle::current();
+        let thread = Thread { db, queue, runtime, ends: HashMap::new() };
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || thread.run())
+            .expect("the process may start a thread");
+        Self { commands }
+    }
+
+    pub(super) async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
+        self.send(|answer| Command::Accept(batch, answer)).await
+    }
+
+    pub(super) async fn settle(&self, settlement: Settlement) -> Result<(), StoreError> {
+        self.send(|answer| Command::Settle(settlement, answer)).await
+    }
+
+    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        self.send(|answer| Command::Write(writes, answer)).await
+    }
+
+    /// Ends the thread after what is queued.
+    pub(super) async fn close(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.commands.send(Command::Close(answer)).await.is_ok() {
+            let _closed = done.await;
+        }
+    }
+
+    async fn send<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
+        let gone = || StoreError::Unavailable("it is closed".to_owned());
+        let (answer, result) = oneshot::channel();
+        self.commands.send(command(answer)).await.map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+}
+
+struct Thread {
+    db: sled::Db,
+    queue: mpsc::Receiver<Command>,
+    runtime: Handle,
+    /// One past the last number of each lane that was written to since the start.
+    ends: HashMap<SubscriptionId, u64>,
+}
+
+/// What a group of commands comes to.
+#[derive(Default)]
+struct Group {
+    batch: sled::Batch,
+    rows: usize,
+    urgent: bool,
+    /// Client ids and idempotency keys that this group introduces: not in the tree yet.
+    names: HashMap<Vec<u8>, (EventKey, [u8; 16])>,
+    /// Deliveries of the events that this group accepts.
+    deliveries: HashMap<EventKey, Vec<DeliveryId>>,
+    accepts: Vec<(Vec<Result<Accepted, Conflict>>, Answer<Vec<Result<Accepted, Conflict>>>)>,
+    others: Vec<Answer<()>>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Some(command) = self.queue.blocking_recv() {
+            let mut group = Group::default();
+            let mut closing = self.add(command, &mut group);
+            while closing.is_none() && group.rows < GROUP_ROWS {
+                let Some(command) = self.gathered(group.urgent) else { break };
+                closing = self.add(command, &mut group);
+            }
+            self.commit(group);
+            if let Some(answer) = closing {
+                let _nobody_waits = answer.send(());
+                return;
+            }
+        }
+    }
+
+    /// What has queued up; settlements alone wait a moment for it.
+    fn gathered(&mut self, urgent: bool) -> Option<Command> {
+        match self.queue.try_recv() {
+            Ok(command) => Some(command),
+            Err(_) if urgent => None,
+            Err(_) => {
+                let queue = &mut self.queue;
+                self.runtime.block_on(async { tokio::time::timeout(LINGER, queue.recv()).await.ok().flatten() })
+            }
+        }
+    }
+
+    fn add(&mut self, command: Command, group: &mut Group) -> Option<oneshot::Sender<()>> {
+        match command {
+            Command::Accept(batch, answer) => match self.accept(batch, group) {
+                Ok(accepted) => group.accepts.push((accepted, answer)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Command::Settle(settlement, answer) => {
+                settle(&settlement, group);
+                group.others.push(answer);
+            }
+            Command::Write(writes, answer) => {
+                group.urgent = true;
+                for (key, value) in writes {
+                    group.put(key, value);
+                }
+                group.others.push(answer);
+            }
+            Command::Close(answer) => return Some(answer),
+        }
+        None
+    }
+
+    fn accept(&mut self, batch: Vec<Accept>, group: &mut Group) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
+        group.urgent = true;
+        // Looked up before anything is written to the group: a failed read must leave no half batch behind.
+        let mut known = Vec::with_capacity(batch.len());
+        for accept in &batch {
+            for lane in &accept.subscriptions {
+                self.load_end(*lane)?;
+            }
+            let by_key = self.stored_name(name_of_key(accept))?;
+            let in_time = |(first, _): &(EventKey, _)| first.created() + IDEMPOTENCY_WINDOW > accept.event.accepted;
+            known.push((by_key.filter(in_time), self.stored_name(name_of_id(accept))?));
+        }
+        let mut results = Vec::with_capacity(batch.len());
+        for (accept, (by_key, by_id)) in batch.into_iter().zip(known) {
+            let by_key = by_key.or_else(|| group.name(name_of_key(&accept)));
+            let by_id = by_id.or_else(|| group.name(name_of_id(&accept)));
+            results.push(match (by_key, by_id) {
+                (Some((_, content)), _) if content != accept.content => Err(Conflict::IdempotencyKey),
+                (Some((first, _)), _) => Ok(self.duplicate(&accept, first, group)?),
+                (None, Some((_, content))) if content != accept.content => Err(Conflict::EventId),
+                (None, Some((first, _))) => Ok(self.duplicate(&accept, first, group)?),
+                (None, None) => Ok(self.insert(accept, group)),
+            });
+        }
+        Ok(results)
+    }
+
+    fn insert(&mut self, accept: Accept, group: &mut Group) -> Accepted {
+        let event = &accept.event;
+        let mut deliveries = Vec::with_capacity(accept.subscriptions.len());
+        let pending = codec::pending(event.key);
+        for subscription in &accept.subscriptions {
+            let end = self.ends.entry(*subscription).or_insert(1);
+            let id = DeliveryId { subscription: *subscription, sequence: *end };
+            *end += 1;
+            group.put(key::delivery(id), Some(pending.clone()));
+            deliveries.push(id);
+        }
+        group.put(key::event(&event.tenant, event.key), Some(codec::event(&accept, &deliveries)));
+        for name in [name_of_key(&accept), name_of_id(&accept)].into_iter().flatten() {
+            group.put(name.clone(), Some(codec::name(event.key, accept.content)));
+            group.names.insert(name, (event.key, accept.content));
+        }
+        group.deliveries.insert(event.key, deliveries.clone());
+        Accepted { key: event.key, id: event.id.clone(), duplicate: false, deliveries }
+    }
+
+    fn duplicate(&self, accept: &Accept, first: EventKey, group: &Group) -> Result<Accepted, StoreError> {
+        let deliveries = match group.deliveries.get(&first) {
+            Some(deliveries) => Some((deliveries.clone(), None)),
+            None => read::event(&self.db, &accept.event.tenant, first)?
+                .map(|row| (row.deliveries, Some(row.event.id))),
+        };
+        let (deliveries, id) = deliveries.unwrap_or_default();
+        let own = if accept.client_chosen { accept.event.id.clone() } else { EventId::from(first) };
+        Ok(Accepted { key: first, id: id.unwrap_or(own), duplicate: true, deliveries })
+    }
+
+    fn stored_name(&self, name: Option<Vec<u8>>) -> Result<Option<(EventKey, [u8; 16])>, StoreError> {
+        name.map_or(Ok(None), |name| read::name(&self.db, &name))
+    }
+
+    fn load_end(&mut self, lane: SubscriptionId) -> Result<(), StoreError> {
+        if !self.ends.contains_key(&lane) {
+            self.ends.insert(lane, read::lane(&self.db, lane)?.end);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, group: Group) {
+        let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
+        if let Err(error) = &done {
+            // What was numbered is not there: number anew from what is.
+            self.ends.clear();
+            tracing::error!(%error, "the store could not be written");
+        }
+        let result = || done.clone().map_err(failure);
+        for (accepted, answer) in group.accepts {
+            let _nobody_waits = answer.send(result().map(|()| accepted));
+        }
+        for answer in group.others {
+            let _nobody_waits = answer.send(result());
+        }
+    }
+}
+
+impl Group {
+    fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.rows += 1;
+        match value {
+            Some(value) => self.batch.insert(key, value),
+            None => self.batch.remove(key),
+        }
+    }
+
+    fn name(&self, name: Option<Vec<u8>>) -> Option<(EventKey, [u8; 16])> {
+        self.names.get(&name?).copied()
+    }
+}
+
+fn name_of_key(accept: &Accept) -> Option<Vec<u8>> {
+    accept.idempotency.as_ref().map(|digest| key::idempotency(digest))
+}
+
+fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
+    accept.client_chosen.then(|| key::client_id(&accept.event.tenant, &accept.event.id))
+}
+
+fn settle(settlement: &Settlement, group: &mut Group) {
+    for settle in &settlement.deliveries {
+        settle_one(settle, group);
+    }
+    for (lane, low_water) in &settlement.low_water {
+        group.put(key::lane(*lane), Some(codec::lane(*low_water)));
+    }
+}
+
+/// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
+/// once and cost one row.
+fn settle_one(settle: &Settle, group: &mut Group) {
+    let delivered = matches!(settle.delivery.state, postrider_domain::delivery::State::Delivered(_));
+    let delivering = settle.attempt.as_ref().filter(|_| delivered);
+    if let Some(attempt) = settle.attempt.as_ref().filter(|_| !delivered) {
+        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt)));
+        if let Some(forgotten) = attempt.number.checked_sub(read::MAX_ATTEMPTS) {
+            group.put(key::attempt(settle.id, forgotten), None);
+        }
+    }
+    if let Some(due) = settle.was_due {
+        group.put(key::due(settle.id, due), None);
+    }
+    if let Some(due) = settle.delivery.state.due() {
+        group.put(key::due(settle.id, due), Some(Vec::new()));
+    }
+    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering)));
+}
