@@ -1,0 +1,121 @@
+//! The program: its signals and its exit codes.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use postrider_proto::agent::agent_message::Message as Heard;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::control_plane::{ControlPlane, job};
+use crate::endpoint::{Endpoint, read_request};
+
+fn agent(control_plane: &str, more: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_postrider-agent"))
+        .args(["--control-plane", control_plane, "--agent-id", "agent-1", "--streams", "1"])
+        .args(more)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+async fn signal(child: &Child, signal: &str) {
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+}
+
+/// The exit code, and what was logged.
+async fn exit(child: Child) -> (i32, String) {
+    let output = timeout(Duration::from_secs(20), child.wait_with_output()).await.unwrap().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_exit_with_2() {
+    let (code, log) = exit(agent("http://192.0.2.1:1", &["--pool", "No"])).await;
+    assert_eq!(code, 2);
+    assert!(log.contains("use https://") && log.contains("`pool`"), "{log}");
+}
+
+#[tokio::test]
+async fn a_permanent_reject_exits_with_3() {
+    let mut control_plane = ControlPlane::start().await;
+    let child = agent(&control_plane.url(), &["--log-format", "json"]);
+    control_plane.session().await.reject(true, 0).await;
+    let (code, log) = exit(child).await;
+    assert_eq!(code, 3);
+    assert!(log.contains("update this agent"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('{') && line.ends_with('}')), "{log}");
+}
+
+#[tokio::test]
+async fn a_signal_lets_it_finish_and_a_second_one_does_not() {
+    for second in [false, true] {
+        let (sender, mut came) = mpsc::channel(1);
+        let (answer, answered) = tokio::sync::watch::channel(());
+        let endpoint = Endpoint::start(move |mut stream, _| {
+            let (sender, mut answered) = (sender.clone(), answered.clone());
+            async move {
+                read_request(&mut stream).await.unwrap();
+                sender.send(()).await.unwrap();
+                answered.changed().await.unwrap();
+                // The agent may have been stopped.
+                let _gone = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            }
+        })
+        .await;
+        let mut control_plane = ControlPlane::start().await;
+        let port = endpoint.address.port().to_string();
+        let egress =
+            ["--egress-allow-cidrs=127.0.0.0/8", "--egress-allow-http", "--egress-allow-ports", &port];
+        let child = agent(&control_plane.url(), &egress);
+        let mut session = control_plane.welcomed().await;
+        session.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
+        came.recv().await.unwrap();
+        signal(&child, "-TERM").await;
+        assert!(matches!(session.hear().await, Some(Heard::Draining(_))));
+        let Some(Heard::Heartbeat(heartbeat)) = session.hear().await else { panic!("expected a heartbeat") };
+        if second {
+            signal(&child, "-INT").await;
+            assert_eq!(exit(child).await.0, 130);
+            continue;
+        }
+        session.answer(heartbeat.nonce).await;
+        answer.send(()).unwrap();
+        assert_eq!(session.outcomes(1).await[0].http_status, 204);
+        session.acknowledge(1).await;
+        assert!(matches!(session.hear().await, Some(Heard::Goodbye(_))));
+        drop(session);
+        let (code, log) = exit(child).await;
+        assert_eq!(code, 0, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn grace_that_is_over_exits_with_4() {
+    let endpoint = Endpoint::start(|mut stream, _| async move {
+        read_request(&mut stream).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut control_plane = ControlPlane::start().await;
+    let port = endpoint.address.port().to_string();
+    let child = agent(
+        &control_plane.url(),
+        &[
+            "--egress-allow-cidrs=127.0.0.0/8",
+            "--egress-allow-http=true",
+            "--egress-allow-ports",
+            &port,
+            "--shutdown-grace=100ms",
+        ],
+    );
+    let mut session = control_plane.welcomed().await;
+    session.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
+    signal(&child, "-TERM").await;
+    while session.hear().await.is_some() {}
+    assert_eq!(exit(child).await.0, 4);
+}

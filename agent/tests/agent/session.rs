@@ -1,0 +1,47 @@
+//! An agent in this process, with one stream.
+
+use postrider_agent::app::{self, AppError};
+use postrider_agent::{Args, Config};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::control_plane::ControlPlane;
+use crate::endpoint::Endpoint;
+
+/// It ends with this value, at once.
+pub(crate) struct Agent {
+    pub(crate) stop: CancellationToken,
+    task: JoinHandle<Result<(), AppError>>,
+}
+
+impl Agent {
+    /// An agent of `control_plane` that may call `endpoint` and hold five jobs.
+    pub(crate) fn start(control_plane: &ControlPlane, endpoint: &Endpoint) -> Agent {
+        let args = Args {
+            control_plane: Some(control_plane.url()),
+            agent_id: Some("agent-1".into()),
+            streams: Some("1".into()),
+            max_in_flight: Some("5".into()),
+            egress_allow_cidrs: Some("127.0.0.0/8".into()),
+            egress_allow_ports: Some(endpoint.address.port().to_string()),
+            egress_allow_http: Some("true".into()),
+            shutdown_grace: Some("10s".into()),
+            ..Args::default()
+        };
+        let config = Config::load(&args, std::iter::empty()).unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(app::run(config, stop.clone()));
+        Agent { stop, task }
+    }
+
+    /// How it ends.
+    pub(crate) async fn ended(mut self) -> Result<(), AppError> {
+        (&mut self.task).await.unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
