@@ -1,11 +1,16 @@
 //! The command line: every verb, and the options that all of them share.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::client::Connection;
+use crate::dev;
 use crate::output::Format;
+use crate::parts;
 use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
 use crate::verbs::{subscriptions, tail, tenants, verify};
+
+/// Above the options that all verbs share.
+pub(crate) const SHARED: &str = "Global options";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -37,11 +42,11 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: Connection,
     /// The tenant that the verb is about
-    #[arg(long, global = true, env = "POSTRIDER_TENANT", value_name = "ID", help_heading = "Global options")]
+    #[arg(long, global = true, env = "POSTRIDER_TENANT", value_name = "ID", help_heading = SHARED)]
     pub(crate) tenant: Option<String>,
     /// How to print results
     #[arg(long, short, global = true, env = "POSTRIDER_OUTPUT", value_name = "FORMAT")]
-    #[arg(value_enum, default_value_t, help_heading = "Global options")]
+    #[arg(value_enum, default_value_t, help_heading = SHARED)]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -50,6 +55,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a whole Postrider on this machine, with a receiver that verifies
+    Dev(dev::Args),
     /// Hand over an event, or one a line
     Emit(emit::Args),
     /// Look at accepted events
@@ -83,12 +90,35 @@ pub(crate) enum Command {
     Verify(verify::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Run an agent
+    Agent(Box<parts::Agent>),
+}
+
+/// Reads the command line; ends the process when it is wrong or asks for help.
+pub(crate) fn parse() -> Cli {
+    Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line, for parsing and for completion scripts.
+pub(crate) fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Building gives every verb the shared options; these verbs do not use them.
+    command.build();
+    let hide = |arg: clap::Arg| {
+        let shared = arg.get_help_heading() == Some(SHARED);
+        if shared { arg.hide(true) } else { arg }
+    };
+    for verb in ["dev", "agent", "completions"] {
+        command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
+    }
+    command.mut_subcommand("verify", |verb| {
+        verb.mut_args(|arg| if arg.get_id() == "output" { arg } else { hide(arg) })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     fn refused(line: &str) -> bool {
         Cli::try_parse_from(line.split(' ')).is_err()
@@ -97,6 +127,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use postrider_proto::v1;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::args::SHARED;
 use crate::failure::{Exit, Failure, Result};
 use crate::time::parse_duration;
 
@@ -18,23 +19,31 @@ pub(crate) struct Connection {
         global = true,
         env = "POSTRIDER_SERVER",
         value_name = "URL",
-        help_heading = "Global options"
+        help_heading = SHARED
     )]
     #[arg(default_value = "http://127.0.0.1:7070")]
     pub(crate) server: String,
     /// How long to wait for an answer, such as 500ms, 10s, 1m
-    #[arg(long, global = true, value_name = "DURATION", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "DURATION", help_heading = SHARED)]
     #[arg(default_value = "10s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
     /// For https: certificates (PEM) of the authorities to trust, instead of the system's
-    #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = "Global options")]
+    #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = SHARED)]
     pub(crate) ca: Option<PathBuf>,
     /// For https: this client's certificate chain (PEM), together with --key
-    #[arg(long, global = true, env = "POSTRIDER_CERT", value_name = "FILE", help_heading = "Global options")]
+    #[arg(long, global = true, env = "POSTRIDER_CERT", value_name = "FILE", help_heading = SHARED)]
     pub(crate) cert: Option<PathBuf>,
     /// For https: this client's private key (PEM), together with --cert
-    #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = "Global options")]
+    #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = SHARED)]
     pub(crate) key: Option<PathBuf>,
+}
+
+impl Connection {
+    /// To a control plane on this machine.
+    pub(crate) fn plain(port: u16) -> Self {
+        let server = format!("http://127.0.0.1:{port}");
+        Self { server, timeout: Duration::from_secs(10), ca: None, cert: None, key: None }
+    }
 }
 
 /// Clients of every service, over one connection that is opened by the first call.

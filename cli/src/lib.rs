@@ -8,17 +8,17 @@
 mod args;
 mod client;
 mod clock;
+mod dev;
 mod failure;
 mod json;
 mod output;
 mod pages;
+mod parts;
 mod time;
 mod verbs;
 mod view;
 
 use std::process::ExitCode;
-
-use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -29,7 +29,11 @@ use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
 #[must_use]
 pub fn main() -> ExitCode {
-    finish(run(Cli::parse()))
+    let cli = args::parse();
+    match cli.command {
+        Command::Agent(part) => part.run(),
+        _ => finish(run(cli)),
+    }
 }
 
 fn finish(result: Result<()>) -> ExitCode {
@@ -45,7 +49,8 @@ fn finish(result: Result<()>) -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Verify(args) => verify::run(&args, cli.output),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Dev(args) => dev::run(&args),
+        Command::Completions(args) => completions::run(&args, args::command()),
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
@@ -74,6 +79,8 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
         Command::Agents(verb) => agents::run(context, verb).await,
-        Command::Verify(_) | Command::Completions(_) => unreachable!("ran without a connection"),
+        Command::Verify(_) | Command::Completions(_) | Command::Dev(_) | Command::Agent(_) => {
+            unreachable!("these run without a connection")
+        }
     }
 }

@@ -242,12 +242,13 @@ mod tests {
 
     #[test]
     fn the_usual_mistakes_are_named() {
-        let edit = |change: fn(&mut Request)| {
+        type Edit = fn(&mut Request);
+        let edit = |change: Edit| {
             let mut request = signed(b"{\"a\": 1}");
             change(&mut request);
             told(&request, now())
         };
-        let table: [(fn(&mut Request), &str); 7] = [
+        let table: [(Edit, &str); 7] = [
             (|r| r.body.push(b'\n'), "it verifies without the white space at the end"),
             (|r| r.body[2] = b'b', "is it the secret of this subscription"),
             (|r| r.id = "evt_2".into(), "is it the secret of this subscription"),

@@ -1,0 +1,147 @@
+//! The directory of a development setup: settings, key-encryption key, store and logs.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::parts::Part;
+use super::ports::Ports;
+use crate::failure::{Doing as _, Result};
+
+/// How much of a log is shown when its writer has died.
+const TAIL_LINES: usize = 20;
+
+/// The directory.
+#[derive(Debug)]
+pub(crate) struct Home {
+    path: PathBuf,
+    /// Removes the directory when dropped.
+    temporary: Option<TempDir>,
+}
+
+impl Home {
+    /// Opens or makes the directory; without a path a temporary one.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            let temporary = TempDir::with_prefix("postrider-dev-").doing("make a temporary directory")?;
+            return Ok(Self { path: temporary.path().to_owned(), temporary: Some(temporary) });
+        };
+        std::fs::create_dir_all(path).doing(format_args!("make {}", path.display()))?;
+        let path = path.canonicalize().doing(format_args!("open {}", path.display()))?;
+        Ok(Self { path, temporary: None })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is removed at the end.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.temporary.is_some()
+    }
+
+    /// The control plane, to be started.
+    pub(crate) fn control_plane(&self) -> Part {
+        self.part("control plane", "control-plane")
+    }
+
+    /// The agent, to be started.
+    pub(crate) fn agent(&self) -> Part {
+        self.part("agent", "agent")
+    }
+
+    fn part(&self, name: &'static str, verb: &'static str) -> Part {
+        let file = |extension: &str| self.path.join(format!("{verb}.{extension}"));
+        Part { name, verb, settings: file("toml"), log: file("log") }
+    }
+
+    /// Writes the settings of both parts. The key-encryption key is made once and kept.
+    pub(crate) fn write_settings(&self, ports: &Ports) -> Result<()> {
+        for (part, settings) in [
+            (self.control_plane(), self.control_plane_settings(ports)),
+            (self.agent(), agent_settings(ports)),
+        ] {
+            std::fs::write(&part.settings, settings)
+                .doing(format_args!("write {}", part.settings.display()))?;
+        }
+        Ok(())
+    }
+
+    fn control_plane_settings(&self, _ports: &Ports) -> String {
+        String::new()
+    }
+
+    /// The ends of both logs, for when nobody knows who is to blame.
+    pub(crate) fn log_tails(&self) -> String {
+        let end = |part: Part| format!("the end of {}:\n{}", part.log.display(), tail(&part.log));
+        format!("{}\n  {}", end(self.control_plane()), end(self.agent()))
+    }
+}
+
+fn agent_settings(ports: &Ports) -> String {
+    format!(
+        r#"# Written by `postrider dev`. Not for production: the egress policy opens this machine's own addresses.
+control_plane = "http://127.0.0.1:{agent}"
+agent_id = "dev-agent"
+shutdown_grace = "5s"
+
+[egress]
+allow_cidrs = ["127.0.0.0/8"]
+allow_ports = [443, 8443, {receiver}]
+allow_http = true
+
+[log]
+filter = "info,postrider_agent=debug"
+"#,
+        agent = ports.agent,
+        receiver = ports.receiver,
+    )
+}
+
+/// The last lines of a file, indented.
+pub(crate) fn tail(path: &Path) -> String {
+    let text =
+        std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.is_empty() {
+        return "    (it is empty)".into();
+    }
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    last.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_home_is_removed_and_a_given_one_stays() {
+        let ports = Ports { api: 1, agent: 2, receiver: 3 };
+        let temporary = Home::open(None).unwrap();
+        let path = temporary.path().to_owned();
+        temporary.write_settings(&ports).unwrap();
+        assert!(path.join("agent.toml").exists());
+        drop(temporary);
+        assert!(!path.exists());
+
+        let parent = TempDir::new().unwrap();
+        let given = parent.path().join("a/b");
+        let home = Home::open(Some(&given)).unwrap();
+        home.write_settings(&ports).unwrap();
+        home.write_settings(&ports).unwrap();
+        drop(home);
+        assert!(given.join("agent.toml").exists());
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_short() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(tail(file.path()), "    (it is empty)");
+        let lines: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        std::fs::write(file.path(), lines.join("\n")).unwrap();
+        let shown = tail(file.path());
+        assert_eq!(shown.lines().count(), TAIL_LINES);
+        assert!(shown.starts_with("    30\n") && shown.ends_with("    49"));
+    }
+}

@@ -1,0 +1,53 @@
+//! `postrider control-plane` and `postrider agent`: one part of Postrider, as this process.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use rustix::process::{Signal, getpid, kill_process};
+
+/// The agent's flags.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Agent {
+    #[command(flatten)]
+    lifeline: Lifeline,
+    #[command(flatten)]
+    args: postrider_agent::Args,
+}
+
+impl Agent {
+    /// Runs it until it ends.
+    pub(crate) fn run(&self) -> ExitCode {
+        self.lifeline.hold();
+        postrider_agent::main(&self.args)
+    }
+}
+
+/// Whether the process shall end with the one that started it.
+#[derive(clap::Args, Debug)]
+struct Lifeline {
+    /// End, as by SIGTERM, when stdin ends: whoever holds its other end is gone
+    #[arg(long, hide = true)]
+    exit_on_stdin_eof: bool,
+}
+
+impl Lifeline {
+    fn hold(&self) {
+        if self.exit_on_stdin_eof {
+            std::thread::spawn(terminate_when_stdin_ends);
+        }
+    }
+}
+
+fn terminate_when_stdin_ends() {
+    let mut ignored = [0; 64];
+    loop {
+        match std::io::stdin().lock().read(&mut ignored) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    // A process may always signal itself.
+    let _sent = kill_process(getpid(), Signal::TERM);
+}
