@@ -18,7 +18,8 @@ use tracing::{debug, error, warn};
 
 use crate::clock::Clock;
 use crate::schedule::{
-    Answer, Assignment, Condition, Connected, Effect, HolderId, LaneSettings, Refusal, Reported, Scheduler, Ticket, Why,
+    Answer, Assignment, Condition, Connected, Effect, HolderId, LaneSettings, Refusal, Reported, Scheduler,
+    Ticket, Why,
 };
 use crate::settle::{Item, Stored};
 use crate::store::{DeliveryRow, DueRows, FreshRows, Store};
@@ -140,7 +141,9 @@ impl Lanes {
     /// What is true of deliveries only now.
     pub async fn conditions(&self, ids: Vec<DeliveryId>) -> Vec<Condition> {
         let count = ids.len();
-        self.ask(|answer| Input::Conditions(ids, answer)).await.unwrap_or_else(|| vec![Condition::None; count])
+        self.ask(|answer| Input::Conditions(ids, answer))
+            .await
+            .unwrap_or_else(|| vec![Condition::None; count])
     }
 
     /// How many jobs these holders have together.
@@ -187,8 +190,12 @@ impl Runner {
     /// A runner of this schedule. Subscriptions whose endpoint is gone are sent to `disable`.
     #[must_use]
     pub fn new(
-        scheduler: Scheduler, inbox: Inbox, store: Arc<dyn Store>, settle: mpsc::Sender<Item>,
-        disable: mpsc::Sender<SubscriptionId>, clock: Clock,
+        scheduler: Scheduler,
+        inbox: Inbox,
+        store: Arc<dyn Store>,
+        settle: mpsc::Sender<Item>,
+        disable: mpsc::Sender<SubscriptionId>,
+        clock: Clock,
     ) -> Self {
         Self {
             scheduler,
@@ -262,7 +269,8 @@ impl Runner {
                 let _nobody_waits = answer.send(conditions);
             }
             Input::JobsHeld(holders, answer) => {
-                let _nobody_waits = answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
+                let _nobody_waits =
+                    answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
             }
             Input::Drain(answer) => {
                 self.scheduler.drain();
@@ -353,7 +361,9 @@ impl Runner {
         self.reads.spawn(async move {
             let _permit = permits.acquire().await;
             match load {
-                Load::Fresh { from, limit } => Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await),
+                Load::Fresh { from, limit } => {
+                    Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await)
+                }
                 Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit).await).await),
             }
         });

@@ -54,7 +54,7 @@ impl Registry {
         loop {
             let page = store.subscriptions(after.take(), PAGE).await?;
             after = page.last().map(|row| row.subscription.id);
-            page.into_iter().filter(|row| row.deleted.is_none()).for_each(|row| registry.put(row));
+            page.into_iter().filter(|row| row.deleted.is_none()).for_each(|row| drop(registry.put(row)));
             if after.is_none() {
                 return Ok(registry);
             }
@@ -96,7 +96,12 @@ impl Registry {
 
     /// A tenant's subscriptions by age, after this one.
     #[must_use]
-    pub fn list(&self, tenant: &TenantId, after: Option<SubscriptionId>, limit: usize) -> Vec<Arc<SubscriptionRow>> {
+    pub fn list(
+        &self,
+        tenant: &TenantId,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Vec<Arc<SubscriptionRow>> {
         let known = self.read();
         let Some(of_tenant) = known.tenants.get(tenant) else { return Vec::new() };
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -110,15 +115,17 @@ impl Registry {
         self.read().subscriptions.values().cloned().collect()
     }
 
-    /// A subscription was created or changed.
-    pub fn put(&self, row: SubscriptionRow) {
+    /// A subscription was created or changed; as it is known now.
+    pub fn put(&self, row: SubscriptionRow) -> Arc<SubscriptionRow> {
+        let row = Arc::new(row);
         let subscription = &row.subscription;
         let mut known = self.write();
         known.forget_patterns(subscription.id);
         let tenant = known.tenants.entry(subscription.tenant.clone()).or_default();
         tenant.index.insert(&subscription.patterns, subscription.id);
         tenant.subscriptions.insert(subscription.id);
-        known.subscriptions.insert(subscription.id, Arc::new(row));
+        known.subscriptions.insert(subscription.id, row.clone());
+        row
     }
 
     /// A subscription was deleted.

@@ -196,8 +196,11 @@ impl Scheduler {
     /// Restores a lane as the store has it.
     pub fn restore(&mut self, settings: LaneSettings, row: LaneRow, now: Timestamp) {
         let limits = Limits { window: WINDOW, max_in_flight: settings.max_in_flight };
-        let mut lane =
-            if row.waiting { Lane::new(limits, row.low_water, row.end) } else { Lane::without_waiting(limits, row.low_water, row.end) };
+        let mut lane = if row.waiting {
+            Lane::new(limits, row.low_water, row.end)
+        } else {
+            Lane::without_waiting(limits, row.low_water, row.end)
+        };
         if self.resume.is_some() {
             lane.resume_below(Some(row.end));
         }
@@ -296,7 +299,12 @@ impl Scheduler {
         let timer = self.timers.first().map(|(due, _)| *due);
         let others = [self.first_lost(), self.resume_until()];
         let low_water = (!self.settled.is_empty()).then_some(self.low_water_due);
-        timer.into_iter().chain(others.into_iter().flatten()).chain(low_water).min().unwrap_or(now + LOW_WATER_INTERVAL)
+        timer
+            .into_iter()
+            .chain(others.into_iter().flatten())
+            .chain(low_water)
+            .min()
+            .unwrap_or(now + LOW_WATER_INTERVAL)
     }
 
     /// Hands nothing out any more.
@@ -353,7 +361,9 @@ impl Scheduler {
             while self.unsettled + self.assigned.len() < MAX_UNSETTLED {
                 let Some(holder) = pool.next_with_credit(&self.holders) else { break };
                 let Some(id) = pool.ready.pop_front() else { break };
-                let Some(slot) = self.lanes.get_mut(&id).filter(|slot| slot.queued && slot.settings.pool == *name) else {
+                let Some(slot) =
+                    self.lanes.get_mut(&id).filter(|slot| slot.queued && slot.settings.pool == *name)
+                else {
                     continue;
                 };
                 slot.queued = false;
@@ -379,7 +389,13 @@ impl Scheduler {
         }
     }
 
-    fn settle(&mut self, settle: Settle, acknowledge: Option<Reported>, answer: Option<Ticket>, now: Timestamp) {
+    fn settle(
+        &mut self,
+        settle: Settle,
+        acknowledge: Option<Reported>,
+        answer: Option<Ticket>,
+        now: Timestamp,
+    ) {
         let id = settle.id;
         self.unsettled += 1;
         if let Some(slot) = self.lanes.get_mut(&id.subscription) {

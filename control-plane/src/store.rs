@@ -333,21 +333,32 @@ pub trait Store: Send + Sync + 'static {
     /// Writes an event type.
     async fn put_event_type(&self, event_type: v1::EventType) -> Result<(), StoreError>;
     /// One event type.
-    async fn event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<Option<v1::EventType>, StoreError>;
+    async fn event_type(
+        &self,
+        tenant: &TenantId,
+        name: &EventTypeName,
+    ) -> Result<Option<v1::EventType>, StoreError>;
     /// Event types by name, after this one.
     async fn event_types(
-        &self, tenant: &TenantId, after: Option<EventTypeName>, limit: usize,
+        &self,
+        tenant: &TenantId,
+        after: Option<EventTypeName>,
+        limit: usize,
     ) -> Result<Vec<v1::EventType>, StoreError>;
     /// Removes an event type.
     async fn delete_event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<(), StoreError>;
 
     /// Writes a subscription with its keys, together with what the request that changed it points to.
     async fn put_subscription(
-        &self, row: &SubscriptionRow, request: Option<(RequestKey, RequestRow)>,
+        &self,
+        row: &SubscriptionRow,
+        request: Option<(RequestKey, RequestRow)>,
     ) -> Result<(), StoreError>;
     /// Every subscription, deleted ones included, after this one.
     async fn subscriptions(
-        &self, after: Option<SubscriptionId>, limit: usize,
+        &self,
+        after: Option<SubscriptionId>,
+        limit: usize,
     ) -> Result<Vec<SubscriptionRow>, StoreError>;
 
     /// Writes what a request points to.

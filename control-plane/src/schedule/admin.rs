@@ -183,7 +183,9 @@ impl Scheduler {
         let (Why::Retry(ticket) | Why::Cancel(ticket)) = *why else { return };
         let refusal = match &row {
             None => Some(Refusal::NotFound),
-            Some(row) if matches!(why, Why::Cancel(_)) && row.delivery.state.has_ended() => Some(Refusal::Ended),
+            Some(row) if matches!(why, Why::Cancel(_)) && row.delivery.state.has_ended() => {
+                Some(Refusal::Ended)
+            }
             Some(_) => None,
         };
         if let Some(refusal) = refusal {
@@ -197,7 +199,11 @@ impl Scheduler {
     }
 
     fn apply(
-        &mut self, id: DeliveryId, why: &Why, delivery: Delivery, attempt: Option<postrider_domain::outcome::Attempt>,
+        &mut self,
+        id: DeliveryId,
+        why: &Why,
+        delivery: Delivery,
+        attempt: Option<postrider_domain::outcome::Attempt>,
         now: Timestamp,
     ) {
         let (settled, ticket) = match why {

@@ -183,7 +183,8 @@ impl Scheduler {
     /// holder gets a new id, so that what its old connection still says is known to be old.
     fn reattach(&mut self, old: HolderId, hello: &Connected, now: Timestamp) -> HolderId {
         self.effects.push(Effect::Replace { holder: old, by_another_process: false });
-        let jobs = self.holders.get_mut(&old).map(|holder| std::mem::take(&mut holder.jobs)).unwrap_or_default();
+        let jobs =
+            self.holders.get_mut(&old).map(|holder| std::mem::take(&mut holder.jobs)).unwrap_or_default();
         self.remove_holder(old);
         let id = self.attach(hello);
         let mut free = Vec::new();
@@ -225,7 +226,8 @@ impl Scheduler {
     }
 
     pub(super) fn assign(&mut self, id: HolderId, key: JobKey, now: Timestamp) {
-        let timeout = self.lanes.get(&key.delivery.subscription).map_or(Duration::ZERO, |slot| slot.settings.timeout);
+        let timeout =
+            self.lanes.get(&key.delivery.subscription).map_or(Duration::ZERO, |slot| slot.settings.timeout);
         match self.holders.get_mut(&id) {
             Some(holder) => {
                 holder.give(key, now, timeout);
@@ -252,7 +254,9 @@ impl Scheduler {
             .holders
             .iter()
             .filter(|(_, holder)| holder.connected)
-            .filter(|(_, holder)| holder.station.agent == station.agent && holder.station.instance != station.instance)
+            .filter(|(_, holder)| {
+                holder.station.agent == station.agent && holder.station.instance != station.instance
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in others {
@@ -273,7 +277,10 @@ impl Scheduler {
         for (id, held) in expired {
             let outcome = Outcome {
                 request_sent: true,
-                ..Outcome::failure(Class::AgentLost, "the agent was lost; the endpoint may have seen the request")
+                ..Outcome::failure(
+                    Class::AgentLost,
+                    "the agent was lost; the endpoint may have seen the request",
+                )
             };
             self.conclude(id, held.key, &outcome, None, 0.5, now);
         }

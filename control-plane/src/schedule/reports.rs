@@ -41,12 +41,20 @@ impl Scheduler {
 
     /// Records the outcome of a job that its holder had.
     pub(super) fn conclude(
-        &mut self, holder: HolderId, key: JobKey, outcome: &Outcome, reported: Option<Reported>, chance: f64,
+        &mut self,
+        holder: HolderId,
+        key: JobKey,
+        outcome: &Outcome,
+        reported: Option<Reported>,
+        chance: f64,
         now: Timestamp,
     ) {
         let started = self.take_from_holder(holder, key.delivery).unwrap_or(now);
         self.assigned.remove(&key.delivery);
-        let in_flight = self.lanes.get(&key.delivery.subscription).and_then(|slot| slot.lane.in_flight(key.delivery.sequence));
+        let in_flight = self
+            .lanes
+            .get(&key.delivery.subscription)
+            .and_then(|slot| slot.lane.in_flight(key.delivery.sequence));
         match (in_flight.copied(), reported) {
             (Some(delivery), _) => {
                 let attempt = self.attempt(holder, key, started, outcome.clone());
@@ -62,7 +70,14 @@ impl Scheduler {
     ///
     /// If it is of the delivery's next attempt, nobody has repeated it, and it counts. If it is older, only a success
     /// counts: the receiver has the event.
-    fn reported_late(&mut self, reported: Reported, key: JobKey, outcome: Outcome, chance: f64, now: Timestamp) {
+    fn reported_late(
+        &mut self,
+        reported: Reported,
+        key: JobKey,
+        outcome: Outcome,
+        chance: f64,
+        now: Timestamp,
+    ) {
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
             self.effects.push(Effect::Acknowledge(reported));
             return;
@@ -89,7 +104,13 @@ impl Scheduler {
 
     /// Decides about a late outcome of a delivery that is in flight in its lane, but with no holder.
     pub(super) fn judge_late(
-        &mut self, reported: Reported, key: JobKey, delivery: Delivery, outcome: Outcome, chance: f64, now: Timestamp,
+        &mut self,
+        reported: Reported,
+        key: JobKey,
+        delivery: Delivery,
+        outcome: Outcome,
+        chance: f64,
+        now: Timestamp,
     ) {
         let success = outcome.class == Class::Success;
         if delivery.attempts + 1 == key.attempt {
@@ -98,8 +119,12 @@ impl Scheduler {
         } else if success {
             let attempt = self.attempt(reported.holder, key, now, outcome);
             let settled = delivery.delivered_late(key.attempt, now);
-            let settle =
-                Settle { id: key.delivery, was_due: delivery.state.due(), delivery: settled, attempt: Some(attempt) };
+            let settle = Settle {
+                id: key.delivery,
+                was_due: delivery.state.due(),
+                delivery: settled,
+                attempt: Some(attempt),
+            };
             self.settle(settle, Some(reported), None, now);
         } else {
             self.give_back(key.delivery, now);
@@ -109,10 +134,16 @@ impl Scheduler {
 
     /// The row that a late outcome was waiting for.
     pub(super) fn reported_row(
-        &mut self, row: Option<DeliveryRow>, reported: Reported, key: JobKey, outcome: Outcome, chance: f64,
+        &mut self,
+        row: Option<DeliveryRow>,
+        reported: Reported,
+        key: JobKey,
+        outcome: Outcome,
+        chance: f64,
         now: Timestamp,
     ) {
-        let delivered = |row: &DeliveryRow| matches!(row.delivery.state, postrider_domain::delivery::State::Delivered(_));
+        let delivered =
+            |row: &DeliveryRow| matches!(row.delivery.state, postrider_domain::delivery::State::Delivered(_));
         let useful = row.filter(|row| {
             !row.delivery.state.has_ended() || (outcome.class == Class::Success && !delivered(row))
         });
@@ -126,7 +157,12 @@ impl Scheduler {
     }
 
     fn follow(
-        &mut self, id: DeliveryId, delivery: Delivery, attempt: Attempt, reported: Option<Reported>, chance: f64,
+        &mut self,
+        id: DeliveryId,
+        delivery: Delivery,
+        attempt: Attempt,
+        reported: Option<Reported>,
+        chance: f64,
         now: Timestamp,
     ) {
         let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };

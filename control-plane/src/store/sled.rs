@@ -20,8 +20,9 @@ use prost::Message as _;
 
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows,
-    LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow,
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
+    FreshRows, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
+    SubscriptionRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -66,7 +67,8 @@ impl SledStore {
 
     /// Reads on the blocking pool: a page may have to come from the disk.
     async fn read<T: Send + 'static>(
-        &self, work: impl FnOnce(&sled::Tree) -> Result<T, StoreError> + Send + 'static,
+        &self,
+        work: impl FnOnce(&sled::Tree) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree: sled::Tree = (*self.db).clone();
         let done = tokio::task::spawn_blocking(move || work(&tree)).await;
@@ -166,7 +168,8 @@ impl Store for SledStore {
     }
 
     async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError> {
-        self.read(move |tree| keys.iter().map(|(tenant, key)| read::event(tree, tenant, *key)).collect()).await
+        self.read(move |tree| keys.iter().map(|(tenant, key)| read::event(tree, tenant, *key)).collect())
+            .await
     }
 
     async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError> {
@@ -207,13 +210,20 @@ impl Store for SledStore {
         self.put(key::event_type(&tenant, &name), event_type.encode_to_vec()).await
     }
 
-    async fn event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<Option<v1::EventType>, StoreError> {
+    async fn event_type(
+        &self,
+        tenant: &TenantId,
+        name: &EventTypeName,
+    ) -> Result<Option<v1::EventType>, StoreError> {
         let key = key::event_type(tenant, name);
         self.read(move |tree| read::message(tree, &key)).await
     }
 
     async fn event_types(
-        &self, tenant: &TenantId, after: Option<EventTypeName>, limit: usize,
+        &self,
+        tenant: &TenantId,
+        after: Option<EventTypeName>,
+        limit: usize,
     ) -> Result<Vec<v1::EventType>, StoreError> {
         let (prefix, after) = (key::event_types(tenant), after.map(|after| key::event_type(tenant, &after)));
         self.read(move |tree| read::messages(tree, &prefix, after, limit)).await
@@ -224,7 +234,9 @@ impl Store for SledStore {
     }
 
     async fn put_subscription(
-        &self, row: &SubscriptionRow, request: Option<(RequestKey, RequestRow)>,
+        &self,
+        row: &SubscriptionRow,
+        request: Option<(RequestKey, RequestRow)>,
     ) -> Result<(), StoreError> {
         let mut writes = vec![(key::subscription(row.subscription.id), Some(codec::subscription(row)))];
         writes.extend(request.map(|(key, row)| (key::request(&key), Some(codec::request(&row)))));
@@ -232,7 +244,9 @@ impl Store for SledStore {
     }
 
     async fn subscriptions(
-        &self, after: Option<SubscriptionId>, limit: usize,
+        &self,
+        after: Option<SubscriptionId>,
+        limit: usize,
     ) -> Result<Vec<SubscriptionRow>, StoreError> {
         self.read(move |tree| read::subscriptions(tree, after, limit)).await
     }

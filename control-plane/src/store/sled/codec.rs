@@ -54,7 +54,8 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<u8> {
 }
 
 pub(super) fn read_attempt(key: &[u8], value: &[u8]) -> Result<Attempt, StoreError> {
-    postrider_proto::attempt::read(decode(key, value)?).ok_or_else(|| damaged(&place(key), "it is not an attempt"))
+    postrider_proto::attempt::read(decode(key, value)?)
+        .ok_or_else(|| damaged(&place(key), "it is not an attempt"))
 }
 
 pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
@@ -76,7 +77,9 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
 }
 
 pub(super) fn read_event(
-    key: &[u8], tenant: &TenantId, record: records::EventRecord,
+    key: &[u8],
+    tenant: &TenantId,
+    record: records::EventRecord,
 ) -> Result<EventRow, StoreError> {
     let bad = || damaged(&place(key), "it is not an event");
     let event_key = key::event_key(key).ok_or_else(bad)?;

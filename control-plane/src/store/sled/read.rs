@@ -13,8 +13,8 @@ use sled::Tree;
 
 use super::{codec, damaged, failure, key};
 use crate::store::{
-    AgentRow, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow, Page, RequestRow,
-    StoreError, SubscriptionRow,
+    AgentRow, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow, Page,
+    RequestRow, StoreError, SubscriptionRow,
 };
 
 /// Attempts of a delivery that are remembered.
@@ -33,7 +33,10 @@ pub(super) fn message<M: Message + Default>(tree: &Tree, key: &[u8]) -> Result<O
 }
 
 pub(super) fn messages<M: Message + Default>(
-    tree: &Tree, prefix: &[u8], after: Option<Vec<u8>>, limit: usize,
+    tree: &Tree,
+    prefix: &[u8],
+    after: Option<Vec<u8>>,
+    limit: usize,
 ) -> Result<Vec<M>, StoreError> {
     let rows = forward(tree, prefix, after).take(limit);
     rows.map(|row| row.and_then(|(key, value)| codec::decode(&key, &value))).collect()
@@ -44,14 +47,22 @@ pub(super) fn keys(tree: &Tree, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreErro
 }
 
 /// The rows below a prefix, in order, after a key of one.
-fn forward(tree: &Tree, prefix: &[u8], after: Option<Vec<u8>>) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
+fn forward(
+    tree: &Tree,
+    prefix: &[u8],
+    after: Option<Vec<u8>>,
+) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
     let start = after.map_or_else(|| Bound::Included(prefix.to_vec()), Bound::Excluded);
     let end = Bound::Excluded(successor(prefix));
     tree.range((start, end)).map(|row| row.map_err(failure))
 }
 
 /// The rows below a prefix and before a key, in reverse order.
-fn backward(tree: &Tree, prefix: &[u8], before: Vec<u8>) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
+fn backward(
+    tree: &Tree,
+    prefix: &[u8],
+    before: Vec<u8>,
+) -> impl Iterator<Item = Result<Row, StoreError>> + use<> {
     tree.range(prefix.to_vec()..before).rev().map(|row| row.map_err(failure))
 }
 
@@ -67,7 +78,12 @@ fn successor(prefix: &[u8]) -> Vec<u8> {
     vec![u8::MAX; prefix.len() + 1]
 }
 
-pub(super) fn fresh(tree: &Tree, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError> {
+pub(super) fn fresh(
+    tree: &Tree,
+    lane: SubscriptionId,
+    from: u64,
+    limit: usize,
+) -> Result<FreshRows, StoreError> {
     let start = key::delivery(DeliveryId { subscription: lane, sequence: from });
     let (mut rows, mut next) = (Vec::new(), from);
     for row in tree.range(start..successor(&key::deliveries(lane))).take(MAX_SCAN) {
@@ -153,14 +169,20 @@ pub(super) fn name(tree: &Tree, key: &[u8]) -> Result<Option<(EventKey, [u8; 16]
     get(tree, key)?.map(|value| codec::read_name(key, &value)).transpose()
 }
 
-pub(super) fn event_key(tree: &Tree, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError> {
+pub(super) fn event_key(
+    tree: &Tree,
+    tenant: &TenantId,
+    id: &EventId,
+) -> Result<Option<EventKey>, StoreError> {
     Ok(name(tree, &key::client_id(tenant, id))?.map(|(event, _)| event))
 }
 
 pub(super) fn events(tree: &Tree, query: &EventQuery) -> Result<Page<EventRow, EventKey>, StoreError> {
     let before = query.after.unwrap_or_else(|| EventKey::first_at(query.end));
     let (mut items, mut next) = (Vec::new(), None);
-    for (looked, row) in backward(tree, &key::events(&query.tenant), key::event(&query.tenant, before)).enumerate() {
+    for (looked, row) in
+        backward(tree, &key::events(&query.tenant), key::event(&query.tenant, before)).enumerate()
+    {
         if items.len() == query.limit || looked == MAX_SCAN {
             return Ok(Page { items, next });
         }
@@ -177,7 +199,10 @@ pub(super) fn events(tree: &Tree, query: &EventQuery) -> Result<Page<EventRow, E
     Ok(Page { items, next: None })
 }
 
-pub(super) fn deliveries(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+pub(super) fn deliveries(
+    tree: &Tree,
+    query: &DeliveryQuery,
+) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
     match (query.event, query.subscription) {
         (Some(event), _) => of_event(tree, query, event),
         (None, Some(subscription)) => of_subscription(tree, query, subscription),
@@ -185,11 +210,20 @@ pub(super) fn deliveries(tree: &Tree, query: &DeliveryQuery) -> Result<Page<Deli
     }
 }
 
-fn of_event(tree: &Tree, query: &DeliveryQuery, key: EventKey) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
-    let Some(row) = event(tree, &query.tenant, key)? else { return Ok(Page { items: Vec::new(), next: None }) };
-    let ids = row.deliveries.iter().filter(|id| query.subscription.is_none_or(|wanted| wanted == id.subscription));
+fn of_event(
+    tree: &Tree,
+    query: &DeliveryQuery,
+    key: EventKey,
+) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    let Some(row) = event(tree, &query.tenant, key)? else {
+        return Ok(Page { items: Vec::new(), next: None });
+    };
+    let ids =
+        row.deliveries.iter().filter(|id| query.subscription.is_none_or(|wanted| wanted == id.subscription));
     let mut items = Vec::new();
-    for id in ids.skip_while(|id| query.after.is_some_and(|after| after != **id)).skip(query.after.iter().len()) {
+    for id in
+        ids.skip_while(|id| query.after.is_some_and(|after| after != **id)).skip(query.after.iter().len())
+    {
         if items.len() == query.limit {
             let next = items.last().map(|row: &DeliveryRow| row.id);
             return Ok(Page { items, next });
@@ -200,7 +234,9 @@ fn of_event(tree: &Tree, query: &DeliveryQuery, key: EventKey) -> Result<Page<De
 }
 
 fn of_subscription(
-    tree: &Tree, query: &DeliveryQuery, subscription: SubscriptionId,
+    tree: &Tree,
+    query: &DeliveryQuery,
+    subscription: SubscriptionId,
 ) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
     let prefix = key::deliveries(subscription);
     let before = query.after.map_or_else(|| successor(&prefix), key::delivery);
@@ -257,7 +293,9 @@ fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, Del
 }
 
 pub(super) fn subscriptions(
-    tree: &Tree, after: Option<SubscriptionId>, limit: usize,
+    tree: &Tree,
+    after: Option<SubscriptionId>,
+    limit: usize,
 ) -> Result<Vec<SubscriptionRow>, StoreError> {
     let rows = forward(tree, &key::subscriptions(), after.map(key::subscription)).take(limit);
     rows.map(|row| row.and_then(|(key, value)| codec::read_subscription(&key, &value))).collect()
@@ -274,13 +312,18 @@ pub(super) fn agents(tree: &Tree) -> Result<Vec<AgentRow>, StoreError> {
 
 /// The event's records from a place on, for a sweep: at most `limit`, none accepted at or after `until`.
 pub(super) fn events_until(
-    tree: &Tree, tenant: &TenantId, after: Option<EventKey>, until: Timestamp, limit: usize,
+    tree: &Tree,
+    tenant: &TenantId,
+    after: Option<EventKey>,
+    until: Timestamp,
+    limit: usize,
 ) -> Result<Vec<(EventKey, records::EventRecord)>, StoreError> {
     let rows = forward(tree, &key::events(tenant), after.map(|after| key::event(tenant, after)));
     let mut found = Vec::new();
     for row in rows.take(limit) {
         let (key, value) = row?;
-        let event = key::event_key(&key).ok_or_else(|| damaged(&codec::place(&key), "its key is not an event's"))?;
+        let event =
+            key::event_key(&key).ok_or_else(|| damaged(&codec::place(&key), "its key is not an event's"))?;
         if event.created() >= until {
             break;
         }
@@ -290,7 +333,10 @@ pub(super) fn events_until(
 }
 
 /// The first tenant after this one that has events, whether or not it still exists.
-pub(super) fn next_tenant_with_events(tree: &Tree, after: Option<&TenantId>) -> Result<Option<TenantId>, StoreError> {
+pub(super) fn next_tenant_with_events(
+    tree: &Tree,
+    after: Option<&TenantId>,
+) -> Result<Option<TenantId>, StoreError> {
     let after = after.map(|tenant| successor(&key::events(tenant)));
     let Some(row) = forward(tree, &key::all_events(), after).next() else { return Ok(None) };
     let (key, _) = row?;

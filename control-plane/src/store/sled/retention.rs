@@ -76,7 +76,13 @@ impl Step {
         self.writes.push((key, None));
     }
 
-    fn sweep(&mut self, tree: &Tree, sweep: Sweep, tenant: &TenantId, until: Timestamp) -> Result<(), StoreError> {
+    fn sweep(
+        &mut self,
+        tree: &Tree,
+        sweep: Sweep,
+        tenant: &TenantId,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
         let cursor_key = key::sweep(sweep.name(), tenant.as_str());
         let cursor = tree.get(&cursor_key).map_err(failure)?;
         let after = cursor.as_ref().and_then(|bytes| key::event_key(bytes));
@@ -100,7 +106,12 @@ impl Step {
         Ok(())
     }
 
-    fn forget_idempotency(&mut self, tree: &Tree, event: EventKey, record: &EventRecord) -> Result<(), StoreError> {
+    fn forget_idempotency(
+        &mut self,
+        tree: &Tree,
+        event: EventKey,
+        record: &EventRecord,
+    ) -> Result<(), StoreError> {
         if record.idempotency.is_empty() {
             return Ok(());
         }
@@ -113,7 +124,11 @@ impl Step {
     }
 
     fn erase_data(
-        &mut self, tree: &Tree, tenant: &TenantId, event: EventKey, record: &EventRecord,
+        &mut self,
+        tree: &Tree,
+        tenant: &TenantId,
+        event: EventKey,
+        record: &EventRecord,
     ) -> Result<(), StoreError> {
         let ids = targets(record);
         let states = read::states(tree, &ids)?;
@@ -125,7 +140,11 @@ impl Step {
     }
 
     fn remove_event(
-        &mut self, tree: &Tree, tenant: &TenantId, event: EventKey, record: &EventRecord,
+        &mut self,
+        tree: &Tree,
+        tenant: &TenantId,
+        event: EventKey,
+        record: &EventRecord,
     ) -> Result<(), StoreError> {
         let ids = targets(record);
         let states = read::states(tree, &ids)?;
@@ -146,7 +165,12 @@ impl Step {
         Ok(())
     }
 
-    fn remove_delivery(&mut self, tree: &Tree, id: DeliveryId, state: Option<State>) -> Result<(), StoreError> {
+    fn remove_delivery(
+        &mut self,
+        tree: &Tree,
+        id: DeliveryId,
+        state: Option<State>,
+    ) -> Result<(), StoreError> {
         for attempt in read::keys(tree, &key::attempts(id))? {
             self.remove(attempt);
         }

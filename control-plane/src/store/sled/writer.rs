@@ -51,7 +51,10 @@ impl Writer {
         Self { commands }
     }
 
-    pub(super) async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
+    pub(super) async fn accept(
+        &self,
+        batch: Vec<Accept>,
+    ) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
         self.send(|answer| Command::Accept(batch, answer)).await
     }
 
@@ -125,7 +128,8 @@ impl Thread {
             Err(_) if urgent => None,
             Err(_) => {
                 let queue = &mut self.queue;
-                self.runtime.block_on(async { tokio::time::timeout(LINGER, queue.recv()).await.ok().flatten() })
+                self.runtime
+                    .block_on(async { tokio::time::timeout(LINGER, queue.recv()).await.ok().flatten() })
             }
         }
     }
@@ -152,7 +156,11 @@ impl Thread {
         None
     }
 
-    fn accept(&mut self, batch: Vec<Accept>, group: &mut Group) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
+    fn accept(
+        &mut self,
+        batch: Vec<Accept>,
+        group: &mut Group,
+    ) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
         group.urgent = true;
         // Looked up before anything is written to the group: a failed read must leave no half batch behind.
         let mut known = Vec::with_capacity(batch.len());
@@ -161,7 +169,8 @@ impl Thread {
                 self.load_end(*lane)?;
             }
             let by_key = self.stored_name(name_of_key(accept))?;
-            let in_time = |(first, _): &(EventKey, _)| first.created() + IDEMPOTENCY_WINDOW > accept.event.accepted;
+            let in_time =
+                |(first, _): &(EventKey, _)| first.created() + IDEMPOTENCY_WINDOW > accept.event.accepted;
             known.push((by_key.filter(in_time), self.stored_name(name_of_id(accept))?));
         }
         let mut results = Vec::with_capacity(batch.len());

@@ -1,0 +1,137 @@
+//! What is known of agents: who is connected, and who was.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postrider_domain::id::AgentId;
+use postrider_domain::time::Timestamp;
+use tracing::warn;
+
+use crate::schedule::HolderId;
+use crate::store::{AgentRow, Store, StoreError};
+
+/// How long an agent that is gone stays in lists.
+pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+/// An agent as lists show it.
+#[derive(Clone, Debug)]
+pub struct AgentView {
+    /// What is stored of it.
+    pub row: AgentRow,
+    /// Its open streams.
+    pub holders: Vec<HolderId>,
+    /// Whether it takes no more jobs.
+    pub draining: bool,
+}
+
+/// Every agent that is connected, or was lately.
+pub struct Agents {
+    store: Arc<dyn Store>,
+    known: Mutex<HashMap<AgentId, AgentView>>,
+}
+
+impl Agents {
+    /// What the store has. Streams that were open when it was left are not open now.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(store: Arc<dyn Store>) -> Result<(Self, HashMap<AgentId, u32>), StoreError> {
+        let rows = store.agents().await?;
+        let open =
+            rows.iter().filter(|row| row.streams > 0).map(|row| (row.id.clone(), row.streams)).collect();
+        let view = |row: AgentRow| (row.id.clone(), AgentView { row, holders: Vec::new(), draining: false });
+        let known = Mutex::new(rows.into_iter().map(view).collect());
+        Ok((Self { store, known }, open))
+    }
+
+    /// A stream was opened.
+    pub async fn connected(&self, row: AgentRow, holder: HolderId) {
+        let row = {
+            let mut known = self.lock();
+            let id = row.id.clone();
+            let view = known.entry(id).or_insert_with(|| AgentView {
+                row: row.clone(),
+                holders: Vec::new(),
+                draining: false,
+            });
+            if view.row.instance != row.instance {
+                view.holders.clear();
+                view.draining = false;
+            }
+            let connected_at = if view.holders.is_empty() { row.connected_at } else { view.row.connected_at };
+            view.holders.push(holder);
+            view.row = AgentRow { streams: open_streams(view), connected_at, ..row };
+            view.row.clone()
+        };
+        self.write(&row).await;
+    }
+
+    /// A stream was closed.
+    pub async fn disconnected(&self, id: &AgentId, holder: HolderId, now: Timestamp) {
+        let row = {
+            let mut known = self.lock();
+            let Some(view) = known.get_mut(id) else { return };
+            view.holders.retain(|other| *other != holder);
+            view.row.streams = open_streams(view);
+            view.row.last_seen = now;
+            view.row.clone()
+        };
+        self.write(&row).await;
+    }
+
+    /// An agent was heard of.
+    pub fn seen(&self, id: &AgentId, now: Timestamp) {
+        if let Some(view) = self.lock().get_mut(id) {
+            view.row.last_seen = now;
+        }
+    }
+
+    /// An agent takes no more jobs.
+    pub fn draining(&self, id: &AgentId) {
+        if let Some(view) = self.lock().get_mut(id) {
+            view.draining = true;
+        }
+    }
+
+    /// Every agent by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<AgentView> {
+        let mut views: Vec<_> = self.lock().values().cloned().collect();
+        views.sort_by(|one, other| one.row.id.cmp(&other.row.id));
+        views
+    }
+
+    /// Forgets agents that have been gone for long.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn forget_before(&self, time: Timestamp) -> Result<(), StoreError> {
+        let old: Vec<AgentId> = {
+            let mut known = self.lock();
+            let is_old = |view: &AgentView| view.holders.is_empty() && view.row.last_seen < time;
+            let old = known.values().filter(|view| is_old(view)).map(|view| view.row.id.clone()).collect();
+            known.retain(|_, view| !is_old(view));
+            old
+        };
+        for id in old {
+            self.store.delete_agent(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// What is written here only helps after a restart: that it is missing must not stop an agent.
+    async fn write(&self, row: &AgentRow) {
+        if let Err(error) = self.store.put_agent(row).await {
+            warn!(agent = %row.id, %error, "what is known of the agent was not written");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, AgentView>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_streams(view: &AgentView) -> u32 {
+    u32::try_from(view.holders.len()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,305 @@
+//! `DeliveryService`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::time::Timestamp;
+use postrider_proto::attempt;
+use postrider_proto::v1::delivery_service_server::DeliveryService;
+use postrider_proto::v1::{self, DeliveryState, WatchDeliveriesResponse};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::events::bound;
+use super::{Api, page, status};
+use crate::schedule::{Answer, Refusal};
+use crate::store::{DeliveryQuery, DeliveryRow, Page};
+use crate::watch::Update;
+
+const LIST: &str = "deliveries";
+/// Updates that wait for a reader: behind it, they are counted as missed.
+const WATCH_QUEUE: usize = 64;
+/// How long a change waits for the write of the outcome before it.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+const BUSY_TRIES: usize = 200;
+
+#[tonic::async_trait]
+impl DeliveryService for Api {
+    type WatchDeliveriesStream = ReceiverStream<Result<WatchDeliveriesResponse, Status>>;
+
+    async fn get_delivery(
+        &self,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
+        let delivery = self.delivery_view(&tenant, id).await?;
+        let attempts = self.store.attempts(id).await.map_err(|error| status::store(&error))?;
+        let attempts = attempts.iter().map(attempt::write).collect();
+        Ok(Response::new(v1::GetDeliveryResponse { delivery: Some(delivery), attempts }))
+    }
+
+    async fn list_deliveries(
+        &self,
+        request: Request<v1::ListDeliveriesRequest>,
+    ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let query = self.delivery_query(&request).await?;
+        let tenant = query.tenant.clone();
+        let (wanted, limit) = (query.states.clone(), query.limit);
+        // Attempting is known to the schedule alone: pending and waiting ones are looked through for it.
+        let query = DeliveryQuery { states: stored_states(&wanted), limit, ..query };
+        let found = self.store.deliveries(query).await.map_err(|error| status::store(&error))?;
+        let Page { items, next } = found;
+        let mut deliveries = self.views(&tenant, items).await?;
+        deliveries.retain(|delivery| wanted.is_empty() || wanted.contains(&delivery.state()));
+        Ok(Response::new(v1::ListDeliveriesResponse { deliveries, next_page_token: page::write(LIST, next) }))
+    }
+
+    async fn retry_delivery(
+        &self,
+        request: Request<v1::RetryDeliveryRequest>,
+    ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
+        let request_id = Self::request("RetryDelivery", &tenant, &request.request_id, &request)?;
+        let _change = self.registry.change().await;
+        if self.repeated(request_id.as_ref()).await?.is_none() {
+            self.check_retriable(&tenant, id).await?;
+            self.when_not_busy(|| self.lanes.retry(id), &request.delivery).await?;
+            if let Some((key, row)) = self.remember(request_id, &request.delivery) {
+                self.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
+            }
+        }
+        let delivery = Some(self.delivery_view(&tenant, id).await?);
+        Ok(Response::new(v1::RetryDeliveryResponse { delivery }))
+    }
+
+    async fn cancel_delivery(
+        &self,
+        request: Request<v1::CancelDeliveryRequest>,
+    ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
+        let request = request.into_inner();
+        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
+        self.when_not_busy(|| self.lanes.cancel(id), &request.delivery).await?;
+        let delivery = Some(self.delivery_view(&tenant, id).await?);
+        Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
+    }
+
+    async fn watch_deliveries(
+        &self,
+        request: Request<v1::WatchDeliveriesRequest>,
+    ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
+        let request = request.into_inner();
+        let tenant = self.tenant(&request.tenant)?;
+        let subscription = match request.subscription.as_str() {
+            "" => None,
+            id => Some(self.subscription(&request.tenant, id)?.subscription.id),
+        };
+        // Subscribed before the first read, so that nothing falls between the two.
+        let updates = self.updates.subscribe();
+        let event = match request.event.as_str() {
+            "" => None,
+            id => Some(self.event_row(&tenant, id).await?.event.key),
+        };
+        let (sender, answers) = mpsc::channel(WATCH_QUEUE);
+        let watcher = Watcher { api: self.clone(), tenant, subscription, event, sender };
+        tokio::spawn(watcher.run(updates));
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}
+
+impl Api {
+    /// A delivery's id, and that it is the tenant's.
+    async fn delivery_id(&self, tenant: &str, delivery: &str) -> Result<(TenantId, DeliveryId), Status> {
+        let tenant = self.tenant(tenant)?;
+        let id: DeliveryId = status::parse("delivery", delivery)?;
+        let own = match self.registry.get(id.subscription) {
+            Some(row) => row.subscription.tenant == tenant,
+            // Its subscription is deleted: the event tells whose it is.
+            None => match self.stored_delivery(id).await? {
+                Some(row) => {
+                    let events = self.store.events(vec![(tenant.clone(), row.delivery.event)]).await;
+                    events.map_err(|error| status::store(&error))?.iter().any(Option::is_some)
+                }
+                None => false,
+            },
+        };
+        if own { Ok((tenant, id)) } else { Err(status::not_found("delivery", delivery)) }
+    }
+
+    async fn stored_delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>, Status> {
+        self.store.delivery(id).await.map_err(|error| status::store(&error))
+    }
+
+    async fn delivery_view(&self, tenant: &TenantId, id: DeliveryId) -> Result<v1::Delivery, Status> {
+        let row = self.stored_delivery(id).await?;
+        let row = row.ok_or_else(|| status::not_found("delivery", &id.to_string()))?;
+        let mut views = self.views(tenant, vec![row]).await?;
+        views.pop().ok_or_else(|| status::not_found("delivery", &id.to_string()))
+    }
+
+    async fn delivery_query(&self, request: &v1::ListDeliveriesRequest) -> Result<DeliveryQuery, Status> {
+        let tenant = self.tenant(&request.tenant)?;
+        let subscription: Option<SubscriptionId> = match request.subscription.as_str() {
+            "" => None,
+            id => Some(self.subscription(&request.tenant, id)?.subscription.id),
+        };
+        let event = match request.event.as_str() {
+            "" => None,
+            id => Some(self.event_key(&tenant, id).await?),
+        };
+        let states: Result<Vec<DeliveryState>, _> =
+            request.states.iter().map(|state| DeliveryState::try_from(*state)).collect();
+        let states = states.map_err(|_| status::invalid_field("states", "must be states of deliveries"))?;
+        Ok(DeliveryQuery {
+            tenant,
+            subscription,
+            event,
+            states,
+            start: bound("start_time", request.start_time.as_ref(), Timestamp::default())?,
+            end: bound("end_time", request.end_time.as_ref(), Timestamp::MAX)?,
+            limit: page::size(request.page_size)?,
+            after: page::read(LIST, &request.page_token)?,
+        })
+    }
+
+    async fn check_retriable(&self, tenant: &TenantId, id: DeliveryId) -> Result<(), Status> {
+        let row = self.stored_delivery(id).await?;
+        let row = row.ok_or_else(|| status::not_found("delivery", &id.to_string()))?;
+        let events = self.store.events(vec![(tenant.clone(), row.delivery.event)]).await;
+        let event = events.map_err(|error| status::store(&error))?.into_iter().flatten().next();
+        if event.is_none_or(|event| event.is_erased()) {
+            return Err(status::precondition(
+                "DATA_ERASED",
+                "the event's data is erased by retention; emit it again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Waits for the outcome that is just being written, then decides.
+    async fn when_not_busy<F: Future<Output = Answer>>(
+        &self,
+        ask: impl Fn() -> F,
+        id: &str,
+    ) -> Result<(), Status> {
+        let mut answer = ask().await;
+        for _ in 0..BUSY_TRIES {
+            if answer != Err(Refusal::Busy) {
+                break;
+            }
+            tokio::time::sleep(BUSY_WAIT).await;
+            answer = ask().await;
+        }
+        answer.map_err(|refusal| status::refusal(refusal, id))
+    }
+}
+
+/// The stored states among which deliveries of the wanted states are found.
+fn stored_states(wanted: &[DeliveryState]) -> Vec<DeliveryState> {
+    let mut states = wanted.to_vec();
+    let open = [DeliveryState::Pending, DeliveryState::Waiting];
+    if wanted.iter().any(|state| matches!(state, DeliveryState::Attempting | DeliveryState::Cancelled)) {
+        states.extend(open);
+    }
+    states
+}
+
+/// One stream of updates.
+struct Watcher {
+    api: Api,
+    tenant: TenantId,
+    subscription: Option<SubscriptionId>,
+    event: Option<EventKey>,
+    sender: mpsc::Sender<Result<WatchDeliveriesResponse, Status>>,
+}
+
+impl Watcher {
+    async fn run(self, mut updates: broadcast::Receiver<Arc<Update>>) {
+        let mut missed = 0;
+        if self.event.is_some() && self.finished().await {
+            return;
+        }
+        loop {
+            let update = tokio::select! {
+                update = updates.recv() => update,
+                () = self.sender.closed() => return,
+                () = self.api.stopping.cancelled() => return,
+            };
+            match update {
+                Ok(update) if self.wants(&update) => {
+                    if self.send(&update, missed).await.is_err() {
+                        return;
+                    }
+                    missed = 0;
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(count)) if self.event.is_none() => missed += count,
+                // What was missed may have been the end.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+            if self.event.is_some() && self.all_ended().await {
+                return;
+            }
+        }
+    }
+
+    fn wants(&self, update: &Update) -> bool {
+        let id = update.id.subscription;
+        self.event.is_none_or(|event| event == update.delivery.event)
+            && self.subscription.is_none_or(|subscription| subscription == id)
+            && self.api.registry.get(id).is_some_and(|row| row.subscription.tenant == self.tenant)
+    }
+
+    async fn send(&self, update: &Update, missed: u64) -> Result<(), ()> {
+        let row = DeliveryRow { id: update.id, delivery: update.delivery, last: update.attempt.clone() };
+        self.send_row(row, missed).await
+    }
+
+    async fn send_row(&self, row: DeliveryRow, missed: u64) -> Result<(), ()> {
+        let answer = self.api.views(&self.tenant, vec![row]).await;
+        let answer = answer.map(|mut views| WatchDeliveriesResponse { delivery: views.pop(), missed });
+        let failed = answer.is_err();
+        let sent = self.sender.send(answer).await;
+        if failed { Err(()) } else { sent.map_err(drop) }
+    }
+
+    /// Sends the event's deliveries as they stand; whether the stream is over by that.
+    async fn finished(&self) -> bool {
+        for row in self.rows().await {
+            if self.send_row(row, 0).await.is_err() {
+                return true;
+            }
+        }
+        self.all_ended().await
+    }
+
+    async fn all_ended(&self) -> bool {
+        self.rows().await.iter().all(|row| row.delivery.state.has_ended())
+    }
+
+    async fn rows(&self) -> Vec<DeliveryRow> {
+        let query = DeliveryQuery {
+            tenant: self.tenant.clone(),
+            subscription: self.subscription,
+            event: self.event,
+            states: Vec::new(),
+            start: Timestamp::default(),
+            end: Timestamp::MAX,
+            limit: usize::MAX,
+            after: None,
+        };
+        match self.api.store.deliveries(query).await {
+            Ok(found) => found.items,
+            Err(error) => {
+                let _already_gone = self.sender.send(Err(status::store(&error))).await;
+                Vec::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! `EventService`.
+
+use std::pin::Pin;
+
+use futures::stream::{Stream, StreamExt as _};
+use postrider_domain::event::{
+    Event, EventTypeName, MAX_IDEMPOTENCY_KEY, check_data, content_digest, idempotency_digest,
+};
+use postrider_domain::id::{EventId, EventKey, TenantId};
+use postrider_domain::time::Timestamp;
+use postrider_proto::time;
+use postrider_proto::v1::emit_result::Result as Emitted;
+use postrider_proto::v1::event_service_server::EventService;
+use postrider_proto::v1::{self, EmitResponse, EmitResult, NewEvent};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, page, status};
+use crate::emit::Submitted;
+use crate::store::{Accept, Accepted, EventQuery, EventRow};
+
+const LIST: &str = "events";
+/// Events of one batch.
+const MAX_BATCH: usize = 1000;
+/// Events of one stream that wait for their commit: what a pipelined client can have under way.
+const STREAM_WINDOW: usize = 2048;
+
+/// An event of a stream: its reference, and what will become of it.
+type Pipelined = (u64, Result<Submitted, Status>);
+
+#[tonic::async_trait]
+impl EventService for Api {
+    type EmitStreamStream = Pin<Box<dyn Stream<Item = Result<v1::EmitStreamResponse, Status>> + Send>>;
+
+    async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
+        let request = request.into_inner();
+        let accept = self.accept(&request.tenant, request.event)?;
+        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        Ok(Response::new(emitted(&accepted)))
+    }
+
+    async fn emit_batch(
+        &self,
+        request: Request<v1::EmitBatchRequest>,
+    ) -> Result<Response<v1::EmitBatchResponse>, Status> {
+        let request = request.into_inner();
+        if !(1..=MAX_BATCH).contains(&request.events.len()) {
+            return Err(status::invalid_field("events", "must hold 1 to 1000 events"));
+        }
+        self.tenant(&request.tenant)?;
+        let mut submitted = Vec::with_capacity(request.events.len());
+        for event in request.events {
+            let accept = self.accept(&request.tenant, Some(event));
+            submitted
+                .push(accept.and_then(|accept| {
+                    self.emitter.try_submit(accept).map_err(|error| status::emit(&error))
+                }));
+        }
+        let mut results = Vec::with_capacity(submitted.len());
+        for submitted in submitted {
+            results.push(result(submitted).await);
+        }
+        Ok(Response::new(v1::EmitBatchResponse { results }))
+    }
+
+    async fn emit_stream(
+        &self,
+        request: Request<Streaming<v1::EmitStreamRequest>>,
+    ) -> Result<Response<Self::EmitStreamStream>, Status> {
+        // What is submitted waits here for its commit, in order; when it is full, reading stops.
+        let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
+        tokio::spawn(read_stream(self.clone(), request.into_inner(), sender));
+        let answers = ReceiverStream::new(pipeline).then(|(reference, submitted): Pipelined| async move {
+            Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<v1::GetEventRequest>,
+    ) -> Result<Response<v1::GetEventResponse>, Status> {
+        let request = request.into_inner();
+        let tenant = self.tenant(&request.tenant)?;
+        let row = self.event_row(&tenant, &request.event).await?;
+        Ok(Response::new(v1::GetEventResponse { event: Some(view(row, true)) }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        let request = request.into_inner();
+        let query = EventQuery {
+            tenant: self.tenant(&request.tenant)?,
+            event_type: match request.r#type.as_str() {
+                "" => None,
+                name => Some(status::parse("type", name)?),
+            },
+            start: bound("start_time", request.start_time.as_ref(), Timestamp::default())?,
+            end: bound("end_time", request.end_time.as_ref(), Timestamp::MAX)?,
+            limit: page::size(request.page_size)?,
+            after: page::read(LIST, &request.page_token)?,
+        };
+        let found = self.store.list_events(query).await.map_err(|error| status::store(&error))?;
+        let events = found.items.into_iter().map(|row| view(row, false)).collect();
+        Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(LIST, found.next) }))
+    }
+}
+
+async fn read_stream(
+    api: Api,
+    mut requests: Streaming<v1::EmitStreamRequest>,
+    pipeline: mpsc::Sender<Pipelined>,
+) {
+    loop {
+        let request = tokio::select! {
+            request = requests.message() => request,
+            () = api.stopping.cancelled() => return,
+        };
+        let Ok(Some(request)) = request else { return };
+        let submitted = match api.accept(&request.tenant, request.event) {
+            Ok(accept) => api.emitter.submit(accept).await.map_err(|error| status::emit(&error)),
+            Err(status) => Err(status),
+        };
+        if pipeline.send((request.reference, submitted)).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Api {
+    /// Checks an event and finds whom it is owed to.
+    fn accept(&self, tenant: &str, event: Option<NewEvent>) -> Result<Accept, Status> {
+        if self.stopping.is_cancelled() {
+            return Err(status::stopping());
+        }
+        let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
+        let tenant: TenantId = status::parse("tenant", tenant)?;
+        let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
+        let subscriptions = self.registry.subscribers(&tenant, &event_type);
+        let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
+        check_data(&event.data, self.max_event_bytes)
+            .map_err(|violation| status::invalid(&[violation.within("event")]))?;
+        let timestamp = event.timestamp.as_ref().map(|given| time::read("event.timestamp", given));
+        let timestamp = timestamp.transpose().map_err(|violation| status::invalid(&[violation]))?;
+        let client_id = client_id(&event.id)?;
+        let idempotency = idempotency(&tenant, &event.idempotency_key)?;
+        let content = content_digest(&event_type, timestamp, client_id.as_ref(), &event.data);
+        let now = self.clock.wall();
+        let key = EventKey::new(now, rand::random());
+        let accept = Accept {
+            client_chosen: client_id.is_some(),
+            idempotency,
+            content,
+            subscriptions,
+            event: Event {
+                key,
+                id: client_id.unwrap_or_else(|| key.into()),
+                tenant,
+                event_type,
+                timestamp: timestamp.unwrap_or(now),
+                accepted: now,
+                data: event.data,
+            },
+        };
+        Ok(accept)
+    }
+
+    pub(super) async fn event_row(&self, tenant: &TenantId, id: &str) -> Result<EventRow, Status> {
+        let key = self.event_key(tenant, id).await?;
+        let rows =
+            self.store.events(vec![(tenant.clone(), key)]).await.map_err(|error| status::store(&error))?;
+        rows.into_iter().flatten().next().ok_or_else(|| status::not_found("event", id))
+    }
+
+    pub(super) async fn event_key(&self, tenant: &TenantId, id: &str) -> Result<EventKey, Status> {
+        let parsed: EventId = status::parse("event", id)?;
+        let key = match parsed.key() {
+            Some(key) => Some(key),
+            None => self.store.event_key(tenant, &parsed).await.map_err(|error| status::store(&error))?,
+        };
+        key.ok_or_else(|| status::not_found("event", id))
+    }
+}
+
+fn client_id(id: &str) -> Result<Option<EventId>, Status> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let parsed: EventId = status::parse("event.id", id)?;
+    if parsed.is_reserved() {
+        return Err(status::invalid_field(
+            "event.id",
+            "must not begin with evt_: such ids are made by the server",
+        ));
+    }
+    Ok(Some(parsed))
+}
+
+fn idempotency(tenant: &TenantId, key: &str) -> Result<Option<[u8; 16]>, Status> {
+    if key.len() > MAX_IDEMPOTENCY_KEY {
+        return Err(status::invalid_field("event.idempotency_key", "must have at most 128 bytes"));
+    }
+    Ok((!key.is_empty()).then(|| idempotency_digest(tenant, key)))
+}
+
+async fn result(submitted: Result<Submitted, Status>) -> EmitResult {
+    let accepted = match submitted {
+        Ok(submitted) => submitted.done().await.map_err(|error| status::emit(&error)),
+        Err(status) => Err(status),
+    };
+    let result = match accepted {
+        Ok(accepted) => Emitted::Accepted(emitted(&accepted)),
+        Err(status) => Emitted::Error(status::as_emit_error(&status)),
+    };
+    EmitResult { result: Some(result) }
+}
+
+fn emitted(accepted: &Accepted) -> EmitResponse {
+    EmitResponse {
+        event_id: accepted.id.to_string(),
+        duplicate: accepted.duplicate,
+        deliveries: u32::try_from(accepted.deliveries.len()).unwrap_or(u32::MAX),
+        accept_time: Some(time::write(accepted.key.created())),
+    }
+}
+
+fn view(row: EventRow, with_data: bool) -> v1::Event {
+    let data_erased = row.is_erased();
+    let event = row.event;
+    v1::Event {
+        id: event.id.to_string(),
+        tenant: event.tenant.to_string(),
+        r#type: event.event_type.to_string(),
+        timestamp: Some(time::write(event.timestamp)),
+        accept_time: Some(time::write(event.accepted)),
+        data: if with_data { event.data } else { bytes::Bytes::new() },
+        data_erased,
+        data_size: row.data_size,
+        deliveries: row.deliveries.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A bound of a search by time.
+pub(super) fn bound(
+    field: &str,
+    given: Option<&prost_types::Timestamp>,
+    default: Timestamp,
+) -> Result<Timestamp, Status> {
+    let read = given.map(|given| time::read(field, given)).transpose();
+    read.map(|read| read.unwrap_or(default)).map_err(|violation| status::invalid(&[violation]))
+}

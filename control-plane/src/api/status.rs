@@ -1,0 +1,169 @@
+//! The only place where a `tonic::Status` is made: code, sentence, and `google.rpc` details.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use postrider_domain::violation::Violation;
+use postrider_proto::{time, v1};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::emit::EmitError;
+use crate::schedule::Refusal;
+use crate::store::{Conflict, StoreError};
+
+const DOMAIN: &str = "postrider";
+/// When to come back after the accept queue was full.
+const OVERLOADED_RETRY: Duration = Duration::from_millis(250);
+/// When to come back after the store was away.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+
+fn status(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// Fields are wrong.
+pub(super) fn invalid(violations: &[Violation]) -> Status {
+    let mut details = ErrorDetails::new();
+    for violation in violations {
+        details.add_bad_request_violation(&violation.field, &violation.problem);
+    }
+    let sentences: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    status(Code::InvalidArgument, "INVALID_ARGUMENT", sentences.join("; "), details)
+}
+
+/// One field is wrong.
+pub(super) fn invalid_field(field: &str, problem: impl Into<String>) -> Status {
+    invalid(&[Violation::new(field, problem)])
+}
+
+/// Reads a field, or says what is wrong with it.
+pub(super) fn parse<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<T, Status> {
+    text.parse().map_err(|error: T::Err| invalid_field(field, error.to_string()))
+}
+
+/// There is no such thing.
+pub(super) fn not_found(kind: &str, id: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_resource_info(kind, id, "", "");
+    status(
+        Code::NotFound,
+        "NOT_FOUND",
+        format!("there is no {kind} «{id}»; it may have been deleted, or never existed"),
+        details,
+    )
+}
+
+/// There is such a thing already.
+pub(super) fn exists(kind: &str, id: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_resource_info(kind, id, "", "");
+    status(
+        Code::AlreadyExists,
+        "ALREADY_EXISTS",
+        format!("there is a {kind} «{id}» already; choose another name, or update that one"),
+        details,
+    )
+}
+
+/// A request id was used for something else.
+pub(super) fn request_id_reused() -> Status {
+    status(
+        Code::AlreadyExists,
+        "REQUEST_ID_REUSED",
+        "request_id was used for another request in the last 24 hours; use a new one for each request",
+        ErrorDetails::new(),
+    )
+}
+
+/// It cannot be done as things stand.
+pub(super) fn precondition(reason: &str, message: impl Into<String>) -> Status {
+    let message = message.into();
+    let mut details = ErrorDetails::new();
+    details.add_precondition_failure_violation(reason, "", &message);
+    status(Code::FailedPrecondition, reason, message, details)
+}
+
+/// The program is stopping.
+pub(super) fn stopping() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
+    status(Code::Unavailable, "STOPPING", "the control plane is stopping; repeat the call", details)
+}
+
+/// The store failed.
+pub(super) fn store(error: &StoreError) -> Status {
+    tracing::error!(%error, "a call failed in the store");
+    match error {
+        StoreError::Full(_) => {
+            let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
+            status(Code::ResourceExhausted, "STORE_FULL", error.to_string(), details)
+        }
+        StoreError::Unavailable(_) => {
+            let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
+            status(
+                Code::Unavailable,
+                "STORE_UNAVAILABLE",
+                "the store is not available; nothing was changed for sure: repeat the call",
+                details,
+            )
+        }
+        StoreError::Damaged { .. } | StoreError::Version { .. } => status(
+            Code::DataLoss,
+            "STORE_DAMAGED",
+            "the store is damaged; the control plane's log says where",
+            ErrorDetails::new(),
+        ),
+    }
+}
+
+/// An event was not accepted.
+pub(super) fn emit(error: &EmitError) -> Status {
+    match error {
+        EmitError::Overloaded => {
+            let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+            status(Code::ResourceExhausted, "OVERLOADED", error.to_string(), details)
+        }
+        EmitError::Conflict(Conflict::IdempotencyKey) => status(
+            Code::AlreadyExists,
+            "IDEMPOTENCY_KEY_REUSED",
+            "event.idempotency_key was used for an event with other content in the last 24 hours; use a new key for each event",
+            ErrorDetails::new(),
+        ),
+        EmitError::Conflict(Conflict::EventId) => status(
+            Code::AlreadyExists,
+            "EVENT_ID_REUSED",
+            "there is an event with this event.id and other content; use a new id for each event",
+            ErrorDetails::new(),
+        ),
+        EmitError::Store(error) => store(error),
+        EmitError::Stopping => stopping(),
+    }
+}
+
+/// A delivery was not changed.
+pub(super) fn refusal(refusal: Refusal, id: &str) -> Status {
+    match refusal {
+        Refusal::NotFound => not_found("delivery", id),
+        Refusal::UnderWay => precondition("ATTEMPT_UNDER_WAY", refusal.to_string()),
+        Refusal::Ended => precondition("DELIVERY_ENDED", refusal.to_string()),
+        Refusal::SubscriptionDeleted => precondition("SUBSCRIPTION_DELETED", refusal.to_string()),
+        Refusal::Busy => {
+            let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+            status(Code::Unavailable, "BUSY", refusal.to_string(), details)
+        }
+    }
+}
+
+/// A refused event of a batch or a stream: the same as the status of a call of its own.
+pub(super) fn as_emit_error(status: &Status) -> v1::EmitError {
+    let details = status.get_error_details();
+    let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
+    v1::EmitError {
+        code: status.code() as i32,
+        reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
+        message: status.message().to_owned(),
+        field: violation.map(|violation| violation.field.clone()).unwrap_or_default(),
+        retry_delay: details.retry_info().and_then(|info| info.retry_delay).map(time::write_duration),
+    }
+}

@@ -1,0 +1,282 @@
+//! `SubscriptionService`.
+
+use std::sync::Arc;
+
+use postrider_domain::event::{Event, EventTypeName, content_digest};
+use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
+use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
+use postrider_domain::subscription::State;
+use postrider_domain::time::Timestamp;
+use postrider_domain::violation::Violation;
+use postrider_proto::v1::subscription_service_server::SubscriptionService;
+use postrider_proto::v1::{self, SubscriptionState};
+use postrider_proto::{signing_key, subscription, time};
+use tonic::{Request, Response, Status};
+
+use super::{Api, page, status, views};
+use crate::schedule::LaneSettings;
+use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
+
+const LIST: &str = "subscriptions";
+const TEST_TYPE: &str = "postrider.test";
+const SETTABLE: [&str; 10] = [
+    "url",
+    "event_types",
+    "description",
+    "pool",
+    "body_format",
+    "headers",
+    "retry_policy",
+    "max_in_flight",
+    "timeout",
+    "connect_timeout",
+];
+
+#[tonic::async_trait]
+impl SubscriptionService for Api {
+    async fn create_subscription(
+        &self,
+        request: Request<v1::CreateSubscriptionRequest>,
+    ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = request.subscription.clone().unwrap_or_default();
+        let tenant = self.tenant(&wanted.tenant)?;
+        let id = Self::request(
+            "CreateSubscription",
+            &tenant,
+            &request.request_id,
+            &views::without_maps(&request),
+        )?;
+        let _change = self.registry.change().await;
+        if let Some(made) = self.repeated(id.as_ref()).await? {
+            let row = self.subscription(&wanted.tenant, &made)?;
+            return self.created(&row);
+        }
+        let now = self.clock.wall();
+        let new = SubscriptionId::new(now, rand::random());
+        let wire = v1::Subscription {
+            id: new.to_string(),
+            state: SubscriptionState::Active.into(),
+            state_reason: String::new(),
+            create_time: Some(time::write(now)),
+            update_time: Some(time::write(now)),
+            ..wanted
+        };
+        let subscription = read(&wire)?;
+        let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
+        let row = SubscriptionRow { subscription, keys, deleted: None };
+        let remembered = self.remember(id, &new.to_string());
+        let row = self.save(row, remembered).await?;
+        self.created(&row)
+    }
+
+    async fn get_subscription(
+        &self,
+        request: Request<v1::GetSubscriptionRequest>,
+    ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.subscription(&request.tenant, &request.subscription)?;
+        Ok(Response::new(v1::GetSubscriptionResponse {
+            subscription: Some(subscription::write(&row.subscription)),
+        }))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<v1::ListSubscriptionsRequest>,
+    ) -> Result<Response<v1::ListSubscriptionsResponse>, Status> {
+        let request = request.into_inner();
+        let tenant = self.tenant(&request.tenant)?;
+        let size = page::size(request.page_size)?;
+        let mut rows = self.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
+        let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
+        let subscriptions = rows.iter().map(|row| subscription::write(&row.subscription)).collect();
+        Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
+    }
+
+    async fn update_subscription(
+        &self,
+        request: Request<v1::UpdateSubscriptionRequest>,
+    ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = request.subscription.unwrap_or_default();
+        let fields = views::mask(request.update_mask, &SETTABLE)?;
+        let _change = self.registry.change().await;
+        let row = self.subscription(&wanted.tenant, &wanted.id)?;
+        let mut wire = subscription::write(&row.subscription);
+        for field in fields {
+            set(&mut wire, &wanted, field);
+        }
+        wire.update_time = Some(time::write(self.clock.wall()));
+        let row = SubscriptionRow { subscription: read(&wire)?, ..(*row).clone() };
+        let row = self.save(row, None).await?;
+        let subscription = Some(subscription::write(&row.subscription));
+        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
+    }
+
+    async fn pause_subscription(
+        &self,
+        request: Request<v1::PauseSubscriptionRequest>,
+    ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.set_state(&request.tenant, &request.subscription, State::Paused).await?;
+        let subscription = Some(subscription::write(&row.subscription));
+        Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
+    }
+
+    async fn resume_subscription(
+        &self,
+        request: Request<v1::ResumeSubscriptionRequest>,
+    ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.set_state(&request.tenant, &request.subscription, State::Active).await?;
+        let subscription = Some(subscription::write(&row.subscription));
+        Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<v1::DeleteSubscriptionRequest>,
+    ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let _change = self.registry.change().await;
+        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let mut row = SubscriptionRow { deleted: Some(self.clock.wall()), ..(*row).clone() };
+        row.keys.erase();
+        self.store.put_subscription(&row, None).await.map_err(|error| status::store(&error))?;
+        self.registry.remove(row.subscription.id);
+        self.lanes.deleted(row.subscription.id).await;
+        Ok(Response::new(v1::DeleteSubscriptionResponse {}))
+    }
+
+    async fn test_subscription(
+        &self,
+        request: Request<v1::TestSubscriptionRequest>,
+    ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let id = Self::request("TestSubscription", &row.subscription.tenant, &request.request_id, &request)?;
+        let _change = self.registry.change().await;
+        if let Some(made) = self.repeated(id.as_ref()).await? {
+            let (event_id, delivery_id) = made.split_once(' ').unwrap_or((&made, ""));
+            return Ok(Response::new(v1::TestSubscriptionResponse {
+                event_id: event_id.to_owned(),
+                delivery_id: delivery_id.to_owned(),
+            }));
+        }
+        let accept = self.test_event(&row, &request.event_type).await?;
+        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        let event_id = accepted.id.to_string();
+        let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
+        if let Some((key, row)) = self.remember(id, &format!("{event_id} {delivery_id}")) {
+            self.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
+        }
+        Ok(Response::new(v1::TestSubscriptionResponse { event_id, delivery_id }))
+    }
+}
+
+impl Api {
+    /// Writes a subscription, then makes it known.
+    pub(super) async fn save(
+        &self,
+        row: SubscriptionRow,
+        remembered: Option<(RequestKey, RequestRow)>,
+    ) -> Result<Arc<SubscriptionRow>, Status> {
+        self.store.put_subscription(&row, remembered).await.map_err(|error| status::store(&error))?;
+        let settings = LaneSettings::from(&row.subscription);
+        let row = self.registry.put(row);
+        self.lanes.changed(settings).await;
+        Ok(row)
+    }
+
+    async fn set_state(&self, tenant: &str, id: &str, state: State) -> Result<Arc<SubscriptionRow>, Status> {
+        let _change = self.registry.change().await;
+        let row = self.subscription(tenant, id)?;
+        if row.subscription.state == state {
+            return Ok(row);
+        }
+        let mut row = (*row).clone();
+        row.subscription.state = state;
+        row.subscription.updated = self.clock.wall();
+        self.save(row, None).await
+    }
+
+    /// Disables a subscription whose endpoint is gone.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn disable(&self, id: SubscriptionId, reason: &str) -> Result<(), Status> {
+        let _change = self.registry.change().await;
+        let Some(row) = self.registry.get(id).filter(|row| row.subscription.state == State::Active) else {
+            return Ok(());
+        };
+        let mut row = (*row).clone();
+        row.subscription.state = State::Disabled(reason.to_owned());
+        row.subscription.updated = self.clock.wall();
+        self.save(row, None).await.map(drop)
+    }
+
+    fn created(&self, row: &SubscriptionRow) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+        let now = self.clock.wall();
+        let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
+        Ok(Response::new(v1::CreateSubscriptionResponse {
+            subscription: Some(subscription::write(&row.subscription)),
+            signing_key: Some(signing_key::write(key, row.subscription.id, now)),
+            secret: secret.expose_text().to_string(),
+        }))
+    }
+
+    async fn test_event(&self, row: &SubscriptionRow, event_type: &str) -> Result<Accept, Status> {
+        let tenant = row.subscription.tenant.clone();
+        let name: EventTypeName =
+            status::parse("event_type", if event_type.is_empty() { TEST_TYPE } else { event_type })?;
+        let entry = self.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?;
+        let example = entry.map(|entry| entry.example).filter(|example| !example.is_empty());
+        let default = format!(r#"{{"subscription":"{}"}}"#, row.subscription.id);
+        let data: bytes::Bytes = example.unwrap_or(default).into();
+        let now = self.clock.wall();
+        let key = EventKey::new(now, rand::random());
+        let content = content_digest(&name, None, None, &data);
+        let event =
+            Event { key, id: key.into(), tenant, event_type: name, timestamp: now, accepted: now, data };
+        let subscriptions = vec![row.subscription.id];
+        Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions })
+    }
+}
+
+/// A new active key: from the caller's secret, or from random bytes.
+pub(super) fn new_key(secret: &str, field: &str, now: Timestamp) -> Result<SigningKey, Status> {
+    let secret = if secret.is_empty() {
+        let random: [u8; GENERATED_SECRET_BYTES] = rand::random();
+        Secret::from_bytes(random.to_vec())
+    } else {
+        Secret::parse(secret)
+    };
+    let secret = secret.map_err(|error| status::invalid_field(field, error.to_string()))?;
+    Ok(SigningKey { id: KeyId::new(now, rand::random()), secret: Some(secret), created: now, retire: None })
+}
+
+fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subscription, Status> {
+    subscription::read(wire).map_err(|violations| {
+        let within: Vec<Violation> =
+            violations.into_iter().map(|violation| violation.within("subscription")).collect();
+        status::invalid(&within)
+    })
+}
+
+fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
+    match field {
+        "url" => wire.url.clone_from(&wanted.url),
+        "event_types" => wire.event_types.clone_from(&wanted.event_types),
+        "description" => wire.description.clone_from(&wanted.description),
+        "pool" => wire.pool.clone_from(&wanted.pool),
+        "body_format" => wire.body_format = wanted.body_format,
+        "headers" => wire.headers.clone_from(&wanted.headers),
+        "retry_policy" => wire.retry_policy.clone_from(&wanted.retry_policy),
+        "max_in_flight" => wire.max_in_flight = wanted.max_in_flight,
+        "timeout" => wire.timeout = wanted.timeout,
+        "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
+        _ => {}
+    }
+}

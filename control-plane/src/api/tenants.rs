@@ -1,0 +1,107 @@
+//! `TenantService`.
+
+use postrider_domain::id::TenantId;
+use postrider_proto::time;
+use postrider_proto::v1::tenant_service_server::TenantService;
+use postrider_proto::v1::{
+    CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest,
+    GetTenantResponse, ListTenantsRequest, ListTenantsResponse, Tenant, UpdateTenantRequest,
+    UpdateTenantResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, page, status, views};
+
+const LIST: &str = "tenants";
+const MAX_NAME: usize = 200;
+
+#[tonic::async_trait]
+impl TenantService for Api {
+    async fn create_tenant(
+        &self,
+        request: Request<CreateTenantRequest>,
+    ) -> Result<Response<CreateTenantResponse>, Status> {
+        let wanted = request.into_inner().tenant.unwrap_or_default();
+        let id: TenantId = status::parse("tenant.id", &wanted.id)?;
+        check_name(&wanted.display_name)?;
+        let _change = self.registry.change().await;
+        if self.registry.has_tenant(&id) {
+            return Err(status::exists("tenant", &wanted.id));
+        }
+        let now = Some(time::write(self.clock.wall()));
+        let tenant = Tenant { create_time: now, update_time: now, ..wanted };
+        self.store.put_tenant(tenant.clone()).await.map_err(|error| status::store(&error))?;
+        self.registry.add_tenant(id);
+        Ok(Response::new(CreateTenantResponse { tenant: Some(tenant) }))
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<GetTenantRequest>,
+    ) -> Result<Response<GetTenantResponse>, Status> {
+        let tenant = self.stored_tenant(&request.into_inner().tenant).await?;
+        Ok(Response::new(GetTenantResponse { tenant: Some(tenant) }))
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<ListTenantsRequest>,
+    ) -> Result<Response<ListTenantsResponse>, Status> {
+        let request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let after = page::read(LIST, &request.page_token)?;
+        let mut tenants = self.store.tenants(after, size + 1).await.map_err(|error| status::store(&error))?;
+        let next_page_token = page::after(LIST, &mut tenants, size, |tenant| tenant.id.clone());
+        Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
+    }
+
+    async fn update_tenant(
+        &self,
+        request: Request<UpdateTenantRequest>,
+    ) -> Result<Response<UpdateTenantResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = request.tenant.unwrap_or_default();
+        let fields = views::mask(request.update_mask, &["display_name"])?;
+        let _change = self.registry.change().await;
+        let mut tenant = self.stored_tenant(&wanted.id).await?;
+        if fields.contains(&"display_name") {
+            check_name(&wanted.display_name)?;
+            tenant.display_name = wanted.display_name;
+        }
+        tenant.update_time = Some(time::write(self.clock.wall()));
+        self.store.put_tenant(tenant.clone()).await.map_err(|error| status::store(&error))?;
+        Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<DeleteTenantRequest>,
+    ) -> Result<Response<DeleteTenantResponse>, Status> {
+        let _change = self.registry.change().await;
+        let tenant = self.tenant(&request.into_inner().tenant)?;
+        if !self.registry.list(&tenant, None, 1).is_empty() {
+            return Err(status::precondition(
+                "HAS_SUBSCRIPTIONS",
+                "the tenant has subscriptions; delete them first",
+            ));
+        }
+        self.store.delete_tenant(&tenant).await.map_err(|error| status::store(&error))?;
+        self.registry.remove_tenant(&tenant);
+        Ok(Response::new(DeleteTenantResponse {}))
+    }
+}
+
+impl Api {
+    async fn stored_tenant(&self, id: &str) -> Result<Tenant, Status> {
+        let tenant: TenantId = status::parse("tenant", id)?;
+        let stored = self.store.tenant(&tenant).await.map_err(|error| status::store(&error))?;
+        stored.ok_or_else(|| status::not_found("tenant", id))
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Status> {
+    if name.chars().count() <= MAX_NAME {
+        return Ok(());
+    }
+    Err(status::invalid_field("tenant.display_name", "must have at most 200 characters"))
+}

@@ -1,0 +1,377 @@
+//! The control plane's settings: a file, then the environment, then flags, each stronger than the one before. All
+//! mistakes are told in one message, before a socket or a store is opened.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The settings as they are given: any of them, in the file, the environment or as flags.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of the embedded store; made when absent. Required.
+    #[arg(long, env = "POSTRIDER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address of the API for services and admins [default: 127.0.0.1:7070]
+    #[arg(long, env = "POSTRIDER_API_LISTEN", value_name = "IP:PORT")]
+    pub api_listen: Option<String>,
+    /// Address that agents connect to [default: 127.0.0.1:7071]
+    #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
+    pub agent_listen: Option<String>,
+    /// Certificate chain for both addresses, PEM. Without it they must be loopback addresses [default: none]
+    #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM [default: none]
+    #[arg(long, env = "POSTRIDER_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificates of the authority that clients' and agents' certificates must be from, PEM. With it, both addresses
+    /// demand a client certificate [default: none]
+    #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Memory for cached pages of the store, in MiB: 8 to 65536 [default: 32]
+    #[arg(long, env = "POSTRIDER_CACHE_MIB", value_name = "MIB")]
+    pub cache_mib: Option<u64>,
+    /// The most data an event may have, in KiB: 1 to 1024 [default: 256]
+    #[arg(long, env = "POSTRIDER_MAX_EVENT_KIB", value_name = "KIB")]
+    pub max_event_kib: Option<usize>,
+    /// How long events and their history are kept after all deliveries have ended, such as 30days or 12h: at least 1day,
+    /// longer than any retry window in use [default: 30days]
+    #[arg(long, env = "POSTRIDER_RETAIN_EVENTS", value_name = "DURATION")]
+    pub retain_events: Option<String>,
+    /// How long the data of an event is kept that is delivered everywhere; at most as long as events are [default: 7days]
+    #[arg(long, env = "POSTRIDER_RETAIN_DELIVERED_DATA", value_name = "DURATION")]
+    pub retain_delivered_data: Option<String>,
+    /// How long, after a restart, deliveries accepted before it wait for the agents that may still be at work on them: 0s to
+    /// 5min [default: 3s]
+    #[arg(long, env = "POSTRIDER_RESUME_WINDOW", value_name = "DURATION")]
+    pub resume_window: Option<String>,
+    /// How long a stop (SIGTERM) waits for attempts under way: 1s to 10min [default: 75s]
+    #[arg(long, env = "POSTRIDER_SHUTDOWN_GRACE", value_name = "DURATION")]
+    pub shutdown_grace: Option<String>,
+    /// How log lines are written: human or json [default: human]
+    #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Which log lines are written: a level, or a filter such as info,postrider_control_plane::settle=warn [default: info]
+    #[arg(long, env = "POSTRIDER_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// TLS material, as read from its files.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert: Vec<u8>,
+    /// Private key, PEM.
+    pub key: Vec<u8>,
+    /// Authority of clients, PEM.
+    pub client_ca: Option<Vec<u8>>,
+}
+
+/// The settings in force: complete and within their bounds.
+#[derive(Clone)]
+pub struct Config {
+    /// Folder of the embedded store.
+    pub data_dir: PathBuf,
+    /// Address of the API.
+    pub api_listen: SocketAddr,
+    /// Address for agents.
+    pub agent_listen: SocketAddr,
+    /// TLS for both; absent only on loopback.
+    pub tls: Option<Tls>,
+    /// Memory for cached pages, in bytes.
+    pub cache_bytes: u64,
+    /// The most data an event may have, in bytes.
+    pub max_event_bytes: usize,
+    /// How long events are kept.
+    pub retain_events: Duration,
+    /// How long delivered data is kept.
+    pub retain_delivered_data: Duration,
+    /// How long deliveries wait for agents after a restart.
+    pub resume_window: Duration,
+    /// How long a stop waits.
+    pub shutdown_grace: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log: String,
+}
+
+/// Every mistake in the settings.
+#[derive(Debug, thiserror::Error)]
+#[error("the settings are wrong:\n{}", .0.iter().map(|mistake| format!("  - {mistake}")).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+macro_rules! stronger {
+    ($flags:ident, $file:ident, $($field:ident),+ $(,)?) => {
+        Settings { $($field: $flags.$field.or($file.$field)),+ }
+    };
+}
+
+/// Reads the file, if there is one, and puts the flags and the environment over it.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
+    let file = match file.map(read_file).transpose() {
+        Ok(file) => file.unwrap_or_default(),
+        Err(mistake) => return Err(ConfigError(vec![mistake])),
+    };
+    check(stronger!(
+        flags,
+        file,
+        data_dir,
+        api_listen,
+        agent_listen,
+        tls_cert,
+        tls_key,
+        tls_client_ca,
+        cache_mib,
+        max_event_kib,
+        retain_events,
+        retain_delivered_data,
+        resume_window,
+        shutdown_grace,
+        log_format,
+        log,
+    ))
+}
+
+fn read_file(path: &Path) -> Result<Settings, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!("{} cannot be read: {error}; name an existing file with --config", path.display())
+    })?;
+    toml::from_str(&text).map_err(|error| format!("{}: {}", path.display(), error.to_string().trim_end()))
+}
+
+fn check(settings: Settings) -> Result<Config, ConfigError> {
+    let mut checker = Checker::default();
+    let data_dir = settings.data_dir.unwrap_or_default();
+    checker.require(
+        !data_dir.as_os_str().is_empty(),
+        "data_dir is not set; name the folder for the embedded store",
+    );
+    let tls = checker.tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca);
+    let api_listen = checker.address("api_listen", settings.api_listen, 7070);
+    let agent_listen = checker.address("agent_listen", settings.agent_listen, 7071);
+    for (name, address) in [("api_listen", api_listen), ("agent_listen", agent_listen)] {
+        checker.require(
+            tls.is_some() || address.ip().is_loopback(),
+            &format!("{name} is {address}, which others can reach: set tls_cert and tls_key, or listen on 127.0.0.1"),
+        );
+    }
+    let day = Duration::from_secs(86_400);
+    let retain_events = checker.duration("retain_events", settings.retain_events, 30 * day, day..=3650 * day);
+    let config = Config {
+        data_dir,
+        api_listen,
+        agent_listen,
+        tls,
+        cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,
+        max_event_bytes: checker.number("max_event_kib", settings.max_event_kib, 256, 1..=1024) * 1024,
+        retain_events,
+        retain_delivered_data: checker.duration(
+            "retain_delivered_data",
+            settings.retain_delivered_data,
+            (7 * day).min(retain_events),
+            Duration::ZERO..=retain_events,
+        ),
+        resume_window: checker.duration(
+            "resume_window",
+            settings.resume_window,
+            Duration::from_secs(3),
+            Duration::ZERO..=Duration::from_secs(300),
+        ),
+        shutdown_grace: checker.duration(
+            "shutdown_grace",
+            settings.shutdown_grace,
+            Duration::from_secs(75),
+            Duration::from_secs(1)..=Duration::from_secs(600),
+        ),
+        log_format: checker.log_format(settings.log_format),
+        log: checker.log_filter(settings.log),
+    };
+    if checker.mistakes.is_empty() { Ok(config) } else { Err(ConfigError(checker.mistakes)) }
+}
+
+#[derive(Default)]
+struct Checker {
+    mistakes: Vec<String>,
+}
+
+impl Checker {
+    fn require(&mut self, good: bool, mistake: &str) {
+        if !good {
+            self.mistakes.push(mistake.to_owned());
+        }
+    }
+
+    fn address(&mut self, name: &str, given: Option<String>, port: u16) -> SocketAddr {
+        let default = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+        let Some(given) = given else { return default };
+        given.parse().unwrap_or_else(|_| {
+            self.mistakes
+                .push(format!("{name} is «{given}»; it must be an IP address and a port, such as {default}"));
+            default
+        })
+    }
+
+    fn number<N>(&mut self, name: &str, given: Option<N>, default: N, range: std::ops::RangeInclusive<N>) -> N
+    where
+        N: PartialOrd + Copy + std::fmt::Display,
+    {
+        let number = given.unwrap_or(default);
+        let bounds = format!("{name} is {number}; it must be {} to {}", range.start(), range.end());
+        self.require(range.contains(&number), &bounds);
+        number
+    }
+
+    fn duration(
+        &mut self,
+        name: &str,
+        given: Option<String>,
+        default: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(given) = given else { return default };
+        let write = humantime::format_duration;
+        match humantime::parse_duration(&given) {
+            Ok(duration) if range.contains(&duration) => return duration,
+            Ok(_) => self.mistakes.push(format!(
+                "{name} is {given}; it must be {} to {}",
+                write(*range.start()),
+                write(*range.end())
+            )),
+            Err(error) => self
+                .mistakes
+                .push(format!("{name} is «{given}», which is no duration such as 30s or 7days: {error}")),
+        }
+        default
+    }
+
+    fn tls(
+        &mut self,
+        cert: Option<PathBuf>,
+        key: Option<PathBuf>,
+        client_ca: Option<PathBuf>,
+    ) -> Option<Tls> {
+        if cert.is_some() != key.is_some() {
+            self.mistakes.push("tls_cert and tls_key belong together; set both, or neither".to_owned());
+        }
+        self.require(cert.is_some() || client_ca.is_none(), "tls_client_ca needs tls_cert and tls_key");
+        let client_ca = client_ca.and_then(|path| self.pem("tls_client_ca", &path));
+        let (cert, key) = (cert?, key?);
+        let (cert, key) = (self.pem("tls_cert", &cert), self.pem("tls_key", &key));
+        Some(Tls { cert: cert?, key: key?, client_ca })
+    }
+
+    fn pem(&mut self, name: &str, path: &Path) -> Option<Vec<u8>> {
+        std::fs::read(path)
+            .map_err(|error| {
+                self.mistakes.push(format!("{name}: {} cannot be read: {error}", path.display()))
+            })
+            .ok()
+    }
+
+    fn log_format(&mut self, given: Option<String>) -> LogFormat {
+        match given.as_deref() {
+            None | Some("human") => LogFormat::Human,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                self.mistakes.push(format!("log_format is «{other}»; it must be human or json"));
+                LogFormat::Human
+            }
+        }
+    }
+
+    fn log_filter(&mut self, given: Option<String>) -> String {
+        let filter = given.unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+            self.mistakes
+                .push(format!("log is «{filter}», which is no filter such as info or warn: {error}"));
+        }
+        filter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../control-plane.example.toml");
+
+    fn settings(toml: &str) -> Settings {
+        toml::from_str(toml).unwrap()
+    }
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        // Every setting stands in the example, commented out with its default unless it is required.
+        let active = EXAMPLE.replace("\n#= ", "\n");
+        let shown =
+            check(Settings { tls_cert: None, tls_key: None, tls_client_ca: None, ..settings(&active) })
+                .unwrap();
+        let default = check(settings("data_dir = 'x'")).unwrap();
+        assert_eq!(shown.api_listen, default.api_listen);
+        assert_eq!(shown.agent_listen, default.agent_listen);
+        assert_eq!(shown.cache_bytes, default.cache_bytes);
+        assert_eq!(shown.max_event_bytes, default.max_event_bytes);
+        assert_eq!(shown.retain_events, default.retain_events);
+        assert_eq!(shown.retain_delivered_data, default.retain_delivered_data);
+        assert_eq!(shown.resume_window, default.resume_window);
+        assert_eq!(shown.shutdown_grace, default.shutdown_grace);
+        assert_eq!(shown.log_format, default.log_format);
+        assert_eq!(shown.log, default.log);
+        for line in ["data_dir", "tls_cert", "tls_key", "tls_client_ca"] {
+            assert!(EXAMPLE.contains(&format!("{line} = ")), "{line}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\ncache_mib = 1\nmax_event_kib = 4096\n\
+            retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'";
+        let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
+        let words = [
+            "data_dir",
+            "tls_client_ca needs",
+            "/nowhere",
+            "agent_listen",
+            "api_listen",
+            "retain_events",
+            "cache_mib",
+            "max_event_kib",
+            "resume_window",
+            "log_format",
+            "log is",
+        ];
+        assert_eq!(mistakes.len(), words.len(), "{mistakes:#?}");
+        for word in words {
+            assert!(mistakes.iter().any(|mistake| mistake.contains(word)), "{word}");
+        }
+    }
+
+    #[test]
+    fn flags_are_stronger_than_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, "data_dir = 'from-file'\ncache_mib = 16").unwrap();
+        let flags = Settings { cache_mib: Some(24), ..Settings::default() };
+        let config = load(Some(&file), flags).unwrap();
+        assert_eq!(config.cache_bytes, 24 * 1024 * 1024);
+        assert_eq!(config.data_dir, Path::new("from-file"));
+        std::fs::write(&file, "data_dri = 'x'").unwrap();
+        assert!(load(Some(&file), Settings::default()).err().unwrap().to_string().contains("data_dri"));
+        assert!(load(Some(Path::new("/nowhere")), Settings::default()).is_err());
+    }
+}

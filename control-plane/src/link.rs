@@ -1,0 +1,60 @@
+//! The link to agents: `SessionService.Connect`. One task a stream; it reads what the agent says, sends what the
+//! schedule commands, and never waits for work to finish.
+
+mod acks;
+mod hello;
+mod outbox;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_proto::agent::session_service_server::SessionService;
+use postrider_proto::agent::{AgentMessage, ControlMessage};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::agents::Agents;
+use crate::dispatch::Dispatcher;
+use crate::lanes::Lanes;
+
+/// How soon a new stream must say Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How often agents are asked to be heard.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// A stream that is silent for this long is lost.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// Messages to an agent that the transport has not taken: a stuck one ends by the silence limit.
+const OUTBOUND: usize = 16;
+
+/// What sessions share.
+#[derive(Clone)]
+pub struct Links {
+    /// Where what happened goes.
+    pub lanes: Lanes,
+    /// Makes jobs.
+    pub dispatcher: Dispatcher,
+    /// Who is connected.
+    pub agents: Arc<Agents>,
+    /// Cancelled when sessions must end.
+    pub closing: CancellationToken,
+    /// Every session's task.
+    pub sessions: TaskTracker,
+}
+
+#[tonic::async_trait]
+impl SessionService for Links {
+    type ConnectStream = ReceiverStream<Result<ControlMessage, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let (outbound, messages) = mpsc::channel(OUTBOUND);
+        self.sessions.spawn(session::run(self.clone(), request.into_inner(), outbound));
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}

@@ -1,0 +1,115 @@
+//! Judges an agent's Hello.
+
+use postrider_domain::id::{AgentId, PoolName};
+use postrider_domain::time::Timestamp;
+use postrider_proto::agent::{Hello, Reject, RejectCode};
+use postrider_proto::session::{JobKey, PROTOCOL};
+
+use crate::schedule::{Connected, Station};
+use crate::store::AgentRow;
+
+const MAX_IN_FLIGHT: u32 = 65_536;
+const MAX_TEXT: usize = 128;
+/// Streams one process may have.
+const MAX_STREAMS: u32 = 16;
+
+/// A Hello that may be answered with Welcome.
+pub(super) struct Accepted {
+    pub(super) connected: Connected,
+    pub(super) row: AgentRow,
+    pub(super) max_bytes: u64,
+    pub(super) next_outcome: u64,
+}
+
+/// Judges a Hello; `now` is what people see as the time of connection.
+pub(super) fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
+    if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
+        let theirs = format!("{} to {}", hello.protocol_min, hello.protocol_max);
+        return Err(permanent(
+            RejectCode::ProtocolVersion,
+            format!(
+                "the agent speaks protocol {theirs}, this control plane {PROTOCOL}; install an agent of a version near the control plane's"
+            ),
+        ));
+    }
+    let bad = |field: &str, problem: &str| permanent(RejectCode::InvalidHello, format!("{field} {problem}"));
+    let id: AgentId = hello.agent_id.parse().map_err(|error| bad("agent_id", &format!("{error}")))?;
+    let pool: PoolName = hello.pool.parse().map_err(|error| bad("pool", &format!("{error}")))?;
+    if hello.instance_id.is_empty() || hello.instance_id.len() > MAX_TEXT {
+        return Err(bad("instance_id", "must have 1 to 128 bytes"));
+    }
+    if hello.stream >= MAX_STREAMS {
+        return Err(bad("stream", "must be below 16"));
+    }
+    if !(1..=MAX_IN_FLIGHT).contains(&hello.max_in_flight) {
+        return Err(bad("max_in_flight", "must be 1 to 65536"));
+    }
+    if [&hello.agent_version, &hello.egress_policy_hash].into_iter().any(|text| text.len() > MAX_TEXT) {
+        return Err(bad("agent_version and egress_policy_hash", "must have at most 128 bytes"));
+    }
+    let in_flight: Option<Vec<JobKey>> = hello.in_flight.iter().map(JobKey::read).collect();
+    let in_flight = in_flight.ok_or_else(|| bad("in_flight", "must name deliveries"))?;
+    let row = AgentRow {
+        id: id.clone(),
+        pool: pool.to_string(),
+        version: hello.agent_version,
+        instance: hello.instance_id.clone(),
+        connected_at: now,
+        last_seen: now,
+        streams: 1,
+        egress_policy_hash: hello.egress_policy_hash,
+        max_in_flight: hello.max_in_flight,
+    };
+    let station = Station { agent: id, instance: hello.instance_id, stream: hello.stream };
+    let connected = Connected { station, pool, max_in_flight: hello.max_in_flight as usize, in_flight };
+    Ok(Accepted {
+        connected,
+        row,
+        max_bytes: hello.max_in_flight_bytes.max(1),
+        next_outcome: hello.next_outcome_sequence,
+    })
+}
+
+pub(super) fn permanent(code: RejectCode, message: impl Into<String>) -> Reject {
+    Reject { code: code.into(), message: message.into(), permanent: true, retry_after_ms: 0 }
+}
+
+pub(super) fn temporary(code: RejectCode, message: impl Into<String>) -> Reject {
+    Reject { code: code.into(), message: message.into(), permanent: false, retry_after_ms: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol_min: 1,
+            protocol_max: 3,
+            agent_id: "a-1".into(),
+            pool: "default".into(),
+            instance_id: "x".into(),
+            max_in_flight: 8,
+            ..Hello::default()
+        }
+    }
+
+    #[test]
+    fn each_bad_field_is_refused_by_name() {
+        assert!(judge(hello(), Timestamp::default()).is_ok());
+        let bad: [(Hello, &str); 8] = [
+            (Hello { protocol_min: 2, ..hello() }, "protocol"),
+            (Hello { protocol_max: 0, ..hello() }, "protocol"),
+            (Hello { agent_id: "A".into(), ..hello() }, "agent_id"),
+            (Hello { pool: String::new(), ..hello() }, "pool"),
+            (Hello { instance_id: String::new(), ..hello() }, "instance_id"),
+            (Hello { stream: 16, ..hello() }, "stream"),
+            (Hello { max_in_flight: 0, ..hello() }, "max_in_flight"),
+            (Hello { in_flight: vec![postrider_proto::agent::JobKey::default()], ..hello() }, "in_flight"),
+        ];
+        for (hello, word) in bad {
+            let reject = judge(hello, Timestamp::default()).err().unwrap();
+            assert!(reject.permanent && reject.message.contains(word), "{reject:?}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! One stream of one agent, from Hello to its end.
+
+use std::time::Duration;
+
+use postrider_domain::id::AgentId;
+use postrider_proto::agent::agent_message::Message as FromAgent;
+use postrider_proto::agent::control_message::Message as ToAgent;
+use postrider_proto::agent::{
+    AgentMessage, Cancel, ControlMessage, Drain, HeartbeatAck, Hello, Jobs, OutcomeAck, Outcomes, Reject,
+    RejectCode, Welcome,
+};
+use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::{Status, Streaming};
+use tracing::{Instrument as _, info, info_span, warn};
+
+use super::acks::Acks;
+use super::hello::{self, permanent, temporary};
+use super::outbox::Outbox;
+use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
+use crate::dispatch::Prepared;
+use crate::lanes::LinkCommand;
+use crate::schedule::{Assignment, HolderId};
+
+/// Commands that may wait beyond one for each job: the schedule closes a link that does not take them.
+const COMMANDS: usize = 1024;
+/// Commands taken at once.
+const GROUP: usize = 64;
+/// Jobs prepared at once: it bounds a message's size, together with the limit below.
+const BATCH: usize = 256;
+/// Bytes of bodies in one message, about.
+const MESSAGE_BYTES: usize = 1024 * 1024;
+/// How long assignments wait whose events could not be read.
+const READ_RETRY: Duration = Duration::from_millis(250);
+/// How soon an agent comes back after we stop.
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+
+type Outbound = mpsc::Sender<Result<ControlMessage, Status>>;
+
+/// Why a session ended.
+enum End {
+    /// The agent closed it.
+    Closed,
+    /// The agent is told why.
+    Rejected(Reject),
+    /// We are stopping.
+    Stopping,
+}
+
+pub(super) async fn run(links: Links, mut inbound: Streaming<AgentMessage>, outbound: Outbound) {
+    let hello = match timeout(HELLO_WITHIN, inbound.message()).await {
+        Ok(Ok(Some(AgentMessage { message: Some(FromAgent::Hello(hello)) }))) => hello,
+        Ok(Ok(None) | Err(_)) => return,
+        Ok(Ok(Some(_))) | Err(_) => {
+            let reject =
+                permanent(RejectCode::InvalidHello, "a stream must begin with Hello, within 5 seconds");
+            let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
+            return;
+        }
+    };
+    let span = info_span!("session", agent = %hello.agent_id, stream = hello.stream);
+    serve(links, hello, inbound, outbound).instrument(span).await;
+}
+
+async fn serve(links: Links, hello: Hello, inbound: Streaming<AgentMessage>, outbound: Outbound) {
+    let accepted = match hello::judge(hello, links.dispatcher.clock.wall()) {
+        Ok(accepted) => accepted,
+        Err(reject) => {
+            warn!(reason = reject.message, "an agent was rejected");
+            let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
+            return;
+        }
+    };
+    let (sender, commands) = mpsc::channel(accepted.connected.max_in_flight + COMMANDS);
+    let agent = accepted.connected.station.agent.clone();
+    let Some(holder) = links.lanes.connected(accepted.connected, sender).await else { return };
+    info!(pool = accepted.row.pool, version = accepted.row.version, "agent connected");
+    links.agents.connected(accepted.row, holder).await;
+    let mut session = Session {
+        agent: agent.clone(),
+        holder,
+        outbound,
+        commands,
+        acks: Acks::new(accepted.next_outcome.max(1)),
+        outbox: Outbox::new(accepted.max_bytes),
+        links: links.clone(),
+    };
+    let end = session.run(inbound).await;
+    session.finish(end).await;
+    links.lanes.disconnected(holder).await;
+    links.agents.disconnected(&agent, holder, links.dispatcher.clock.wall()).await;
+}
+
+/// Whether the agent has room for more bytes.
+#[derive(PartialEq)]
+enum Room {
+    Left,
+    Full,
+}
+
+struct Session {
+    links: Links,
+    agent: AgentId,
+    holder: HolderId,
+    outbound: Outbound,
+    commands: mpsc::Receiver<LinkCommand>,
+    acks: Acks,
+    outbox: Outbox,
+}
+
+impl Session {
+    async fn run(&mut self, mut inbound: Streaming<AgentMessage>) -> End {
+        if let Err(end) = self.welcome().await {
+            return end;
+        }
+        let mut group = Vec::with_capacity(GROUP);
+        let mut silent_at = silence();
+        let closing = self.links.closing.clone();
+        loop {
+            let done = tokio::select! {
+                said = inbound.message() => {
+                    silent_at = silence();
+                    match said {
+                        Ok(Some(AgentMessage { message: Some(said) })) => self.hear(said).await,
+                        Ok(Some(AgentMessage { message: None })) => Ok(()),
+                        Ok(None) | Err(_) => Err(End::Closed),
+                    }
+                }
+                taken = self.commands.recv_many(&mut group, GROUP) => {
+                    if taken == 0 { Err(protocol_error("the link did not take its commands")) } else { self.obey(&mut group).await }
+                }
+                () = sleep_until(silent_at) => Err(End::Rejected(temporary(RejectCode::Unavailable, "nothing was heard for 30 seconds"))),
+                () = closing.cancelled() => Err(End::Stopping),
+            };
+            if let Err(end) = done {
+                return end;
+            }
+        }
+    }
+
+    async fn welcome(&self) -> Result<(), End> {
+        let welcome = Welcome {
+            protocol: PROTOCOL,
+            epoch: self.links.dispatcher.store.epoch(),
+            server_time_ms: self.links.dispatcher.clock.monotonic_ms(),
+            heartbeat_interval_ms: millis(HEARTBEAT_INTERVAL),
+            silence_limit_ms: millis(SILENCE_LIMIT),
+            forget: Vec::new(),
+        };
+        self.send(ToAgent::Welcome(welcome)).await
+    }
+
+    async fn hear(&mut self, said: FromAgent) -> Result<(), End> {
+        match said {
+            FromAgent::Hello(_) => Err(protocol_error("a stream has one Hello")),
+            FromAgent::Outcomes(outcomes) => self.hear_outcomes(outcomes).await,
+            FromAgent::Heartbeat(heartbeat) => {
+                self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
+                let server_time_ms = self.links.dispatcher.clock.monotonic_ms();
+                self.send(ToAgent::HeartbeatAck(HeartbeatAck { nonce: heartbeat.nonce, server_time_ms }))
+                    .await
+            }
+            FromAgent::Draining(_) => {
+                info!("agent draining");
+                self.links.agents.draining(&self.agent);
+                self.links.lanes.agent_draining(self.holder).await;
+                Ok(())
+            }
+            FromAgent::Goodbye(_) => Err(End::Closed),
+        }
+    }
+
+    async fn hear_outcomes(&mut self, outcomes: Outcomes) -> Result<(), End> {
+        let mut reports = Vec::with_capacity(outcomes.outcomes.len());
+        for outcome in outcomes.outcomes {
+            let sequence = outcome.sequence;
+            let key = outcome.key.as_ref().and_then(JobKey::read);
+            if !outcome.refusal_code.is_empty() {
+                info!(
+                    delivery.id = key.map(|key| key.delivery.to_string()),
+                    code = outcome.refusal_code,
+                    "refused by the agent's egress policy"
+                );
+            }
+            let (Some(key), Some(report)) = (key, read_report(outcome)) else {
+                return Err(protocol_error("an outcome must name its job and say what happened"));
+            };
+            self.outbox.done(key.delivery);
+            reports.push((sequence, key, report));
+        }
+        self.links.lanes.reported(self.holder, reports).await;
+        self.send_jobs().await
+    }
+
+    async fn obey(&mut self, group: &mut Vec<LinkCommand>) -> Result<(), End> {
+        let (mut stored, mut forget) = (Vec::new(), Vec::new());
+        for command in group.drain(..) {
+            match command {
+                LinkCommand::Jobs(jobs) => self.outbox.push(jobs),
+                LinkCommand::Acknowledge(sequences) => stored.extend(sequences),
+                LinkCommand::Forget(keys) => forget.extend(self.outbox.forget(keys)),
+                LinkCommand::Replaced(by_another_process) => {
+                    return Err(End::Rejected(replaced(by_another_process)));
+                }
+            }
+        }
+        if !forget.is_empty() {
+            let keys = forget.iter().map(JobKey::write).collect();
+            self.send(ToAgent::Cancel(Cancel { keys })).await?;
+        }
+        self.send_jobs().await?;
+        match self.acks.stored(stored) {
+            Some(sequence) => self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Signs and sends what there is room for.
+    async fn send_jobs(&mut self) -> Result<(), End> {
+        while self.outbox.has_waiting() {
+            let assignments = self.outbox.take(BATCH);
+            if assignments.is_empty() {
+                return Ok(());
+            }
+            match self.links.dispatcher.prepare(&assignments).await {
+                Ok(prepared) => {
+                    if self.send_prepared(&assignments, prepared).await? == Room::Full {
+                        return Ok(());
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "events cannot be read; their jobs wait");
+                    tokio::time::sleep(READ_RETRY).await;
+                    let keys = assignments.iter().map(|assignment| assignment.key).collect();
+                    self.not_started(keys).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_prepared(
+        &mut self,
+        assignments: &[Assignment],
+        prepared: Vec<Prepared>,
+    ) -> Result<Room, End> {
+        let (mut jobs, mut bytes, mut unsent, mut full) =
+            (Vec::with_capacity(prepared.len()), 0, Vec::new(), Vec::new());
+        for (assignment, prepared) in assignments.iter().zip(prepared) {
+            match prepared {
+                Prepared::Unsent(report) => unsent.push((0, assignment.key, report)),
+                Prepared::Job(job) if full.is_empty() && self.outbox.fits(job.body.len() as u64) => {
+                    self.outbox.sent(assignment.key.delivery, job.body.len() as u64);
+                    bytes += job.body.len();
+                    jobs.push(*job);
+                    if bytes >= MESSAGE_BYTES {
+                        self.send(ToAgent::Jobs(Jobs { jobs: std::mem::take(&mut jobs) })).await?;
+                        bytes = 0;
+                    }
+                }
+                // Signed again when there is room: the signature must be fresh.
+                Prepared::Job(_) => full.push(*assignment),
+            }
+        }
+        let room = if full.is_empty() { Room::Left } else { Room::Full };
+        full.into_iter().rev().for_each(|assignment| self.outbox.put_back(assignment));
+        if !unsent.is_empty() {
+            self.links.lanes.reported(self.holder, unsent).await;
+        }
+        if !jobs.is_empty() {
+            self.send(ToAgent::Jobs(Jobs { jobs })).await?;
+        }
+        Ok(room)
+    }
+
+    async fn not_started(&self, keys: Vec<JobKey>) {
+        let reports = keys.into_iter().map(|key| (0, key, Report::NotStarted)).collect();
+        self.links.lanes.reported(self.holder, reports).await;
+    }
+
+    async fn finish(&mut self, end: End) {
+        let unsent = self.outbox.drain();
+        self.not_started(unsent).await;
+        let last = match end {
+            End::Closed => return info!("agent disconnected"),
+            End::Rejected(reject) => {
+                warn!(reason = reject.message, "session ended");
+                ToAgent::Reject(reject)
+            }
+            End::Stopping => ToAgent::Drain(Drain { reconnect_after_ms: millis(RECONNECT_AFTER) }),
+        };
+        let _already_gone = self.send(last).await;
+    }
+
+    /// An agent that does not read for as long as it may be silent is lost.
+    async fn send(&self, said: ToAgent) -> Result<(), End> {
+        match timeout(SILENCE_LIMIT, self.outbound.send(Ok(message(said)))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Closed),
+        }
+    }
+}
+
+fn replaced(by_another_process: bool) -> Reject {
+    if by_another_process {
+        permanent(
+            RejectCode::DuplicateAgent,
+            "another process has connected with this agent id; give each process an agent_id of its own",
+        )
+    } else {
+        temporary(RejectCode::Replaced, "a newer connection of this stream has taken over")
+    }
+}
+
+fn protocol_error(problem: &str) -> End {
+    End::Rejected(temporary(RejectCode::ProtocolError, problem))
+}
+
+fn message(said: ToAgent) -> ControlMessage {
+    ControlMessage { message: Some(said) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline for tokio's own timer")]
+fn silence() -> Instant {
+    Instant::now() + SILENCE_LIMIT
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,53 @@
+//! Lets things age out, a bounded step at a time, so that live traffic never waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::event::IDEMPOTENCY_WINDOW;
+use tracing::{debug, warn};
+
+use crate::agents::{Agents, REMEMBERED};
+use crate::clock::Clock;
+use crate::store::{Retention, Store};
+
+/// How often it is looked for things that are too old.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The pause between two steps of one round.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long things are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Events with their history.
+    pub events: Duration,
+    /// Data of events that are delivered everywhere.
+    pub delivered_data: Duration,
+}
+
+/// Runs until it is cancelled.
+pub async fn run(store: Arc<dyn Store>, agents: Arc<Agents>, keep: Keep, clock: Clock) {
+    loop {
+        let now = clock.wall();
+        let retention = Retention {
+            idempotency: now - IDEMPOTENCY_WINDOW,
+            delivered_data: now - keep.delivered_data,
+            events: now - keep.events,
+            now,
+        };
+        let pause = match store.age_out(retention).await {
+            Ok(true) => PAUSE,
+            Ok(false) => {
+                debug!("nothing more is too old");
+                INTERVAL
+            }
+            Err(error) => {
+                warn!(%error, "things do not age out now; trying again");
+                INTERVAL
+            }
+        };
+        if let Err(error) = agents.forget_before(now - REMEMBERED).await {
+            warn!(%error, "agents that are gone are not forgotten now; trying again");
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
