@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Verify(verify::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Run a control plane
+    ControlPlane(Box<parts::ControlPlane>),
     /// Run an agent
     Agent(Box<parts::Agent>),
 }
@@ -108,7 +110,7 @@ pub(crate) fn command() -> clap::Command {
         let shared = arg.get_help_heading() == Some(SHARED);
         if shared { arg.hide(true) } else { arg }
     };
-    for verb in ["dev", "agent", "completions"] {
+    for verb in ["dev", "control-plane", "agent", "completions"] {
         command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
     }
     command.mut_subcommand("verify", |verb| {

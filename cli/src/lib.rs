@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
-use crate::failure::{Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
 use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 
@@ -31,6 +31,7 @@ use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 pub fn main() -> ExitCode {
     let cli = args::parse();
     match cli.command {
+        Command::ControlPlane(part) => part.run(),
         Command::Agent(part) => part.run(),
         _ => finish(run(cli)),
     }
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Dev(args) => dev::run(&args),
         Command::Completions(args) => completions::run(&args, args::command()),
         command => {
+            let server = cli.connection.server.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Failure::from(anyhow::Error::from(error)))?;
             let result = runtime.block_on(async {
@@ -61,7 +63,10 @@ fn run(cli: Cli) -> Result<()> {
             });
             // A read from stdin may still be waiting in a thread: nobody wants what it will read.
             runtime.shutdown_background();
-            result
+            result.map_err(|failure| match failure.exit {
+                Exit::Unavailable => failure.note(format!("the server is {server}")),
+                _ => failure,
+            })
         }
     }
 }
@@ -79,7 +84,11 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
         Command::Agents(verb) => agents::run(context, verb).await,
-        Command::Verify(_) | Command::Completions(_) | Command::Dev(_) | Command::Agent(_) => {
+        Command::Verify(_)
+        | Command::Completions(_)
+        | Command::Dev(_)
+        | Command::ControlPlane(_)
+        | Command::Agent(_) => {
             unreachable!("these run without a connection")
         }
     }

@@ -5,6 +5,15 @@ use std::process::ExitCode;
 
 use rustix::process::{Signal, getpid, kill_process};
 
+/// The control plane's flags.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ControlPlane {
+    #[command(flatten)]
+    lifeline: Lifeline,
+    #[command(flatten)]
+    args: postrider_control_plane::Args,
+}
+
 /// The agent's flags.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Agent {
@@ -12,6 +21,14 @@ pub(crate) struct Agent {
     lifeline: Lifeline,
     #[command(flatten)]
     args: postrider_agent::Args,
+}
+
+impl ControlPlane {
+    /// Runs it until it ends.
+    pub(crate) fn run(self) -> ExitCode {
+        self.lifeline.hold();
+        postrider_control_plane::main(self.args)
+    }
 }
 
 impl Agent {

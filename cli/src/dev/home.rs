@@ -68,8 +68,18 @@ impl Home {
         Ok(())
     }
 
-    fn control_plane_settings(&self, _ports: &Ports) -> String {
-        String::new()
+    fn control_plane_settings(&self, ports: &Ports) -> String {
+        let store = toml_string(&self.path.join("store").to_string_lossy());
+        format!(
+            r#"# Written by `postrider dev`.
+data_dir = {store}
+api_listen = "127.0.0.1:{api}"
+agent_listen = "127.0.0.1:{agent}"
+shutdown_grace = "5s"
+"#,
+            api = ports.api,
+            agent = ports.agent,
+        )
     }
 
     /// The ends of both logs, for when nobody knows who is to blame.
@@ -97,6 +107,11 @@ filter = "info,postrider_agent=debug"
         agent = ports.agent,
         receiver = ports.receiver,
     )
+}
+
+/// The text as TOML writes it: its basic strings escape as JSON's do.
+fn toml_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// The last lines of a file, indented.
