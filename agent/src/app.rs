@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::egress::Policy;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -56,8 +57,8 @@ pub enum AppError {
 ///
 /// [`AppError`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
-    let guard = Arc::new(Guard::new(config.egress.clone()));
-    guard.add_own_addresses(interface_addresses());
+    let policy = Policy { own_addresses: interface_addresses(), ..config.egress.clone() };
+    let guard = Arc::new(Guard::new(policy));
     let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), system_roots(), &config.dns_servers)?);
     let link = Link::new(endpoint(&config)?, Arc::clone(&guard), config.max_in_flight_bytes);
     let identity = Arc::new(Identity {

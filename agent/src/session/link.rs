@@ -104,7 +104,7 @@ impl Link {
         let Some(host) = uri.host() else { return };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(Ok(addresses)) = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, 0))).await {
-            self.guard.add_own_addresses(addresses.map(|address| address.ip()));
+            self.guard.set_control_plane(addresses.map(|address| address.ip()).collect());
         }
     }
 }

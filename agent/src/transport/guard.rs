@@ -22,6 +22,8 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub struct Guard {
     policy: ArcSwap<Policy>,
+    /// This machine's addresses.
+    machine: Vec<IpAddr>,
     targets: Mutex<Targets>,
 }
 
@@ -51,10 +53,11 @@ pub(crate) struct Target {
 }
 
 impl Guard {
-    /// Enforces `policy`.
+    /// Enforces `policy` on a machine that has the policy's own addresses.
     #[must_use]
     pub fn new(policy: Policy) -> Guard {
-        Guard { policy: ArcSwap::from_pointee(policy), targets: Mutex::default() }
+        let machine = policy.own_addresses.clone();
+        Guard { policy: ArcSwap::from_pointee(policy), machine, targets: Mutex::default() }
     }
 
     /// The policy's fingerprint.
@@ -63,18 +66,15 @@ impl Guard {
         self.policy.load().hash()
     }
 
-    /// Adds addresses that belong to the agent or the control plane, and so must not be called.
-    pub fn add_own_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+    /// Keeps jobs away from the control plane, which has these addresses now.
+    pub fn set_control_plane(&self, mut addresses: Vec<IpAddr>) {
+        addresses.extend(&self.machine);
+        addresses.sort_unstable();
+        addresses.dedup();
         let known = self.policy.load();
-        let mut policy = Policy::clone(&known);
-        for address in addresses {
-            if !policy.own_addresses.contains(&address) {
-                policy.own_addresses.push(address);
-            }
-        }
-        if policy.own_addresses.len() > known.own_addresses.len() {
-            self.policy.store(Arc::new(policy));
-            // A literal address was judged by the policy before.
+        if addresses != known.own_addresses {
+            self.policy.store(Arc::new(Policy { own_addresses: addresses, ..Policy::clone(&known) }));
+            // A literal address in there was judged by the policy before.
             *self.targets.lock().expect("nothing panics while it holds this lock") = Targets::default();
         }
     }
@@ -199,16 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn own_addresses_are_refused_from_the_moment_they_are_known() {
-        let guard = guard();
-        let own: IpAddr = "1.2.3.4".parse().unwrap();
-        guard.target("https://1.2.3.4/").unwrap();
+    fn the_control_plane_and_the_machine_itself_are_refused() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let guard = Guard::new(Policy { own_addresses: vec![address("1.0.0.1")], ..Policy::default() });
+        let code = |url: &str| match guard.target(url) {
+            Ok(_) => "none",
+            Err(failure) => failure.refusal.unwrap().code().as_str(),
+        };
+        let codes = || ["https://1.0.0.1/", "https://1.2.3.4/", "https://1.2.3.5/"].map(code);
+        assert_eq!(codes(), ["own_address", "none", "none"]);
         let hash = guard.policy_hash();
-        guard.add_own_addresses([own]);
-        assert_eq!(
-            guard.target("https://1.2.3.4/").unwrap_err().refusal.unwrap().code().as_str(),
-            "own_address"
-        );
+        guard.set_control_plane(vec![address("1.2.3.4")]);
+        assert_eq!(codes(), ["own_address", "own_address", "none"]);
+        guard.set_control_plane(vec![address("1.2.3.5")]);
+        assert_eq!(codes(), ["own_address", "none", "own_address"]);
         assert_eq!(guard.policy_hash(), hash);
     }
 

@@ -17,7 +17,7 @@ use tokio::time::{timeout, timeout_at};
 use super::connector::{Connector, MAX_HEADERS};
 use super::failure::Failure;
 use super::guard::{Guard, Target};
-use super::pool::{Key, Lease, Pool, Sender};
+use super::pool::{IDLE_TIMEOUT, Key, Lease, Pool, Sender};
 use super::resolver::{Resolver, SetUpError};
 use super::{Phase, Report, Request, Trace, Transport, response};
 use crate::clock::{Instant, now};
@@ -159,9 +159,10 @@ impl HttpTransport {
 
     async fn finish(&self, answered: Answered, keep: usize) -> super::Response {
         let Answered { response, lease, key } = answered;
+        let idle_time = response::idle_time(response.headers()).min(IDLE_TIMEOUT);
         let (response, complete) = response::read(response, keep).await;
-        if complete {
-            self.pool.put(&key, lease, now());
+        if complete && !idle_time.is_zero() {
+            self.pool.put(&key, lease, now() + idle_time);
         }
         response
     }

@@ -23,9 +23,9 @@ use crate::clock::Instant;
 const MAX_IDLE_PER_KEY: usize = 64;
 /// And for all keys: each holds a socket and some 10 KiB of buffers, more with TLS.
 const MAX_IDLE: usize = 1024;
-/// An idle connection is closed after this: many servers close theirs after 60 s, and a request sent into a
-/// closing connection is an unknown outcome.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// An idle connection is closed after this, or sooner if the server says so: a request sent into a connection
+/// that the server is closing is an unknown outcome, and many servers close theirs after 60 s.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts that share an HTTP/2 connection before another is opened, if the server allows that many.
 const MAX_STREAMS: usize = 100;
 
@@ -100,7 +100,7 @@ struct Shelf {
 struct Idle {
     sender: http1::SendRequest<Full<Bytes>>,
     facts: Facts,
-    since: Instant,
+    until: Instant,
 }
 
 struct Shared {
@@ -152,13 +152,13 @@ impl Pool {
         self.shelves().take(key, now)
     }
 
-    /// Puts back an HTTP/1.1 connection whose response was read to the end. It may not be ready for the next
-    /// request yet; whoever takes it looks.
-    pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, now: Instant) {
+    /// Puts back an HTTP/1.1 connection whose response was read to the end, to be idle `until` then. It may not
+    /// be ready for the next request yet; whoever takes it looks.
+    pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, until: Instant) {
         if let Sender::Http1(sender) = lease.sender
             && !sender.is_closed()
         {
-            self.shelves().put(key, Idle { sender, facts: lease.facts, since: now });
+            self.shelves().put(key, Idle { sender, facts: lease.facts, until });
         }
     }
 
@@ -179,9 +179,12 @@ impl Pool {
     /// A lock to hold while opening a connection with TLS, so that a burst of jobs to a server that speaks
     /// HTTP/2 makes one handshake and not one each. `None` if the server is known to speak HTTP/1.1.
     pub(crate) fn opening(&self, key: &Arc<Key>) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        if !key.tls {
+            return None;
+        }
         let mut shelves = self.shelves();
         let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
-        if !key.tls || shelf.speaks_http1 {
+        if shelf.speaks_http1 {
             return None;
         }
         Some(shelf.opening.upgrade().unwrap_or_else(|| {
@@ -237,7 +240,7 @@ impl Shelves {
     fn sweep(&mut self, now: Instant) {
         let mut idle = 0;
         self.by_key.retain(|_, shelf| {
-            shelf.idle.retain(|idle| !idle.sender.is_closed() && now < idle.since + IDLE_TIMEOUT);
+            shelf.idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
             shelf.shared.retain(|shared| {
                 let used = Arc::strong_count(&shared.streams) > 1;
                 !shared.sender.is_closed() && (used || now < shared.since + IDLE_TIMEOUT)
@@ -255,7 +258,7 @@ impl Shelf {
         while at > 0 {
             at -= 1;
             let idle = &self.idle[at];
-            if idle.sender.is_closed() || now >= idle.since + IDLE_TIMEOUT {
+            if idle.sender.is_closed() || now >= idle.until {
                 self.idle.remove(at);
             } else if idle.sender.is_ready() {
                 let Idle { sender, facts, .. } = self.idle.remove(at);

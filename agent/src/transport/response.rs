@@ -51,6 +51,18 @@ pub(crate) async fn read(response: http::Response<Incoming>, keep: usize) -> (Re
     (Response { status: head.status.as_u16(), headers, body: kept.into_bytes() }, complete)
 }
 
+/// How long the server keeps the connection open, if it says so, and a second less: for Node.js that is 5 s, and
+/// a request that meets the server's farewell would be an unknown outcome.
+pub(crate) fn idle_time(headers: &HeaderMap) -> Duration {
+    let said = headers.get("keep-alive").and_then(|value| value.to_str().ok());
+    let timeout = said.and_then(|said| said.split(',').find_map(|part| part.trim().strip_prefix("timeout=")));
+    match timeout.map(str::parse) {
+        None => Duration::MAX,
+        Some(Ok(seconds)) => Duration::from_secs(seconds).saturating_sub(Duration::from_secs(1)),
+        Some(Err(_)) => Duration::ZERO,
+    }
+}
+
 /// Reads the body to its end or its bound. A body that breaks off is not the end of it.
 async fn drain(body: &mut Incoming, kept: &mut Kept) -> bool {
     let mut read = 0;
@@ -135,6 +147,22 @@ mod tests {
         headers.append("retry-after", HeaderValue::from_static("8"));
         headers.insert("cf-ray", HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(kept_headers(&headers), [("retry-after", "7".to_owned()), ("server", "nginx".to_owned())]);
+    }
+
+    #[test]
+    fn a_server_says_how_long_it_waits() {
+        let with = |value: &'static str| {
+            idle_time(&HeaderMap::from_iter([(
+                "keep-alive".parse().unwrap(),
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(idle_time(&HeaderMap::new()), Duration::MAX);
+        assert_eq!(with("timeout=5"), Duration::from_secs(4));
+        assert_eq!(with("max=3, timeout=20"), Duration::from_secs(19));
+        assert_eq!(with("max=3"), Duration::MAX);
+        assert_eq!(with("timeout=0"), Duration::ZERO);
+        assert_eq!(with("timeout=soon"), Duration::ZERO);
     }
 
     #[test]
