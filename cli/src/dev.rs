@@ -123,12 +123,16 @@ async fn play(
     go_on(posts).await
 }
 
-/// Waits for the event's POST. One that does not verify ends the wait: it would only be repeated.
+/// Waits for the event's POST. If it does not verify, that ends the wait: it would only be repeated.
 async fn first_delivery(posts: &mut mpsc::Receiver<Post>, event: &str) -> Result<Post> {
     while let Some(post) = posts.recv().await {
+        if post.webhook_id() != event {
+            // An earlier run left it waiting.
+            print(&show::in_short(&post))?;
+            continue;
+        }
         match &post.verdict {
-            Ok(()) if post.webhook_id() == event => return Ok(post),
-            Ok(()) => print(&show::in_short(&post))?,
+            Ok(()) => return Ok(post),
             Err(reason) => {
                 let failure = Failure::new(Exit::BadSignature, format!("a POST did not verify: {reason}"));
                 return Err(failure.note(show::in_full(&post)));

@@ -125,19 +125,24 @@ fn from_status(step: &str, status: &Status) -> Failure {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| info.reason.as_str()).filter(|reason| !reason.is_empty());
     let reason = reason.map_or_else(|| format!("{:?}", status.code()), str::to_owned);
-    let mut failure = Failure::new(
-        exit_of(status.code()),
-        format!("cannot {step}: {} [{reason}]", said(status.message(), "the server gave no message")),
-    );
-    for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
-        let line = format!("{}: {}", violation.field, violation.description);
-        // A message that already quotes its only violation needs no second line.
-        if !status.message().contains(&violation.description) || violation.description.is_empty() {
+    let fields = details.bad_request().map_or(&[][..], |bad| &bad.field_violations);
+    let said = match status.message() {
+        "" => "the server gave no message".to_owned(),
+        // A message that quotes several violations is harder to read than a line for each.
+        message if fields.len() > 1 && fields.iter().all(|field| message.contains(&field.description)) => {
+            format!("{} fields are not valid", fields.len())
+        }
+        message => message.to_owned(),
+    };
+    let mut failure = Failure::new(exit_of(status.code()), format!("cannot {step}: {said} [{reason}]"));
+    let fields =
+        fields.iter().map(|field| (&field.description, format!("{}: {}", field.field, field.description)));
+    let states = details.precondition_failure().map_or(&[][..], |failed| &failed.violations);
+    let states = states.iter().map(|state| (&state.description, state.description.clone()));
+    for (description, line) in fields.chain(states) {
+        if !said.contains(description.as_str()) {
             failure = failure.note(line);
         }
-    }
-    for violation in details.precondition_failure().map_or(&[][..], |failed| &failed.violations) {
-        failure = failure.note(violation.description.clone());
     }
     match details.retry_info().and_then(|retry| retry.retry_delay) {
         Some(delay) => failure.note(format!("try again in {}", delay_for_people(delay))),
@@ -171,10 +176,6 @@ fn without_answer(step: &str, status: &Status) -> Option<Failure> {
 /// The error and what caused it, down to the first cause.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
-}
-
-fn said<'a>(message: &'a str, otherwise: &'a str) -> &'a str {
-    if message.is_empty() { otherwise } else { message }
 }
 
 fn delay_for_people(delay: Duration) -> String {

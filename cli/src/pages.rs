@@ -3,7 +3,7 @@
 use tonic::{Response, Status};
 
 use crate::failure::{Doing as _, Result};
-use crate::output::notice;
+use crate::output::{Format, View, notice};
 
 /// How many entries of a list are asked for.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -43,14 +43,35 @@ page!(ListAgentsResponse, Agent, agents);
 
 const LARGEST_PAGE: usize = 1000;
 
-/// Follows the pages until the limit is reached or the list ends, and says on stderr when there is more.
+/// A list, as far as it was asked for.
+#[derive(Debug)]
+pub(crate) struct Listed<T> {
+    /// In the server's order.
+    pub(crate) entries: Vec<T>,
+    /// Whether the list may go on.
+    more: bool,
+}
+
+impl<T> Listed<T> {
+    /// Prints the list, and on stderr whether there is more.
+    pub(crate) fn show<V: View + From<T>>(self, format: Format) -> Result<()> {
+        let views: Vec<V> = self.entries.into_iter().map(V::from).collect();
+        format.list(&views)?;
+        if self.more {
+            notice(format_args!("There may be more than these {}: see them with --limit.", views.len()));
+        }
+        Ok(())
+    }
+}
+
+/// Follows the pages until the limit is reached or the list ends.
 ///
 /// `fetch` is called with a page size and a page token. A page may be empty and have a successor.
 pub(crate) async fn collect<P: Page>(
     limit: Limit,
     step: &str,
     mut fetch: impl AsyncFnMut(i32, String) -> std::result::Result<Response<P>, Status>,
-) -> Result<Vec<P::Entry>> {
+) -> Result<Listed<P::Entry>> {
     let wanted = if limit.limit == 0 { usize::MAX } else { limit.limit };
     let (mut entries, mut token) = (Vec::new(), String::new());
     loop {
@@ -59,11 +80,10 @@ pub(crate) async fn collect<P: Page>(
         let (found, next) = page.into_inner().split();
         entries.extend(found);
         if next.is_empty() {
-            return Ok(entries);
+            return Ok(Listed { entries, more: false });
         }
         if entries.len() >= wanted {
-            notice(format_args!("There may be more than these {}: see them with --limit.", entries.len()));
-            return Ok(entries);
+            return Ok(Listed { entries, more: true });
         }
         token = next;
     }
@@ -79,7 +99,7 @@ mod tests {
     use super::*;
     use postrider_proto::v1::{ListTenantsResponse, Tenant};
 
-    async fn listed(limit: usize) -> (usize, Vec<i32>) {
+    async fn listed(limit: usize) -> (usize, bool, Vec<i32>) {
         let mut sizes = Vec::new();
         let tenants = collect(Limit { limit }, "list", async |size, token: String| {
             sizes.push(size);
@@ -92,14 +112,14 @@ mod tests {
                 next_page_token,
             }))
         });
-        let found = tenants.await.unwrap().len();
-        (found, sizes)
+        let Listed { entries, more } = tenants.await.unwrap();
+        (entries.len(), more, sizes)
     }
 
     #[tokio::test]
     async fn pages_are_followed_up_to_the_limit() {
-        assert_eq!(listed(0).await, (6, vec![1000; 4]));
-        assert_eq!(listed(3).await, (3, vec![3, 1, 1]));
-        assert_eq!(listed(50).await, (6, vec![50, 48, 48, 46]));
+        assert_eq!(listed(0).await, (6, false, vec![1000; 4]));
+        assert_eq!(listed(3).await, (3, true, vec![3, 1, 1]));
+        assert_eq!(listed(50).await, (6, false, vec![50, 48, 48, 46]));
     }
 }

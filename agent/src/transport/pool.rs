@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 
 use crate::clock::Instant;
 
-/// Idle HTTP/1.1 connections kept for one key.
-const MAX_IDLE_PER_KEY: usize = 64;
+/// Idle HTTP/1.1 connections kept for one key: as many as an agent by default holds jobs. Outcomes and jobs come
+/// in batches, so connections that were all in use a moment ago are all idle now, and all in use again soon;
+/// a lower bound would close and open some at every turn. A true surplus is closed by its age.
+const MAX_IDLE_PER_KEY: usize = 512;
 /// And for all keys: each holds a socket and some 10 KiB of buffers, more with TLS.
 const MAX_IDLE: usize = 1024;
 /// An idle connection is closed after this, or sooner if the server says so: a request sent into a connection

@@ -98,7 +98,7 @@ async fn found(client: &Client, ports: &Ports) -> Result<Option<v1::Subscription
         api.list_subscriptions(v1::ListSubscriptionsRequest { tenant, page_size, page_token }).await
     });
     let (here, elsewhere): (Vec<_>, Vec<_>) =
-        all.await?.into_iter().partition(|subscription| subscription.url == ports.receiver_url());
+        all.await?.entries.into_iter().partition(|subscription| subscription.url == ports.receiver_url());
     let moved = elsewhere.into_iter().find(|subscription| subscription.description == DESCRIPTION);
     Ok(here.into_iter().next().or(moved))
 }

@@ -34,8 +34,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let agents = pages::collect(limit, "list agents", async |page_size, page_token| {
                 api.list_agents(v1::ListAgentsRequest { pool: pool.clone(), page_size, page_token }).await
             });
-            let agents: Vec<Agent> = agents.await?.into_iter().map(Agent::from).collect();
-            context.format.list(&agents)
+            agents.await?.show::<Agent>(context.format)
         }
         Verb::Get { id } => {
             let step = format!("get the agent «{id}»");

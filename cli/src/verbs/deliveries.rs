@@ -64,8 +64,7 @@ async fn list(context: &Context, filter: Filter) -> Result<()> {
     let deliveries = pages::collect(filter.limit, "list deliveries", async |page_size, page_token| {
         api.list_deliveries(v1::ListDeliveriesRequest { page_size, page_token, ..request.clone() }).await
     });
-    let deliveries: Vec<Delivery> = deliveries.await?.into_iter().map(Delivery::from).collect();
-    context.format.list(&deliveries)
+    deliveries.await?.show::<Delivery>(context.format)
 }
 
 async fn show(context: &Context, id: String) -> Result<()> {

@@ -208,7 +208,10 @@ impl Tally {
         read?;
         match self.exit {
             None => Ok(()),
-            Some(exit) => Err(Failure::new(exit, format!("{} lines were refused", self.refused))),
+            Some(exit) => {
+                let all = self.accepted + self.refused;
+                Err(Failure::new(exit, format!("{} of {all} lines were refused", self.refused)))
+            }
         }
     }
 }
@@ -252,6 +255,6 @@ mod tests {
         tally.count(2, refused(tonic::Code::InvalidArgument));
         tally.count(3, refused(tonic::Code::ResourceExhausted));
         let failure = tally.end(Format::Json, Ok(())).unwrap_err();
-        assert_eq!((failure.exit, failure.to_string()), (Exit::Refused, "2 lines were refused".into()));
+        assert_eq!((failure.exit, failure.to_string()), (Exit::Refused, "2 of 3 lines were refused".into()));
     }
 }

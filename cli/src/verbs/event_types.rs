@@ -81,8 +81,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 let tenant = tenant.clone();
                 api.list_event_types(v1::ListEventTypesRequest { tenant, page_size, page_token }).await
             });
-            let entries: Vec<EventType> = entries.await?.into_iter().map(EventType::from).collect();
-            context.format.list(&entries)
+            entries.await?.show::<EventType>(context.format)
         }
         Verb::Update { name, text } => {
             let step = format!("update the event type «{name}»");

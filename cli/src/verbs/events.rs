@@ -67,8 +67,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                     v1::ListEventsRequest { tenant, r#type, start_time, end_time, page_size, page_token };
                 api.list_events(request).await
             });
-            let events: Vec<Event> = events.await?.into_iter().map(Event::from).collect();
-            context.format.list(&events)
+            events.await?.show::<Event>(context.format)
         }
     }
 }

@@ -115,8 +115,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 let tenant = tenant.clone();
                 api.list_subscriptions(v1::ListSubscriptionsRequest { tenant, page_size, page_token }).await
             });
-            let found: Vec<Subscription> = found.await?.into_iter().map(Subscription::from).collect();
-            context.format.list(&found)
+            found.await?.show::<Subscription>(context.format)
         }
         Verb::Pause { id } => {
             let step = format!("pause {id}");
@@ -149,13 +148,19 @@ fn show(context: &Context, subscription: v1::Subscription) -> Result<()> {
     context.format.one(&Subscription::from(subscription))
 }
 
+/// Mirrors `postrider.v1.TestSubscriptionResponse`.
+#[derive(serde::Serialize)]
+struct Tested {
+    event_id: String,
+    delivery_id: String,
+}
+
 async fn test(context: &Context, request: v1::TestSubscriptionRequest) -> Result<()> {
     let step = format!("test {}", request.subscription);
     let answer = context.client.subscriptions().test_subscription(request).await.doing(step)?.into_inner();
     match context.format {
         Format::Json => {
-            let ids = serde_json::json!({ "event_id": answer.event_id, "delivery_id": answer.delivery_id });
-            context.format.json(&ids)
+            context.format.json(&Tested { event_id: answer.event_id, delivery_id: answer.delivery_id })
         }
         Format::Table => {
             print(&format!("Event     {}\nDelivery  {}\n", answer.event_id, answer.delivery_id))?;

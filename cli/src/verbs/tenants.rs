@@ -64,8 +64,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let tenants = pages::collect(limit, "list tenants", async |page_size, page_token| {
                 api.list_tenants(v1::ListTenantsRequest { page_size, page_token }).await
             });
-            let tenants: Vec<Tenant> = tenants.await?.into_iter().map(Tenant::from).collect();
-            context.format.list(&tenants)
+            tenants.await?.show::<Tenant>(context.format)
         }
         Verb::Update { id, display_name } => {
             let step = format!("update the tenant «{id}»");

@@ -75,18 +75,17 @@ impl Delivery {
 
     /// One line of a live view.
     pub(crate) fn line(&self) -> String {
-        let last = if self.state == "attempting" { String::new() } else { self.last() };
-        let held = self.hold_reason.as_deref().map(|reason| format!("  held: {}", hold_for_people(reason)));
-        let next = self.next_attempt_time.as_deref().map(|time| format!("  next at {time}"));
-        let line = format!(
-            "{:<10}  {}  attempt {}  {last}{}{}",
-            self.state,
-            self.id,
-            self.attempt_count,
-            next.unwrap_or_default(),
-            held.unwrap_or_default()
-        );
-        line.trim_end().to_owned()
+        let mut parts = vec![format!("{:<10}", self.state), self.id.clone()];
+        if self.attempt_count > 0 {
+            parts.push(format!("attempt {}", self.attempt_count));
+        }
+        // While an attempt is under way, the last outcome is that of the one before.
+        if self.state != "attempting" {
+            parts.extend(self.last_attempt.as_ref().map(Attempt::summary));
+        }
+        parts.extend(self.next_attempt_time.as_ref().map(|time| format!("next at {time}")));
+        parts.extend(self.hold_reason.as_ref().map(|reason| format!("held: {}", hold_for_people(reason))));
+        parts.join("  ")
     }
 
     /// The line with what identifies the event.
