@@ -1,12 +1,13 @@
 //! The directory of a development setup: settings, key-encryption key, store and logs.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
 use super::parts::Part;
 use super::ports::Ports;
-use crate::failure::{Doing as _, Result};
+use crate::failure::{Doing as _, Exit, Failure, Result};
 
 /// How much of a log is shown when its writer has died.
 const TAIL_LINES: usize = 20;
@@ -15,6 +16,8 @@ const TAIL_LINES: usize = 20;
 #[derive(Debug)]
 pub(crate) struct Home {
     path: PathBuf,
+    /// Locked as long as it is open, so that two runs do not share the directory.
+    _lock: File,
     /// Removes the directory when dropped.
     temporary: Option<TempDir>,
 }
@@ -24,11 +27,12 @@ impl Home {
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else {
             let temporary = TempDir::with_prefix("postrider-dev-").doing("make a temporary directory")?;
-            return Ok(Self { path: temporary.path().to_owned(), temporary: Some(temporary) });
+            let path = temporary.path().to_owned();
+            return Ok(Self { _lock: lock(&path)?, path, temporary: Some(temporary) });
         };
         std::fs::create_dir_all(path).doing(format_args!("make {}", path.display()))?;
         let path = path.canonicalize().doing(format_args!("open {}", path.display()))?;
-        Ok(Self { path, temporary: None })
+        Ok(Self { _lock: lock(&path)?, path, temporary: None })
     }
 
     /// Where it is.
@@ -69,10 +73,10 @@ impl Home {
     }
 
     fn control_plane_settings(&self, ports: &Ports) -> String {
-        let store = toml_string(&self.path.join("store").to_string_lossy());
+        let data = toml_string(&self.path.join("control-plane").to_string_lossy());
         format!(
             r#"# Written by `postrider dev`.
-data_dir = {store}
+data_dir = {data}
 api_listen = "127.0.0.1:{api}"
 agent_listen = "127.0.0.1:{agent}"
 shutdown_grace = "5s"
@@ -107,6 +111,18 @@ filter = "info,postrider_agent=debug"
         agent = ports.agent,
         receiver = ports.receiver,
     )
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path.join("dev.lock")).doing(format_args!("write to {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("{} is in use by another `postrider dev`", path.display());
+            Err(Failure::new(Exit::Usage, message).note("stop that one, or choose another --data-dir"))
+        }
+        Err(TryLockError::Error(error)) => Err(error).doing(format_args!("lock {}", path.display())),
+    }
 }
 
 /// The text as TOML writes it: its basic strings escape as JSON's do.
@@ -144,8 +160,11 @@ mod tests {
         let given = parent.path().join("a/b");
         let home = Home::open(Some(&given)).unwrap();
         home.write_settings(&ports).unwrap();
-        home.write_settings(&ports).unwrap();
+        let failure = Home::open(Some(&given)).unwrap_err();
+        assert!(failure.to_string().contains("in use by another"), "{failure}");
         drop(home);
+        let again = Home::open(Some(&given)).unwrap();
+        again.write_settings(&ports).unwrap();
         assert!(given.join("agent.toml").exists());
     }
 

@@ -3,6 +3,7 @@
 //! A child ends itself when its stdin does, and the other end of that pipe is held here and nowhere else: so no
 //! child outlives this process, not even when it is killed.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -56,8 +57,7 @@ impl Parts {
 
     /// Starts a child.
     pub(crate) async fn start(&mut self, part: Part) -> Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&part.log);
-        let log = log.doing(format_args!("open {}", part.log.display()))?;
+        let log = File::create(&part.log).doing(format_args!("write {}", part.log.display()))?;
         let mut command = Command::new(&self.binary);
         command
             .arg(part.verb)
