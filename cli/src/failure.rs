@@ -59,6 +59,11 @@ impl Failure {
         Self::new(exit, "")
     }
 
+    /// What failed, without the notes.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Adds a line: a detail, or what to do next.
     #[must_use]
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
@@ -153,19 +158,17 @@ fn from_status(step: &str, status: &Status) -> Failure {
     }
 }
 
-/// A failure before any answer: nobody listens, or the answer takes too long.
+/// A failure without a word from the server: nobody listens, the connection breaks, or the answer takes too
+/// long. Only these have a cause on this side.
 fn without_answer(step: &str, status: &Status) -> Option<Failure> {
     let cause = status.source()?;
     if chain(cause).any(|error| error.is::<tonic::TimeoutExpired>()) {
         let failure = Failure::new(Exit::Unavailable, format!("cannot {step}: no answer in time"));
         return Some(failure.note("wait longer with --timeout 60s"));
     }
-    if status.code() != Code::Unavailable {
-        return None;
-    }
     let deepest = chain(cause).last()?;
-    let failure =
-        Failure::new(Exit::Unavailable, format!("cannot {step}: the server is not reachable: {deepest}"));
+    let what = if status.code() == Code::Unavailable { "is not reachable" } else { "closed the connection" };
+    let failure = Failure::new(Exit::Unavailable, format!("cannot {step}: the server {what}: {deepest}"));
     Some(
         failure.note(
             "is it running? `postrider dev` starts one; name another with --server or POSTRIDER_SERVER",

@@ -6,7 +6,6 @@ Generate the stubs first: see README.md.
 import argparse
 import json
 import os
-import uuid
 
 import grpc
 
@@ -32,8 +31,8 @@ def subscribe(channel: grpc.Channel, tenant: str, url: str) -> None:
     created = api.CreateSubscription(
         subscriptions_pb2.CreateSubscriptionRequest(
             subscription=subscriptions_pb2.Subscription(tenant=tenant, url=url, event_types=["document.*"]),
-            # With the same request id a repeated call returns the first call's result.
-            request_id=str(uuid.uuid4()),
+            # With the same request id a repeated call returns the first call's result for a day.
+            request_id=f"quickstart {url}",
         )
     )
     print(f"subscription  {created.subscription.id}")

@@ -54,7 +54,9 @@ async fn watch(
 ) -> Result<()> {
     let mut updates =
         context.client.deliveries().watch_deliveries(request).await.doing("watch deliveries")?.into_inner();
-    reconnect.connected();
+    if reconnect.connected() {
+        notice("… what happened meanwhile is not shown here: see `postrider deliveries list --since 5m`");
+    }
     while let Some(update) = updates.message().await.doing("watch deliveries")? {
         show(context, update)?;
     }
@@ -83,12 +85,14 @@ pub(crate) struct Reconnect {
 }
 
 impl Reconnect {
-    /// The stream is open.
-    pub(crate) fn connected(&mut self) {
-        if self.lost {
-            notice("… connected again; `postrider deliveries list --since 5m` shows what was missed");
+    /// The stream is open. Returns whether it had been lost.
+    pub(crate) fn connected(&mut self) -> bool {
+        let lost = self.lost;
+        if lost {
+            notice("… connected again");
         }
-        (self.failures, self.worked, self.lost) = (0, true, false);
+        *self = Self { worked: true, ..Self::default() };
+        lost
     }
 
     /// Whether the stream was open once.
@@ -99,7 +103,7 @@ impl Reconnect {
     /// Says why and waits.
     pub(crate) async fn wait(&mut self, failure: &Failure) {
         if !self.lost {
-            notice(format_args!("… {failure}\n… connecting again"));
+            notice(format_args!("… {}; connecting again", failure.message()));
         }
         self.lost = true;
         tokio::time::sleep(delay(self.failures)).await;
