@@ -1,0 +1,115 @@
+//! The control plane's API, as far as the bench needs it beside emitting.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use postrider_proto::v1;
+use postrider_proto::v1::agent_service_client::AgentServiceClient;
+use postrider_proto::v1::delivery_service_client::DeliveryServiceClient;
+use postrider_proto::v1::subscription_service_client::SubscriptionServiceClient;
+use postrider_proto::v1::tenant_service_client::TenantServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::clock;
+use crate::payload;
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(3);
+/// The tenant that every event belongs to.
+pub(crate) const TENANT: &str = "bench";
+
+/// A client of the API, over one connection that is opened by the first call and again after a loss.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    channel: Channel,
+}
+
+impl Api {
+    /// Of the control plane at this port.
+    pub(crate) fn new(port: u16) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
+            .tcp_nodelay(true)
+            .timeout(Duration::from_secs(20));
+        Ok(Self { channel: endpoint.connect_lazy() })
+    }
+
+    /// Whether the control plane says that it serves.
+    pub(crate) async fn serves(&self) -> bool {
+        let answer = HealthClient::new(self.channel.clone()).check(HealthCheckRequest::default()).await;
+        answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
+    }
+
+    /// Makes the tenant.
+    pub(crate) async fn create_tenant(&self) -> anyhow::Result<()> {
+        let tenant = v1::Tenant { id: TENANT.into(), ..Default::default() };
+        let request = v1::CreateTenantRequest { tenant: Some(tenant) };
+        let answer = TenantServiceClient::new(self.channel.clone()).create_tenant(request).await;
+        answer.context("cannot make the tenant").map(drop)
+    }
+
+    /// Subscribes a URL to the event that is emitted. A cap of 0 is the default.
+    pub(crate) async fn subscribe(&self, url: String, max_in_flight: i32) -> anyhow::Result<()> {
+        let subscription = v1::Subscription {
+            tenant: TENANT.into(),
+            url,
+            event_types: vec![payload::EVENT_TYPE.into()],
+            max_in_flight,
+            ..Default::default()
+        };
+        let request =
+            v1::CreateSubscriptionRequest { subscription: Some(subscription), ..Default::default() };
+        let answer = SubscriptionServiceClient::new(self.channel.clone()).create_subscription(request).await;
+        answer.context("cannot subscribe").map(drop)
+    }
+
+    /// Waits until an agent takes jobs.
+    pub(crate) async fn agent_connected(&self, within: Duration) -> anyhow::Result<()> {
+        let begun = clock::now();
+        while begun.elapsed() < within {
+            let request = v1::ListAgentsRequest::default();
+            let answer = AgentServiceClient::new(self.channel.clone()).list_agents(request).await;
+            let agents = answer.map(|answer| answer.into_inner().agents).unwrap_or_default();
+            if agents.iter().any(|agent| agent.state() == v1::AgentState::Connected) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        bail!("no agent has connected within {} s", within.as_secs())
+    }
+
+    /// Waits until every delivery has ended.
+    pub(crate) async fn all_ended(&self, within: Duration) -> anyhow::Result<()> {
+        let begun = clock::now();
+        while begun.elapsed() < within {
+            if !self.any_unended().await.context("cannot list deliveries")? {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        bail!("some deliveries have not ended within {} s", within.as_secs())
+    }
+
+    async fn any_unended(&self) -> Result<bool, tonic::Status> {
+        use v1::DeliveryState::{Attempting, Pending, Waiting};
+        let mut request = v1::ListDeliveriesRequest {
+            tenant: TENANT.into(),
+            states: [Pending, Attempting, Waiting].map(i32::from).to_vec(),
+            page_size: 1,
+            ..Default::default()
+        };
+        loop {
+            let mut client = DeliveryServiceClient::new(self.channel.clone());
+            let page = client.list_deliveries(request.clone()).await?.into_inner();
+            if !page.deliveries.is_empty() {
+                return Ok(true);
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(false);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+}

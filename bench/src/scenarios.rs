@@ -1,0 +1,84 @@
+//! What is measured, one after the other.
+
+mod backlog_1m;
+mod fanout10;
+mod hanging;
+mod idle;
+mod latency_100;
+mod one_to_one;
+mod resume;
+
+use std::time::Duration;
+
+use crate::args::{Args, Name};
+use crate::load::Rig;
+use crate::report::Report;
+use crate::world::Place;
+use crate::{clock, limits};
+
+/// Measures what is wanted, writes the figures and shows them. What failed is left out of them, and the run fails.
+pub(crate) async fn run(args: &Args, place: &Place) -> anyhow::Result<()> {
+    let begun = clock::now();
+    let mut rig = Rig::start(place, args.quick).await?;
+    let mut report = Report::default();
+    let mut failures = Vec::new();
+    for name in ALL {
+        if !args.wants(name) {
+            continue;
+        }
+        eprintln!("[{:>3} s] {name:?}", begun.elapsed().as_secs());
+        if let Err(error) = Box::pin(measure(name, &mut rig, &mut report)).await {
+            eprintln!("        {name:?} failed: {error:#}");
+            failures.push(format!("{name:?}: {error:#}"));
+        }
+    }
+    rig.end().await?;
+    report.add_ratios();
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
+    report.set("run.cores", cores as f64);
+    report.set("run.quick", f64::from(u8::from(args.quick)));
+    report.set("run.seconds", begun.elapsed().as_secs_f64());
+    report.set("run.failures", failures.len() as f64);
+    report.write(&place.json)?;
+    println!("{}", report.table());
+    eprintln!("figures are in {}", place.json.display());
+    anyhow::ensure!(failures.is_empty(), "not everything could be measured:\n  {}", failures.join("\n  "));
+    Ok(())
+}
+
+const ALL: [Name; 8] = [
+    Name::Limits,
+    Name::Idle,
+    Name::OneToOne,
+    Name::Fanout10,
+    Name::Latency100,
+    Name::Hanging,
+    Name::Resume,
+    Name::Backlog1m,
+];
+
+async fn measure(name: Name, rig: &mut Rig<'_>, report: &mut Report) -> anyhow::Result<()> {
+    match name {
+        Name::Limits => machine_limits(rig, report).await,
+        Name::Idle => idle::measure(rig, report).await,
+        Name::OneToOne => one_to_one::measure(rig, report).await,
+        Name::Fanout10 => fanout10::measure(rig, report).await,
+        Name::Latency100 => latency_100::measure(rig, report).await,
+        Name::Hanging => hanging::measure(rig, report).await,
+        Name::Resume => resume::measure(rig, report).await,
+        Name::Backlog1m => backlog_1m::measure(rig, report).await,
+    }
+}
+
+async fn machine_limits(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let posts = limits::posts(rig.sink.port, rig.time(4, 1)).await?;
+    report.set("limits.hyper_posts_per_s", posts.per_second);
+    report.set("limits.hyper_p50_ms", posts.latencies.percentile_ms(0.5));
+    report.set("limits.hyper_p99_ms", posts.latencies.percentile_ms(0.99));
+    rig.sink.reset().await?;
+    let folder = rig.place.folder().to_owned();
+    let time = rig.time(3, 1).min(Duration::from_secs(3));
+    let flushes = tokio::task::spawn_blocking(move || limits::fdatasync(&folder, time)).await??;
+    report.set("limits.fdatasync_per_s", flushes);
+    Ok(())
+}
