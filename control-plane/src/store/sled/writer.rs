@@ -4,6 +4,7 @@
 //! moment for an accept to share its flush with, because nobody waits for a settlement.
 
 use std::collections::HashMap;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postrider_domain::event::IDEMPOTENCY_WINDOW;
@@ -33,9 +34,20 @@ enum Command {
     Close(oneshot::Sender<()>),
 }
 
-/// Hands commands to the thread.
+/// Hands commands to the thread. Dropped, it waits for the thread's end: then the store can be opened again.
 pub(super) struct Writer {
-    commands: mpsc::Sender<Command>,
+    commands: Option<mpsc::Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if matches!(ended, Some(Err(_))) {
+            tracing::error!("the store's thread has panicked");
+        }
+    }
 }
 
 impl Writer {
@@ -44,11 +56,9 @@ impl Writer {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
         let thread = Thread { db, queue, runtime, ends: HashMap::new() };
-        std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || thread.run())
-            .expect("the process may start a thread");
-        Self { commands }
+        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
+        let thread = thread.expect("the process may start a thread");
+        Self { commands: Some(commands), thread: Some(thread) }
     }
 
     pub(super) async fn accept(
@@ -69,7 +79,8 @@ impl Writer {
     /// Ends the thread after what is queued.
     pub(super) async fn close(&self) {
         let (answer, done) = oneshot::channel();
-        if self.commands.send(Command::Close(answer)).await.is_ok() {
+        let Some(commands) = &self.commands else { return };
+        if commands.send(Command::Close(answer)).await.is_ok() {
             let _closed = done.await;
         }
     }
@@ -77,7 +88,8 @@ impl Writer {
     async fn send<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
         let gone = || StoreError::Unavailable("it is closed".to_owned());
         let (answer, result) = oneshot::channel();
-        self.commands.send(command(answer)).await.map_err(|_| gone())?;
+        let commands = self.commands.as_ref().ok_or_else(gone)?;
+        commands.send(command(answer)).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
 }

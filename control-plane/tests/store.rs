@@ -1,0 +1,63 @@
+//! The conformance suite: what every store promises. A new store is one more `conformance!` line.
+
+#[path = "store/suite.rs"]
+mod suite;
+#[path = "store/crash.rs"]
+mod crash;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use postrider_control_plane::store::{Options, SledStore, Store};
+
+/// A store that can be closed and opened again.
+pub(crate) trait Backend {
+    fn open(&self) -> Arc<dyn Store>;
+}
+
+struct Sled(tempfile::TempDir);
+
+impl Default for Sled {
+    fn default() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+}
+
+impl Backend for Sled {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(open_sled(self.0.path().to_owned()))
+    }
+}
+
+pub(crate) fn open_sled(path: PathBuf) -> SledStore {
+    SledStore::open(&Options { path, cache_bytes: 16 * 1024 * 1024 }).expect("the store opens")
+}
+
+macro_rules! conformance {
+    ($backend:ty: $($name:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                suite::$name(&<$backend>::default()).await;
+            }
+        )+
+    };
+}
+
+conformance!(Sled:
+    accepts_and_finds_again,
+    an_idempotency_key_makes_one_event,
+    an_idempotency_key_is_forgotten_after_a_day,
+    a_client_chosen_id_is_unique_in_its_tenant,
+    deliveries_of_a_lane_are_numbered_without_gaps,
+    fresh_rows_come_in_order_and_once,
+    due_rows_come_by_time,
+    every_attempt_is_remembered,
+    lists_page_through_everything_once,
+    a_lane_is_found_as_it_was_left,
+    epochs_grow,
+    subscriptions_keep_their_keys,
+    requests_and_agents_are_remembered,
+    things_age_out_in_steps,
+    what_is_owed_does_not_age_out,
+);

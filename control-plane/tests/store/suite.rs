@@ -1,0 +1,438 @@
+//! The promises, one a function.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_control_plane::store::{
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention, Settle,
+    Settlement, Store, SubscriptionRow,
+};
+use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::event::{Event, content_digest};
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
+use postrider_domain::signing::{KeyRing, Secret, SigningKey};
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1::{self, DeliveryState};
+
+use crate::Backend;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(1_770_028_200_000) + Duration::from_secs(seconds)
+}
+
+fn tenant() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+fn lane(number: u128) -> SubscriptionId {
+    SubscriptionId::new(at(0), number)
+}
+
+/// An event that differs from others by its number.
+pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> Accept {
+    let data = bytes::Bytes::from(format!(r#"{{"number":{number}}}"#));
+    let key = EventKey::new(now, u128::from(number));
+    let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
+    let content = content_digest(&event_type, None, None, &data);
+    let event = Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
+    Accept { event, client_chosen: false, idempotency: None, content, subscriptions: lanes.to_vec() }
+}
+
+async fn accept_one(store: &Arc<dyn Store>, accept: Accept) -> Result<Accepted, Conflict> {
+    store.accept(vec![accept]).await.unwrap().pop().unwrap()
+}
+
+fn attempt(number: u32, status: u16) -> Attempt {
+    let response = Some(Response { status, ..Response::default() });
+    let outcome = Outcome { response, ..Outcome::failure(Class::of_status(status), "") };
+    Attempt { number, started: at(0), agent: "a-1".parse().unwrap(), outcome }
+}
+
+/// Writes what an attempt made of a delivery.
+async fn settle(store: &Arc<dyn Store>, id: DeliveryId, before: Delivery, status: u16, state: State) -> Delivery {
+    let number = before.attempts + 1;
+    let delivery = Delivery { state, attempts: number, ..before };
+    let settle = Settle { id, was_due: before.state.due(), delivery, attempt: Some(attempt(number, status)) };
+    store.settle(Settlement { deliveries: vec![settle], low_water: Vec::new() }).await.unwrap();
+    delivery
+}
+
+fn query() -> DeliveryQuery {
+    DeliveryQuery {
+        tenant: tenant(),
+        subscription: None,
+        event: None,
+        states: Vec::new(),
+        start: Timestamp::default(),
+        end: Timestamp::MAX,
+        limit: 1000,
+        after: None,
+    }
+}
+
+fn fresh(id: DeliveryId, event: EventKey) -> Delivery {
+    Delivery::new(id.sequence, event)
+}
+
+pub(crate) async fn accepts_and_finds_again(backend: &dyn Backend) {
+    let store = backend.open();
+    let wanted = accept(1, at(0), &[lane(1), lane(2)]);
+    let accepted = accept_one(&store, wanted.clone()).await.unwrap();
+    assert!(!accepted.duplicate);
+    assert_eq!(accepted.deliveries.len(), 2);
+    let found = store.events(vec![(tenant(), accepted.key), (tenant(), EventKey::first_at(at(9)))]).await.unwrap();
+    let row = found[0].clone().unwrap();
+    assert_eq!(row.event, wanted.event);
+    assert_eq!(row.deliveries, accepted.deliveries);
+    assert!(!row.is_erased());
+    assert!(found[1].is_none());
+    let other: TenantId = "other".parse().unwrap();
+    assert!(store.events(vec![(other, accepted.key)]).await.unwrap()[0].is_none(), "another tenant sees it");
+    for id in accepted.deliveries {
+        let delivery = store.delivery(id).await.unwrap().unwrap();
+        assert_eq!(delivery.delivery, fresh(id, accepted.key));
+        assert_eq!(delivery.last, None);
+    }
+    assert!(store.delivery(DeliveryId { subscription: lane(1), sequence: 2 }).await.unwrap().is_none());
+}
+
+pub(crate) async fn an_idempotency_key_makes_one_event(backend: &dyn Backend) {
+    let store = backend.open();
+    let keyed = |number| Accept { idempotency: Some([7; 16]), ..accept(number, at(0), &[lane(1)]) };
+    let first = keyed(1);
+    let again = Accept { content: first.content, ..keyed(2) };
+    let results = store.accept(vec![first.clone(), again.clone(), keyed(3)]).await.unwrap();
+    let original = results[0].clone().unwrap();
+    assert_eq!(results[1], Ok(Accepted { duplicate: true, ..original.clone() }), "within one group");
+    assert_eq!(results[2], Err(Conflict::IdempotencyKey));
+    assert_eq!(accept_one(&store, again.clone()).await, Ok(Accepted { duplicate: true, ..original.clone() }));
+    assert_eq!(accept_one(&store, keyed(3)).await, Err(Conflict::IdempotencyKey));
+    drop(store);
+    let store = backend.open();
+    assert_eq!(accept_one(&store, again).await, Ok(Accepted { duplicate: true, ..original }), "after a restart");
+    assert_eq!(store.lane(lane(1)).await.unwrap().end, 2, "a duplicate made a delivery");
+}
+
+pub(crate) async fn an_idempotency_key_is_forgotten_after_a_day(backend: &dyn Backend) {
+    let store = backend.open();
+    let keyed = |number, now| Accept { idempotency: Some([7; 16]), ..accept(number, now, &[lane(1)]) };
+    accept_one(&store, keyed(1, at(0))).await.unwrap();
+    assert_eq!(accept_one(&store, keyed(2, at(0) + DAY - Duration::from_secs(1))).await, Err(Conflict::IdempotencyKey));
+    let later = accept_one(&store, keyed(2, at(0) + DAY)).await.unwrap();
+    assert!(!later.duplicate);
+    let retention = Retention { idempotency: at(1), delivered_data: at(0), events: at(0), now: at(0) + DAY };
+    while store.age_out(retention).await.unwrap() {}
+    assert_eq!(accept_one(&store, keyed(3, at(0) + DAY)).await, Err(Conflict::IdempotencyKey), "the newer one's was removed");
+}
+
+pub(crate) async fn a_client_chosen_id_is_unique_in_its_tenant(backend: &dyn Backend) {
+    let store = backend.open();
+    let named = |number, tenant: &str| {
+        let mut accept = accept(number, at(0), &[lane(1)]);
+        accept.event.id = "order-1".parse().unwrap();
+        accept.event.tenant = tenant.parse().unwrap();
+        accept.client_chosen = true;
+        accept
+    };
+    let first = accept_one(&store, named(1, "acme")).await.unwrap();
+    assert_eq!(first.id.as_str(), "order-1");
+    let again = Accept { content: named(1, "acme").content, ..named(5, "acme") };
+    assert_eq!(accept_one(&store, again).await, Ok(Accepted { duplicate: true, ..first.clone() }));
+    assert_eq!(accept_one(&store, named(2, "acme")).await, Err(Conflict::EventId));
+    assert!(!accept_one(&store, named(3, "other")).await.unwrap().duplicate);
+    assert_eq!(store.event_key(&tenant(), &first.id).await.unwrap(), Some(first.key));
+    assert_eq!(store.event_key(&tenant(), &"order-2".parse().unwrap()).await.unwrap(), None);
+}
+
+pub(crate) async fn deliveries_of_a_lane_are_numbered_without_gaps(backend: &dyn Backend) {
+    let store = backend.open();
+    let waits = (0..40_u64).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { accept_one(&store, accept(number, at(number), &[lane(1), lane(2)])).await.unwrap() })
+    });
+    let mut numbers = BTreeSet::new();
+    for wait in waits.collect::<Vec<_>>() {
+        let accepted = wait.await.unwrap();
+        assert_eq!(accepted.deliveries[0].sequence, accepted.deliveries[1].sequence);
+        numbers.insert(accepted.deliveries[0].sequence);
+    }
+    assert_eq!(numbers, (1..=40).collect());
+    drop(store);
+    let store = backend.open();
+    let next = accept_one(&store, accept(99, at(99), &[lane(1)])).await.unwrap();
+    assert_eq!(next.deliveries[0].sequence, 41);
+}
+
+pub(crate) async fn fresh_rows_come_in_order_and_once(backend: &dyn Backend) {
+    let store = backend.open();
+    for number in 1..=10 {
+        accept_one(&store, accept(number, at(number), &[lane(1), lane(2)])).await.unwrap();
+    }
+    let id = |sequence| DeliveryId { subscription: lane(1), sequence };
+    let third = store.delivery(id(3)).await.unwrap().unwrap().delivery;
+    settle(&store, id(3), third, 200, State::Delivered(at(20))).await;
+    let page = store.fresh(lane(1), 1, 4).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 2, 4, 5]);
+    assert_eq!(page.next, 6);
+    let page = store.fresh(lane(1), page.next, 100).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [6, 7, 8, 9, 10]);
+    assert_eq!(page.next, 11);
+    assert_eq!(store.fresh(lane(3), 1, 4).await.unwrap().rows, []);
+}
+
+pub(crate) async fn due_rows_come_by_time(backend: &dyn Backend) {
+    let store = backend.open();
+    let mut deliveries = Vec::new();
+    for number in 1..=5_u64 {
+        let accepted = accept_one(&store, accept(number, at(0), &[lane(1)])).await.unwrap();
+        let id = accepted.deliveries[0];
+        let due = State::Waiting(at(100 - number));
+        deliveries.push((id, settle(&store, id, fresh(id, accepted.key), 500, due).await));
+    }
+    let (id, before) = deliveries[4];
+    settle(&store, id, before, 500, State::Waiting(at(500))).await;
+    let rows = store.due(lane(1), 3).await.unwrap();
+    assert_eq!(rows.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [4, 3, 2]);
+    assert!(!rows.complete);
+    assert_eq!(rows.rows[0].state, State::Waiting(at(96)));
+    let rows = store.due(lane(1), 5).await.unwrap();
+    assert_eq!(rows.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [4, 3, 2, 1, 5], "the earlier time is gone");
+    assert!(rows.complete);
+}
+
+pub(crate) async fn every_attempt_is_remembered(backend: &dyn Backend) {
+    let store = backend.open();
+    let accepted = accept_one(&store, accept(1, at(0), &[lane(1)])).await.unwrap();
+    let id = accepted.deliveries[0];
+    let mut delivery = fresh(id, accepted.key);
+    for number in 1..=104_u64 {
+        delivery = settle(&store, id, delivery, 500, State::Waiting(at(number))).await;
+    }
+    let row = store.delivery(id).await.unwrap().unwrap();
+    assert_eq!(row.last.unwrap().number, 104);
+    settle(&store, id, delivery, 204, State::Delivered(at(900))).await;
+    let row = store.delivery(id).await.unwrap().unwrap();
+    assert_eq!(row.last.as_ref().unwrap().outcome.status(), Some(204));
+    let numbers: Vec<u32> = store.attempts(id).await.unwrap().iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, (5..=105).collect::<Vec<_>>(), "the last hundred, and the one that delivered");
+    assert_eq!(store.due(lane(1), 9).await.unwrap().rows, []);
+}
+
+pub(crate) async fn lists_page_through_everything_once(backend: &dyn Backend) {
+    let store = backend.open();
+    let mut all = Vec::new();
+    for number in 0..25_u64 {
+        let lanes = if number % 2 == 0 { vec![lane(1)] } else { vec![lane(1), lane(2)] };
+        all.push(accept_one(&store, accept(number, at(number), &lanes)).await.unwrap());
+    }
+    let third = all[3].deliveries[0];
+    settle(&store, third, fresh(third, all[3].key), 200, State::Delivered(at(50))).await;
+    let everything: BTreeSet<DeliveryId> = all.iter().flat_map(|accepted| accepted.deliveries.clone()).collect();
+    let of_lane = |wanted| everything.iter().copied().filter(|id| id.subscription == wanted).collect::<BTreeSet<_>>();
+    let event: BTreeSet<DeliveryId> = all[5].deliveries.iter().copied().collect();
+    let table = [
+        (query(), everything.clone()),
+        (DeliveryQuery { subscription: Some(lane(2)), ..query() }, of_lane(lane(2))),
+        (DeliveryQuery { event: Some(all[5].key), ..query() }, event),
+        (DeliveryQuery { states: vec![DeliveryState::Delivered], ..query() }, BTreeSet::from([third])),
+        (DeliveryQuery { tenant: "other".parse().unwrap(), ..query() }, BTreeSet::new()),
+        (
+            DeliveryQuery { start: at(10), end: at(12), ..query() },
+            all[10..12].iter().flat_map(|accepted| accepted.deliveries.clone()).collect(),
+        ),
+    ];
+    for (query, expected) in table {
+        for limit in [1, 4, 1000] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.deliveries(DeliveryQuery { limit, after, ..query.clone() }).await.unwrap();
+                assert!(page.items.len() <= limit);
+                found.extend(page.items.iter().map(|row| row.id));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found.len(), expected.len(), "limit {limit}: {query:?}");
+            assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected, "limit {limit}: {query:?}");
+        }
+    }
+    let mut query = EventQuery {
+        tenant: tenant(),
+        event_type: None,
+        start: at(5),
+        end: at(20),
+        limit: 4,
+        after: None,
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = store.list_events(query.clone()).await.unwrap();
+        found.extend(page.items.iter().map(|row| row.event.key));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<_> = all[5..20].iter().rev().map(|accepted| accepted.key).collect();
+    assert_eq!(found, expected, "newest first");
+}
+
+pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
+    let store = backend.open();
+    let empty = store.lane(lane(1)).await.unwrap();
+    assert_eq!((empty.low_water, empty.end, empty.waiting), (1, 1, false));
+    let accepted = accept_one(&store, accept(1, at(0), &[lane(1)])).await.unwrap();
+    let id = accepted.deliveries[0];
+    settle(&store, id, fresh(id, accepted.key), 500, State::Waiting(at(5))).await;
+    store.settle(Settlement { deliveries: Vec::new(), low_water: vec![(lane(1), 2)] }).await.unwrap();
+    drop(store);
+    let row = backend.open().lane(lane(1)).await.unwrap();
+    assert_eq!((row.low_water, row.end, row.waiting), (2, 2, true));
+}
+
+pub(crate) async fn epochs_grow(backend: &dyn Backend) {
+    let mut last = 0;
+    for _ in 0..3 {
+        let store = backend.open();
+        assert!(store.epoch() > last);
+        last = store.epoch();
+        store.close().await.unwrap();
+    }
+}
+
+fn subscription(id: SubscriptionId) -> SubscriptionRow {
+    let wire = v1::Subscription {
+        id: id.to_string(),
+        tenant: "acme".into(),
+        url: "https://hooks.example.com/".into(),
+        event_types: vec!["*".into()],
+        create_time: Some(postrider_proto::time::write(at(0))),
+        update_time: Some(postrider_proto::time::write(at(0))),
+        ..v1::Subscription::default()
+    };
+    let secret = Secret::from_bytes(vec![9; 32]).unwrap();
+    let key = SigningKey { id: KeyId::new(at(0), 1), secret: Some(secret), created: at(0), retire: None };
+    let subscription = postrider_proto::subscription::read(&wire).unwrap();
+    SubscriptionRow { subscription, keys: KeyRing::new(key), deleted: None }
+}
+
+pub(crate) async fn subscriptions_keep_their_keys(backend: &dyn Backend) {
+    let store = backend.open();
+    let mut row = subscription(lane(1));
+    store.put_subscription(&row, None).await.unwrap();
+    store.put_subscription(&subscription(lane(2)), None).await.unwrap();
+    let next = SigningKey { id: KeyId::new(at(1), 2), ..row.keys.keys()[0].clone() };
+    row.keys.rotate(next, DAY, at(1)).unwrap();
+    store.put_subscription(&row, None).await.unwrap();
+    drop(store);
+    let store = backend.open();
+    assert_eq!(store.subscriptions(None, 10).await.unwrap(), [row, subscription(lane(2))]);
+    assert_eq!(store.subscriptions(Some(lane(1)), 10).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
+    let store = backend.open();
+    let key = RequestKey { tenant: tenant(), method: "Create", request_id: "r".into() };
+    let row = RequestRow { result: "sub".into(), digest: [1; 16], expires: at(10) };
+    store.put_subscription(&subscription(lane(1)), Some((key.clone(), row.clone()))).await.unwrap();
+    assert_eq!(store.request(&key).await.unwrap(), Some(row));
+    let other = RequestKey { method: "Rotate", ..key.clone() };
+    assert_eq!(store.request(&other).await.unwrap(), None);
+    let retention = Retention { idempotency: at(0), delivered_data: at(0), events: at(0), now: at(10) };
+    while store.age_out(retention).await.unwrap() {}
+    assert_eq!(store.request(&key).await.unwrap(), None);
+    let agent = AgentRow {
+        id: "a-1".parse().unwrap(),
+        pool: "default".into(),
+        version: "1".into(),
+        instance: "i".into(),
+        connected_at: at(1),
+        last_seen: at(2),
+        streams: 2,
+        egress_policy_hash: "h".into(),
+        max_in_flight: 8,
+    };
+    store.put_agent(&agent).await.unwrap();
+    assert_eq!(store.agents().await.unwrap(), [agent.clone()]);
+    store.delete_agent(&agent.id).await.unwrap();
+    assert_eq!(store.agents().await.unwrap(), []);
+}
+
+pub(crate) async fn things_age_out_in_steps(backend: &dyn Backend) {
+    let store = backend.open();
+    store.put_subscription(&subscription(lane(1)), None).await.unwrap();
+    let mut all = Vec::new();
+    for number in 0..700_u64 {
+        let accept = accept(number, at(number), &[lane(1)]);
+        let accepted = accept_one(&store, Accept { idempotency: Some([(number % 250) as u8; 16]), ..accept }).await;
+        all.extend(accepted);
+    }
+    for accepted in &all {
+        let id = accepted.deliveries[0];
+        settle(&store, id, fresh(id, accepted.key), 200, State::Delivered(at(1000))).await;
+    }
+    let age_out = async |delivered_data, events| {
+        let retention = Retention { idempotency: at(0), delivered_data, events, now: at(0) };
+        let mut steps = 1;
+        while store.age_out(retention).await.unwrap() {
+            steps += 1;
+            assert!(steps < 100, "it does not end");
+        }
+    };
+    let count = async || {
+        let query = EventQuery {
+            tenant: tenant(),
+            event_type: None,
+            start: Timestamp::default(),
+            end: Timestamp::MAX,
+            limit: 10_000,
+            after: None,
+        };
+        let items = store.list_events(query).await.unwrap().items;
+        (items.len(), items.iter().filter(|row| row.is_erased()).count())
+    };
+    assert_eq!(count().await, (all.len(), 0));
+    age_out(at(100), at(0)).await;
+    assert_eq!(count().await, (all.len(), 100));
+    age_out(at(100), at(50)).await;
+    assert_eq!(count().await, (all.len() - 50, 50));
+    age_out(at(9999), at(9999)).await;
+    assert_eq!(count().await, (0, 0));
+    assert_eq!(store.delivery(all[0].deliveries[0]).await.unwrap(), None);
+    let next = accept_one(&store, accept(9999, at(9999), &[lane(1)])).await.unwrap();
+    assert!(next.deliveries[0].sequence > all.len() as u64, "a number was used twice");
+}
+
+pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
+    let store = backend.open();
+    for id in [lane(1), lane(2)] {
+        store.put_subscription(&subscription(id), None).await.unwrap();
+    }
+    let mut all = Vec::new();
+    for number in 0..3_u64 {
+        all.push(accept_one(&store, accept(number, at(number), &[lane(1)])).await.unwrap());
+    }
+    let first = all[0].deliveries[0];
+    settle(&store, first, fresh(first, all[0].key), 500, State::Exhausted(at(5))).await;
+    let second = all[1].deliveries[0];
+    settle(&store, second, fresh(second, all[1].key), 500, State::Waiting(at(5))).await;
+    let retention = Retention { idempotency: at(99), delivered_data: at(99), events: at(50), now: at(99) };
+    let left = async || {
+        for _ in 0..5 {
+            while store.age_out(retention).await.unwrap() {}
+        }
+        let found = store.events(all.iter().map(|accepted| (tenant(), accepted.key)).collect()).await.unwrap();
+        found.into_iter().map(|row| row.is_some_and(|row| !row.is_erased())).collect::<Vec<_>>()
+    };
+    assert_eq!(left().await, [false, true, true]);
+    let deleted = SubscriptionRow { deleted: Some(at(10)), ..subscription(lane(1)) };
+    store.put_subscription(&deleted, None).await.unwrap();
+    assert_eq!(left().await, [false, false, false], "nobody is owed any more");
+    let ids: Vec<_> = store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
+    assert_eq!(ids, [lane(2)]);
+}
