@@ -1,0 +1,53 @@
+# The front door. `make help` says what there is; CI runs the same targets.
+# Everything is built once, in release mode: the tests run the programs that are shipped.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+ARGS ?=
+CARGO ?= cargo
+DENY := .tools/bin/cargo-deny
+
+.PHONY: help dev test bench build setup lint fmt clippy doc deny check ci clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+dev: ## Run all of Postrider on this machine and deliver an example event (ARGS="--once" to stop after it)
+	$(CARGO) run --release -- dev $(ARGS)
+
+test: setup build ## Install what the tests need, and pass every test
+	$(CARGO) test --release --workspace
+
+bench: build ## Measure speed and memory; figures go to target/bench/latest.json (ARGS="--quick" for a short run)
+	target/release/postrider-bench $(ARGS)
+
+build: ## Build every program
+	$(CARGO) build --release --workspace --bins
+
+setup: ## Install what the tests need and this machine lacks
+	tests/setup.sh
+
+lint: fmt clippy doc deny ## Check style, lints, documentation and dependencies
+
+fmt:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+
+deny: $(DENY)
+	$(DENY) check bans licenses sources
+
+$(DENY):
+	$(CARGO) install cargo-deny --locked --version 0.20.2 --root .tools
+
+check: lint test ## All of it
+
+ci: check
+
+clean: ## Remove what was built and installed here
+	$(CARGO) clean
+	rm -rf .tools tests/python/.venv tests/node/node_modules
