@@ -121,6 +121,8 @@ impl Stream {
                 }
                 End::Rejected(reject) if reject.permanent => return Err(Rejected::from(reject)),
                 End::Rejected(reject) => self.wait_after(&reject, healthy),
+                // Not worth a word: it is the end anyway.
+                End::Lost(_) if self.work.is_stopping() && self.work.is_done() => break,
                 End::Lost(why) => {
                     let wait = self.backoff.next(healthy, rand::random());
                     tracing::warn!(

@@ -7,7 +7,7 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
-use postrider_proto::agent::{Header, Job, JobKey, Outcome, OutcomeKind};
+use postrider_proto::agent::{Header, Job, JobKey, Outcome};
 
 use crate::clock::Instant;
 use crate::gate::Gate;
@@ -21,12 +21,15 @@ const OUTCOME_OVERHEAD: usize = 128;
 const FRAMING: [HeaderName; 8] =
     [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER, EXPECT];
 
-/// The request that `job` asks for, or a report if it cannot be one.
-pub(crate) fn request(job: Job, gate: Arc<Gate>, start_by: Instant) -> Result<Request, Report> {
+/// The job asks for a request that cannot be made.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("one of the job's headers cannot be sent")]
+pub(crate) struct Unsendable;
+
+/// The request that `job` asks for.
+pub(crate) fn request(job: Job, gate: Arc<Gate>, start_by: Instant) -> Result<Request, Unsendable> {
     Ok(Request {
-        headers: header_map(job.headers).ok_or_else(|| {
-            Report::failed(OutcomeKind::Protocol, "one of the job's headers cannot be sent")
-        })?,
+        headers: header_map(job.headers).ok_or(Unsendable)?,
         url: job.url,
         body: job.body,
         start_by,
@@ -97,6 +100,7 @@ fn size(outcome: &Outcome) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use postrider_proto::agent::OutcomeKind;
     use prost::Message as _;
 
     fn headers(pairs: &[(&str, &str)]) -> Vec<Header> {

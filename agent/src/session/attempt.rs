@@ -50,7 +50,9 @@ pub(super) async fn attempt(
         Ok(request) => {
             AssertUnwindSafe(transport.post(request)).catch_unwind().await.unwrap_or_else(|_| panicked())
         }
-        Err(report) => report,
+        Err(wire::Unsendable) => {
+            Report::failed(OutcomeKind::Protocol, "one of the job's headers cannot be sent")
+        }
     };
     log(&key, &report);
     Finished::new(key, report, queue)

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use super::End;
+use super::{End, PROTOCOL};
 use crate::clock::{Instant, now};
 use crate::transport::guard::Guard;
 use crate::with_causes;
@@ -90,7 +90,13 @@ impl Link {
             .map_err(|status| End::lost(status.to_string()))?
             .into_inner();
         match inbound.message().await.map_err(|status| End::lost(status.to_string()))?.map(|m| m.message) {
-            Some(Some(Heard::Welcome(welcome))) => Ok(Opened { outbound, inbound, asked, welcome }),
+            Some(Some(Heard::Welcome(welcome))) if welcome.protocol == PROTOCOL => {
+                Ok(Opened { outbound, inbound, asked, welcome })
+            }
+            Some(Some(Heard::Welcome(welcome))) => Err(End::lost(format!(
+                "the control plane chose protocol {}, which this agent did not offer",
+                welcome.protocol
+            ))),
             Some(Some(Heard::Reject(reject))) => Err(End::Rejected(reject)),
             Some(_) => Err(End::lost("the control plane's first message was not Welcome")),
             None => Err(End::lost("the control plane closed the stream before Welcome")),

@@ -86,33 +86,29 @@ impl HttpTransport {
         }
     }
 
-    /// All up to the response's headers.
+    /// All up to the response's headers. Takes the headers and the body out of `request`.
     async fn exchange(
         &self,
-        request: Request,
+        request: &mut Request,
         deadline: Instant,
         trace: &mut Trace,
     ) -> Result<Answered, Failure> {
-        let Request { url, headers, body, start_by, connect_timeout, gate, .. } = request;
-        let target = self.guard.target(&url)?;
+        let target = self.guard.target(&request.url)?;
         let key = self.key(&target, trace).await?;
-        let mut post = Post::new(Full::new(body));
-        *post.method_mut() = Method::POST;
-        *post.headers_mut() = headers;
-        let permit = Permit { gate: &gate, start_by, deadline };
-        if let Some(lease) = self.pool.take(&key, now()) {
-            match send(lease, post, &target, &permit, trace).await? {
-                Sent::Answered(response, lease) => return Ok(Answered { response, lease, key }),
-                // The connection was closed while it was idle, and the request never left.
-                Sent::Never(unsent) => post = unsent,
+        let mut unsent = Some(post(request));
+        let mut pooled = self.pool.take(&key, now());
+        loop {
+            let mut lease = match pooled.take() {
+                Some(lease) => lease,
+                // Boxed, because it is large and seldom needed: every job would carry room for it.
+                None => Box::pin(self.open(&target, &key, request.connect_timeout, trace)).await?,
+            };
+            let permit = Permit { gate: &request.gate, start_by: request.start_by, deadline };
+            if let Some(response) = send(&mut lease, &mut unsent, &target, &permit, trace).await? {
+                return Ok(Answered { response, lease, key });
             }
-        }
-        let lease = self.open(&target, &key, connect_timeout, trace).await?;
-        match send(lease, post, &target, &permit, trace).await? {
-            Sent::Answered(response, lease) => Ok(Answered { response, lease, key }),
-            Sent::Never(_) => {
-                Err(Failure::protocol("the endpoint closed the connection before the request was sent"))
-            }
+            // The connection was closed while it was idle, and the request never left. A new one follows,
+            // and if that cannot send it either, that is a failure: so this comes round once only.
         }
     }
 
@@ -125,7 +121,8 @@ impl HttpTransport {
             unreachable!("a target whose host is an address has its key");
         };
         let began = now();
-        let resolved = self.resolver.resolve(name).await;
+        // Boxed for the same reason as a new connection is.
+        let resolved = Box::pin(self.resolver.resolve(name)).await;
         trace.dns = Some(now() - began);
         let addresses = resolved?;
         self.guard.judge_addresses(target, &addresses)?;
@@ -170,7 +167,7 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
-    async fn post(&self, request: Request) -> Report {
+    async fn post(&self, mut request: Request) -> Report {
         let began = now();
         if began > request.start_by || request.gate.is_shut() {
             return Report::not_started("the job came too late or is not wanted any more");
@@ -178,7 +175,9 @@ impl Transport for HttpTransport {
         let deadline = began + request.timeout;
         let keep = request.keep_response_bytes;
         let mut trace = Trace::default();
-        let exchanged = match timeout_at(deadline, self.exchange(request, deadline, &mut trace)).await {
+        // Boxed, so that both this future and the one inside are small enough for the allocator's fast path.
+        let exchange = Box::pin(self.exchange(&mut request, deadline, &mut trace));
+        let exchanged = match timeout_at(deadline, exchange).await {
             Ok(exchanged) => exchanged,
             Err(_elapsed) => Err(Failure::deadline(trace.phase)),
         };
@@ -197,37 +196,30 @@ impl Transport for HttpTransport {
     }
 }
 
-enum Sent {
-    /// The response's headers are here.
-    Answered(http::Response<Incoming>, Lease),
-    /// No byte of the request was sent; here it is.
-    Never(Post),
+/// The request without its target, which depends on the connection.
+fn post(request: &mut Request) -> Post {
+    let mut post = Post::new(Full::new(std::mem::take(&mut request.body)));
+    *post.method_mut() = Method::POST;
+    *post.headers_mut() = std::mem::take(&mut request.headers);
+    post
 }
 
-/// Sends `post` once. It comes back only if the connection never began to send it.
+/// Sends what is `unsent`, once. `None`, and it is back there, if the connection had been used before and never
+/// began to send it.
 async fn send(
-    mut lease: Lease,
-    post: Post,
+    lease: &mut Lease,
+    unsent: &mut Option<Post>,
     target: &Target,
     permit: &Permit<'_>,
     trace: &mut Trace,
-) -> Result<Sent, Failure> {
+) -> Result<Option<http::Response<Incoming>>, Failure> {
     let began = now();
     permit.check(began)?;
-    trace.phase = Phase::Response;
-    trace.request_sent = true;
-    trace.peer = Some(lease.facts.peer);
-    trace.tls_version = lease.facts.tls_version;
-    let post = addressed(post, target, &lease.sender);
+    let post = addressed(unsent.take().expect("it is unsent"), target, &lease.sender);
+    trace.sending(lease);
     let sent = match &mut lease.sender {
-        Sender::Http1(sender) => {
-            trace.http_version = "HTTP/1.1";
-            sender.try_send_request(post).await
-        }
-        Sender::Http2(sender, _) => {
-            trace.http_version = "HTTP/2";
-            sender.try_send_request(post).await
-        }
+        Sender::Http1(sender) => sender.try_send_request(post).await,
+        Sender::Http2(sender, _) => sender.try_send_request(post).await,
     };
     match sent {
         Ok(response) if response.headers().len() > MAX_HEADERS => {
@@ -235,13 +227,27 @@ async fn send(
         }
         Ok(response) => {
             trace.first_byte = Some(now() - began);
-            Ok(Sent::Answered(response, lease))
+            Ok(Some(response))
         }
         Err(mut error) => {
-            let Some(post) = error.take_message() else { return Err(Failure::http(error.error())) };
-            trace.request_sent = false;
-            if lease.reused { Ok(Sent::Never(post)) } else { Err(Failure::http(error.error())) }
+            *unsent = error.take_message();
+            trace.request_sent = unsent.is_none();
+            if unsent.is_some() && lease.reused { Ok(None) } else { Err(Failure::http(error.error())) }
         }
+    }
+}
+
+impl Trace {
+    /// Notes that a request is on its way over `lease`.
+    fn sending(&mut self, lease: &Lease) {
+        self.phase = Phase::Response;
+        self.request_sent = true;
+        self.peer = Some(lease.facts.peer);
+        self.tls_version = lease.facts.tls_version;
+        self.http_version = match lease.sender {
+            Sender::Http1(_) => "HTTP/1.1",
+            Sender::Http2(..) => "HTTP/2",
+        };
     }
 }
 
@@ -273,5 +279,28 @@ impl Permit<'_> {
             return Err(Failure::not_started("the job was not wanted any more before it was sent"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_sent_in_time_or_not_at_all() {
+        let start = now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let gate = Gate::default();
+        let permit = Permit { gate: &gate, start_by: at(20), deadline: at(30) };
+        assert_eq!(permit.check(at(21)).unwrap_err().kind, OutcomeKind::Timeout);
+        let permit = Permit { gate: &gate, start_by: at(20), deadline: at(10) };
+        assert_eq!(permit.check(at(11)).unwrap_err().kind, OutcomeKind::Timeout);
+        assert!(permit.check(at(10)).is_ok());
+        gate.shut();
+        assert!(permit.check(at(10)).is_ok(), "it is under way");
+        let shut = Gate::default();
+        shut.shut();
+        let permit = Permit { gate: &shut, start_by: at(20), deadline: at(30) };
+        assert_eq!(permit.check(at(0)).unwrap_err().kind, OutcomeKind::NotStarted);
     }
 }

@@ -96,9 +96,14 @@ async fn a_signal_lets_it_finish_and_a_second_one_does_not() {
 
 #[tokio::test]
 async fn grace_that_is_over_exits_with_4() {
-    let endpoint = Endpoint::start(|mut stream, _| async move {
-        read_request(&mut stream).await.unwrap();
-        std::future::pending::<()>().await;
+    let (sender, mut came) = mpsc::channel(1);
+    let endpoint = Endpoint::start(move |mut stream, _| {
+        let sender = sender.clone();
+        async move {
+            read_request(&mut stream).await.unwrap();
+            sender.send(()).await.unwrap();
+            std::future::pending::<()>().await;
+        }
     })
     .await;
     let mut control_plane = ControlPlane::start().await;
@@ -115,6 +120,7 @@ async fn grace_that_is_over_exits_with_4() {
     );
     let mut session = control_plane.welcomed().await;
     session.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
+    came.recv().await.unwrap();
     signal(&child, "-TERM").await;
     while session.hear().await.is_some() {}
     assert_eq!(exit(child).await.0, 4);
