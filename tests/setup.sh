@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs what the end-to-end tests use and this repository does not hold: Debian's `webhook` server, Python with
+# the libraries in python/requirements.txt, and the Node packages in node/package-lock.json.
+#
+# It may be run any number of times: what is there already is not touched. As root or with sudo.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# Runs a command as root.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    echo "setup needs root or sudo for: $*" >&2
+    exit 1
+  fi
+}
+
+# Names the Debian packages whose commands are missing.
+missing_packages() {
+  command -v webhook >/dev/null || echo webhook
+  command -v git >/dev/null || echo git
+  command -v node >/dev/null || echo nodejs
+  command -v npm >/dev/null || echo npm
+  if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+    echo python3 python3-venv
+  fi
+}
+
+# shellcheck disable=SC2046 # Each word is a package.
+install_packages() {
+  local packages
+  packages=$(missing_packages)
+  [ -n "$packages" ] || return 0
+  if ! command -v apt-get >/dev/null; then
+    echo "install these, under whatever names your system has for them: $(echo $packages)" >&2
+    exit 1
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(echo $packages)
+}
+
+# Makes the Python environment anew whenever its requirements have changed.
+install_python() {
+  local stamp=python/.venv/requirements.txt
+  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, standardwebhooks' 2>/dev/null; then
+    return 0
+  fi
+  python3 -m venv --clear python/.venv
+  python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r python/requirements.txt
+  cp python/requirements.txt "$stamp"
+}
+
+# Installs the Node packages anew whenever their lock file has changed.
+install_node() {
+  local stamp=node/node_modules/.setup-lock.json
+  cmp -s node/package-lock.json "$stamp" && return 0
+  (cd node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  cp node/package-lock.json "$stamp"
+}
+
+install_packages
+install_python
+install_node

@@ -1,0 +1,51 @@
+//! Where the binaries under test are: the release build in the same target folder as the tests.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The command.
+pub const CLI: &str = "postrider";
+/// The control plane.
+pub const CONTROL_PLANE: &str = "postrider-control-plane";
+/// The agent.
+pub const AGENT: &str = "postrider-agent";
+
+/// The path of a release binary.
+///
+/// # Errors
+/// When it is not built.
+pub fn path(name: &str) -> Result<PathBuf> {
+    let path = release_folder()?.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: the end-to-end tests run the release binaries; build them with `cargo build --release \
+         --workspace --bins`, as `make test` does",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The root of the repository.
+#[must_use]
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// `…/target/debug/deps/<test>` → `…/target/release`.
+fn release_folder() -> Result<PathBuf> {
+    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
+        return Ok(repository().join(target).join("release"));
+    }
+    Ok(target_folder()?.join("release"))
+}
+
+/// The target folder that this test was built in.
+///
+/// # Errors
+/// When the test's executable cannot be found.
+pub fn target_folder() -> Result<PathBuf> {
+    let test = std::env::current_exe().context("the test's executable cannot be found")?;
+    let target = test.ancestors().nth(3).context("the test does not run from a target folder")?;
+    Ok(target.to_owned())
+}

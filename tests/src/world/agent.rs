@@ -1,0 +1,137 @@
+//! An agent as a process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use super::TlsFiles;
+use crate::binaries;
+use crate::process::{Process, tail};
+
+/// How an agent runs. Its egress policy allows loopback, http, and these ports.
+#[derive(Clone, Debug)]
+pub struct AgentSettings {
+    /// Its name.
+    pub id: String,
+    /// Its pool.
+    pub pool: String,
+    /// Where the control plane is.
+    pub control_plane: String,
+    /// Ports that it may call.
+    pub ports: Vec<u16>,
+    /// Jobs at once.
+    pub max_in_flight: u32,
+    /// Connections to the control plane.
+    pub streams: u32,
+    /// For an https control plane.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            id: super::AGENT.to_owned(),
+            pool: "default".to_owned(),
+            control_plane: String::new(),
+            ports: Vec::new(),
+            max_in_flight: 512,
+            streams: 2,
+            tls: None,
+        }
+    }
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// How it runs.
+    pub settings: AgentSettings,
+    folder: PathBuf,
+    runs: usize,
+    process: Option<Process>,
+}
+
+impl Agent {
+    /// One that does not run yet.
+    #[must_use]
+    pub fn new(folder: &Path, settings: AgentSettings) -> Self {
+        Self { settings, folder: folder.to_owned(), runs: 0, process: None }
+    }
+
+    /// Starts it; whether it gets anywhere is not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        self.runs += 1;
+        let id = &self.settings.id;
+        let file = self.folder.join(format!("{id}.toml"));
+        std::fs::write(&file, self.file())?;
+        let mut command = Command::new(binaries::path(binaries::AGENT)?);
+        command.arg("--config").arg(&file);
+        let log = self.folder.join(format!("{id}.{}.log", self.runs));
+        self.process = Some(Process::start(&format!("the agent {id}"), command, &log)?);
+        Ok(())
+    }
+
+    /// Kills it: no goodbye.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the agent does not run")?.kill()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.as_mut().context("the agent does not run")?.signal(signal)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        process.exit(limit).await.with_context(|| tail(&process.log()))
+    }
+
+    /// What this run of it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    fn file(&self) -> String {
+        let AgentSettings { id, pool, control_plane, ports, max_in_flight, streams, tls } = &self.settings;
+        let tls = tls.as_ref().map(|tls| {
+            let [ca, cert, key] = [&tls.ca, &tls.client_cert, &tls.client_key].map(|path| path.display());
+            format!("[tls]\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n")
+        });
+        format!(
+            r#"
+control_plane = "{control_plane}"
+agent_id = "{id}"
+pool = "{pool}"
+streams = {streams}
+max_in_flight = {max_in_flight}
+
+[egress]
+allow_cidrs = ["127.0.0.0/8"]
+allow_ports = {ports:?}
+allow_http = true
+
+[log]
+filter = "info,postrider_agent=debug"
+
+{}"#,
+            tls.unwrap_or_default()
+        )
+    }
+}

@@ -1,0 +1,199 @@
+//! A control plane as a process, restarted at the same addresses and on the same store.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::binaries;
+use crate::process::{Process, tail};
+use crate::wait::{PATIENCE, eventually, when, within};
+
+/// PEM files for both sides of a link.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The authority of everything below.
+    pub ca: PathBuf,
+    /// The control plane's certificate, for `localhost`.
+    pub server_cert: PathBuf,
+    /// Its key.
+    pub server_key: PathBuf,
+    /// A client's certificate.
+    pub client_cert: PathBuf,
+    /// Its key.
+    pub client_key: PathBuf,
+}
+
+/// The control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    folder: PathBuf,
+    lines: Vec<String>,
+    tls: Option<TlsFiles>,
+    /// Of the API and of the agents' side; port 0 until it has chosen.
+    addresses: (SocketAddr, SocketAddr),
+    runs: usize,
+    process: Option<Process>,
+}
+
+impl ControlPlane {
+    /// Starts one in a folder, with lines of settings, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(folder: &Path, lines: &[&str], tls: Option<TlsFiles>) -> Result<Self> {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let mut control_plane = Self {
+            folder: folder.to_owned(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            tls,
+            addresses: (any, any),
+            runs: 0,
+            process: None,
+        };
+        control_plane.restart().await?;
+        Ok(control_plane)
+    }
+
+    /// Starts it again, where it was.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn restart(&mut self) -> Result<()> {
+        // Somebody may have got its port while it was away; that passes.
+        within(PATIENCE, "the control plane listens at its addresses again", async || {
+            let process = self.spawn()?;
+            self.listening(process).await
+        })
+        .await
+    }
+
+    /// Kills it: no goodbye.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("no control plane runs")?.kill()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.as_mut().context("no control plane runs")?.signal(signal)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn exit(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let mut process = self.process.take().context("no control plane runs")?;
+        process.exit(limit).await.with_context(|| tail(&process.log()))
+    }
+
+    /// What this run of it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// The API's URL.
+    #[must_use]
+    pub fn api_url(&self) -> String {
+        self.url(self.addresses.0)
+    }
+
+    /// The URL for agents.
+    #[must_use]
+    pub fn agents_url(&self) -> String {
+        self.url(self.addresses.1)
+    }
+
+    /// The address for agents.
+    #[must_use]
+    pub fn agents_address(&self) -> SocketAddr {
+        self.addresses.1
+    }
+
+    /// A connection to the API, opened by its first use, and again after a restart.
+    ///
+    /// # Errors
+    /// When the TLS files are no good.
+    pub fn channel(&self) -> Result<Channel> {
+        let mut endpoint = Endpoint::from_shared(self.api_url())?.timeout(PATIENCE);
+        if let Some(tls) = &self.tls {
+            let identity =
+                Identity::from_pem(std::fs::read(&tls.client_cert)?, std::fs::read(&tls.client_key)?);
+            let ca = Certificate::from_pem(std::fs::read(&tls.ca)?);
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca).identity(identity))?;
+        }
+        Ok(endpoint.connect_lazy())
+    }
+
+    fn url(&self, address: SocketAddr) -> String {
+        match self.tls {
+            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}"),
+        }
+    }
+
+    fn spawn(&mut self) -> Result<Process> {
+        let settings = self.folder.join("control-plane.toml");
+        std::fs::write(&settings, self.settings()?)?;
+        self.runs += 1;
+        let log = self.folder.join(format!("control-plane.{}.log", self.runs));
+        let mut command = Command::new(binaries::path(binaries::CONTROL_PLANE)?);
+        command.arg("--config").arg(&settings);
+        Process::start("the control plane", command, &log)
+    }
+
+    fn settings(&self) -> Result<String> {
+        let mut settings = self.lines.join("\n");
+        let store = self.folder.join("data");
+        let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
+        line("data_dir", &store.display())?;
+        line("api_listen", &self.addresses.0)?;
+        line("agent_listen", &self.addresses.1)?;
+        line("log_format", &"json")?;
+        if let Some(tls) = &self.tls {
+            line("tls_cert", &tls.server_cert.display())?;
+            line("tls_key", &tls.server_key.display())?;
+            line("tls_client_ca", &tls.ca.display())?;
+        }
+        Ok(settings)
+    }
+
+    /// Waits for the line that says where it listens; nothing when it could not.
+    async fn listening(&mut self, mut process: Process) -> Result<Option<()>> {
+        let started = eventually("the control plane has started or ended", async || {
+            let log = process.log();
+            let started = log.lines().find_map(started_line);
+            Ok(started.map(Ok).or(process.ended()?.map(Err)))
+        })
+        .await?;
+        match started {
+            Ok(addresses) => {
+                self.addresses = addresses;
+                self.process = Some(process);
+                Ok(when(true))
+            }
+            Err(_) if process.log().contains("cannot be listened on") => Ok(None),
+            Err(status) => bail!("the control plane ended ({status}):\n{}", tail(&process.log())),
+        }
+    }
+}
+
+/// The addresses in the line that says so.
+fn started_line(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "control plane started").then_some(())?;
+    let address = |name: &str| line[name].as_str()?.parse().ok();
+    Some((address("api")?, address("agents")?))
+}

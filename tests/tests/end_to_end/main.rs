@@ -1,0 +1,20 @@
+//! Postrider from the outside: real binaries, real sockets, and receivers that nobody here wrote.
+//!
+//! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
+
+mod command;
+mod command_tools;
+mod dev;
+mod endpoints;
+mod idempotency;
+mod isolation;
+mod kills;
+mod languages;
+mod libraries;
+mod lifecycle;
+mod limits;
+mod links;
+mod protos;
+mod readme;
+mod restarts;
+mod streams;
