@@ -144,7 +144,11 @@ impl Api {
     ///
     /// # Errors
     /// When it has another one for too long.
-    pub async fn delivery_in(&self, id: &str, state: DeliveryState) -> Result<(v1::Delivery, Vec<v1::Attempt>)> {
+    pub async fn delivery_in(
+        &self,
+        id: &str,
+        state: DeliveryState,
+    ) -> Result<(v1::Delivery, Vec<v1::Attempt>)> {
         let mut last = None;
         let reached = eventually("the delivery's state", async || {
             let found = self.delivery(id).await?;

@@ -16,7 +16,7 @@ pub const AGENT: &str = "postrider-agent";
 /// # Errors
 /// When it is not built.
 pub fn path(name: &str) -> Result<PathBuf> {
-    let path = release_folder()?.join(name);
+    let path = target_folder()?.join("release").join(name);
     ensure!(
         path.is_file(),
         "{} is missing: the end-to-end tests run the release binaries; build them with `cargo build --release \
@@ -32,15 +32,8 @@ pub fn repository() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// `…/target/debug/deps/<test>` → `…/target/release`.
-fn release_folder() -> Result<PathBuf> {
-    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
-        return Ok(repository().join(target).join("release"));
-    }
-    Ok(target_folder()?.join("release"))
-}
-
-/// The target folder that this test was built in.
+/// The target folder that this test was built in, wherever `CARGO_TARGET_DIR` has put it:
+/// `…/target/<profile>/deps/<test>` is in it.
 ///
 /// # Errors
 /// When the test's executable cannot be found.

@@ -85,8 +85,7 @@ impl Verdict {
             self.acknowledged
         );
         let first = |list: &[String]| list.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-        let all_is_well =
-            self.lost.is_empty() && self.unexpected.is_empty() && self.repeated.len() <= dups;
+        let all_is_well = self.lost.is_empty() && self.unexpected.is_empty() && self.repeated.len() <= dups;
         ensure!(
             all_is_well,
             "of {} acknowledged events and {} POSTs: lost {} [{}], unexpected {} [{}], dup {} of at most {dups} [{}]",
@@ -111,7 +110,8 @@ fn judge(
     let event = events.get(&post.id).ok_or("never emitted")?;
     let verifier = verifiers.get(post.path.as_str()).ok_or("nobody subscribed with this path")?;
     // The age is not judged: the checker runs after the load.
-    let header = |name: &str| post.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header =
+        |name: &str| post.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let timestamp = header("webhook-timestamp").parse().map_err(|_| "no timestamp")?;
     let signature = verifier.sign(&post.id, timestamp, &post.body).map_err(|error| error.to_string())?;
     if !header("webhook-signature").split(' ').any(|one| one == signature) {

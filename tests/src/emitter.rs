@@ -146,7 +146,8 @@ impl Run {
         let result = answer.result.and_then(|result| result.result).context("an answer without a result")?;
         match result {
             emit_result::Result::Accepted(accepted) => {
-                let event = self.unanswered.remove(&answer.reference).context("an answer nobody asked for")?;
+                let event =
+                    self.unanswered.remove(&answer.reference).context("an answer nobody asked for")?;
                 anyhow::ensure!(accepted.event_id == event.id, "{} became {}", event.id, accepted.event_id);
                 self.ledger.acknowledged(&event.id);
                 Ok(())

@@ -23,8 +23,7 @@ pub struct Ledger {
 impl Ledger {
     /// Before it is sent.
     pub fn sent(&self, id: &str, event_type: &str, data: &str) {
-        let event =
-            Emitted { event_type: event_type.to_owned(), data: data.to_owned(), acknowledged: false };
+        let event = Emitted { event_type: event_type.to_owned(), data: data.to_owned(), acknowledged: false };
         self.lock().insert(id.to_owned(), event);
     }
 

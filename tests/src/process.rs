@@ -26,7 +26,8 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
-        let output = std::fs::File::create(log).with_context(|| format!("{} cannot be made", log.display()))?;
+        let output =
+            std::fs::File::create(log).with_context(|| format!("{} cannot be made", log.display()))?;
         without_settings(&mut command);
         let child = command
             .stdin(Stdio::null())

@@ -25,8 +25,7 @@ async fn redirects_are_not_followed() -> Result<()> {
     for (path, status) in [("/301", 301), ("/302", 302), ("/307", 307), ("/308", 308)] {
         let elsewhere = world.receiver.url("/elsewhere");
         world.receiver.script(path, [Answer::Header(status, "location", elsewhere)]);
-        let once =
-            v1::Subscription { event_types: vec![format!("to.{status}")], ..wanted(no_retries()) };
+        let once = v1::Subscription { event_types: vec![format!("to.{status}")], ..wanted(no_retries()) };
         world.subscribe_with(path, once).await?;
         let (_, delivery) = world.api.emit_to_one(event(&format!("to.{status}"), "{}")).await?;
         let (_, attempts) = world.api.delivery_in(&delivery, DeliveryState::Exhausted).await?;

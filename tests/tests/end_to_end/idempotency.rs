@@ -87,7 +87,8 @@ async fn a_key_belongs_to_its_tenant() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_request_id_makes_one_subscription_even_when_the_control_plane_is_killed_in_between() -> Result<()> {
+async fn a_request_id_makes_one_subscription_even_when_the_control_plane_is_killed_in_between() -> Result<()>
+{
     let mut world = World::start().await?;
     let request = v1::CreateSubscriptionRequest {
         subscription: Some(v1::Subscription {

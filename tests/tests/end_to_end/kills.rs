@@ -9,9 +9,9 @@ use postrider_tests::api::{duration, event};
 use postrider_tests::clock::now;
 use postrider_tests::emitter::{Emitter, Load};
 use postrider_tests::receiver::Answer;
+use postrider_tests::turn;
 use postrider_tests::wait::{PATIENCE, eventually, when, within};
 use postrider_tests::world::World;
-use postrider_tests::turn;
 use rand::Rng as _;
 
 /// How long a slow endpoint takes: there is always something in flight.
@@ -23,7 +23,8 @@ const IN_FLIGHT: u32 = 16;
 async fn a_while(emitter: &Emitter) -> Result<()> {
     let goal = emitter.ledger.acknowledged_count() + rand::rng().random_range(100..300);
     let what = format!("{goal} events are acknowledged");
-    eventually(&what, async || Ok(when(emitter.ledger.acknowledged_count() >= goal || emitter.is_done()))).await
+    eventually(&what, async || Ok(when(emitter.ledger.acknowledged_count() >= goal || emitter.is_done())))
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

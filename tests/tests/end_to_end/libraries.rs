@@ -216,7 +216,8 @@ async fn debians_webhook_server_passes_deliveries_that_verify_and_refuses_forger
 #[tokio::test]
 async fn a_rotated_key_verifies_beside_the_old_one_until_that_is_revoked() -> Result<()> {
     let (world, old) = world_with(python).await?;
-    let wanted = v1::Subscription { url: old.url(), retry_policy: no_retries(), ..v1::Subscription::default() };
+    let wanted =
+        v1::Subscription { url: old.url(), retry_policy: no_retries(), ..v1::Subscription::default() };
     let made = world.api.subscribe(wanted, SECRET).await?;
     let rotate = v1::RotateSigningKeyRequest {
         tenant: world.api.tenant(),

@@ -53,7 +53,8 @@ async fn hostile_events_are_refused_with_the_field_at_fault() -> Result<()> {
         assert!(sentence.len() > "event.data: ".len() && sentence.len() < 300, "{what}: {sentence}");
     }
     for bad in ["", "a b", "a..b", ".a", "a.", "document.*", "ä", &"x".repeat(129)] {
-        let (code, sentence, field) = refusal(world.api.emit(event(bad, "{}")).await).context(bad.to_owned())?;
+        let (code, sentence, field) =
+            refusal(world.api.emit(event(bad, "{}")).await).context(bad.to_owned())?;
         assert_eq!((code, field.as_str()), (Code::InvalidArgument, "event.type"), "«{bad}»: {sentence}");
     }
     let nobody = Api::new(world.control_plane.channel()?, "nobody");
@@ -76,10 +77,10 @@ async fn a_message_of_ten_mebibytes_is_refused_and_the_connection_goes_on() -> R
 async fn what_is_just_within_the_limits_is_delivered_byte_for_byte() -> Result<()> {
     let world = World::start().await?;
     world.subscribe("/a").await?;
-    let largest = json_of(256 * 1024);
+    let (largest, deepest) = (json_of(256 * 1024), nested(100));
     let data = [
         largest.as_slice(),
-        nested(100).as_bytes(),
+        deepest.as_bytes(),
         "{ \"b\" : 1.50,\n\t\"a\":1e400, \"ä\":\"\\u00e4\\ud83d\\ude00😀\", \"a\":2}".as_bytes(),
         b"null",
         b"  0  ",
