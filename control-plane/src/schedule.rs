@@ -149,6 +149,8 @@ pub struct Scheduler {
     next_holder: u64,
     assigned: HashMap<DeliveryId, HolderId>,
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    /// Deliveries whose rows are being read, and what else was asked about them meanwhile.
+    reading: HashMap<DeliveryId, Vec<Why>>,
     /// Outcomes that were reported again while the first report was being written.
     repeated: HashMap<DeliveryId, Vec<Reported>>,
     /// Lanes whose low water may have changed since it was written.
@@ -183,6 +185,7 @@ impl Scheduler {
             next_holder: 0,
             assigned: HashMap::new(),
             timers: BTreeSet::new(),
+            reading: HashMap::new(),
             repeated: HashMap::new(),
             settled: HashSet::new(),
             low_water_due: Timestamp::default(),

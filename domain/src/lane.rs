@@ -68,6 +68,8 @@ pub struct Lane {
     in_flight: HashMap<u64, Delivery>,
     /// Writes under way, by delivery.
     settling: HashMap<u64, u32>,
+    /// Those that somebody else decides about: they may be pending, though they are not in memory.
+    reserved: BTreeSet<u64>,
     /// Fresh ones in memory, handed out or settling: the lowest bounds what a restart must look at.
     open: BTreeSet<u64>,
     /// The first number that was never brought into memory.
@@ -87,6 +89,8 @@ struct Loading {
     written: HashSet<u64>,
     /// The earliest due time of what was put out of memory since the load began.
     evicted: Option<Timestamp>,
+    /// The first number that must be looked at again, if one was found to be unread since the load began.
+    rewound: Option<u64>,
 }
 
 impl Lane {
@@ -101,6 +105,7 @@ impl Lane {
             waiting: BTreeMap::new(),
             in_flight: HashMap::new(),
             settling: HashMap::new(),
+            reserved: BTreeSet::new(),
             open: BTreeSet::new(),
             next: low_water,
             end: end.max(low_water),
@@ -193,7 +198,7 @@ impl Lane {
                 self.push_fresh(row);
             }
         }
-        self.next = self.next.max(next);
+        self.next = loading.rewound.map_or(self.next.max(next), |rewound| rewound.min(next));
         self.end = self.end.max(self.next);
     }
 
@@ -289,9 +294,13 @@ impl Lane {
 
     /// What was kept from loads could not be read after all: a later load will bring it.
     pub fn unread(&mut self, sequence: u64) {
-        self.stored(sequence);
+        self.release(sequence);
         self.next = self.next.min(sequence);
         self.due_beyond = Some(Timestamp::default());
+        if let Some(loading) = &mut self.loading {
+            loading.rewound = Some(loading.rewound.map_or(sequence, |first| first.min(sequence)));
+            loading.evicted = Some(Timestamp::default());
+        }
     }
 
     /// The attempt did not happen: the delivery goes back to where it was.
@@ -316,32 +325,50 @@ impl Lane {
         }
     }
 
-    /// Keeps loads from bringing a delivery while somebody else decides about it. [`Lane::stored`] must follow.
-    pub fn begin_write(&mut self, sequence: u64) {
-        *self.settling.entry(sequence).or_default() += 1;
+    /// Keeps loads from bringing a delivery while somebody else decides about it. [`Lane::release`] or
+    /// [`Lane::unread`] must follow.
+    pub fn reserve(&mut self, sequence: u64) {
+        self.reserved.insert(sequence);
+        self.begin_write(sequence);
+    }
+
+    /// It is decided: the delivery was adopted, or there is nothing to do for it.
+    pub fn release(&mut self, sequence: u64) {
+        self.reserved.remove(&sequence);
+        self.end_write(sequence);
     }
 
     /// A delivery's state was written.
     pub fn stored(&mut self, sequence: u64) {
-        let Some(writes) = self.settling.get_mut(&sequence) else { return };
-        *writes -= 1;
-        if *writes > 0 {
-            return;
-        }
-        self.settling.remove(&sequence);
-        if !self.in_flight.contains_key(&sequence) {
+        if self.end_write(sequence) && !self.in_flight.contains_key(&sequence) {
             self.open.remove(&sequence);
         }
+        self.trim();
+    }
+
+    fn begin_write(&mut self, sequence: u64) {
+        *self.settling.entry(sequence).or_default() += 1;
+    }
+
+    /// Whether it was the last one under way.
+    fn end_write(&mut self, sequence: u64) -> bool {
+        let Some(writes) = self.settling.get_mut(&sequence) else { return false };
+        *writes -= 1;
+        if *writes > 0 {
+            return false;
+        }
+        self.settling.remove(&sequence);
         if let Some(loading) = &mut self.loading {
             loading.written.insert(sequence);
         }
-        self.trim();
+        true
     }
 
     /// Every delivery before this number has ended or has its due time written.
     #[must_use]
     pub fn low_water(&self) -> u64 {
-        self.open.first().map_or(self.next, |first| self.next.min(*first))
+        let firsts = [self.open.first(), self.reserved.first()];
+        firsts.into_iter().flatten().fold(self.next, |low, first| low.min(*first))
     }
 
     /// Whether the lane has nothing at all in memory, under way or known to be in the store.

@@ -5,7 +5,7 @@ use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::Outcome;
 use postrider_domain::time::Timestamp;
-use postrider_proto::session::JobKey;
+use postrider_proto::session::{JobKey, Report};
 
 use super::agents::HolderId;
 use super::{Effect, Reported, Scheduler};
@@ -104,10 +104,38 @@ impl Scheduler {
 
     /// The row that [`Effect::Read`] asked for; `Err` when the store could not be read.
     pub fn row(&mut self, id: DeliveryId, why: Why, row: Result<Option<DeliveryRow>, ()>, now: Timestamp) {
-        let Ok(row) = row else {
-            self.unread(id, why, now);
-            return;
-        };
+        let meanwhile = self.reading.remove(&id).unwrap_or_default();
+        match row {
+            Ok(row) => self.found(id, why, row, now),
+            Err(()) => self.unread(id, why),
+        }
+        for why in meanwhile {
+            self.again(id, why, now);
+        }
+        self.touch(id.subscription, now);
+    }
+
+    /// Reads a delivery's row; until it is here, the lane leaves the delivery alone.
+    pub(super) fn read(&mut self, id: DeliveryId, why: Why) {
+        if let Some(slot) = self.lanes.get_mut(&id.subscription) {
+            slot.lane.reserve(id.sequence);
+        }
+        self.reading.insert(id, Vec::new());
+        self.effects.push(Effect::Read { id, why: Box::new(why) });
+    }
+
+    /// Keeps what is asked of a delivery until its row is here, if it is being read; otherwise gives it back.
+    pub(super) fn while_reading(&mut self, id: DeliveryId, why: Why) -> Option<Why> {
+        match self.reading.get_mut(&id) {
+            Some(meanwhile) => {
+                meanwhile.push(why);
+                None
+            }
+            None => Some(why),
+        }
+    }
+
+    fn found(&mut self, id: DeliveryId, why: Why, row: Option<DeliveryRow>, now: Timestamp) {
         match why {
             Why::Recognise(holder, key) => self.recognised(holder, key, row.as_ref(), now),
             Why::Report { reported, key, outcome, chance } => {
@@ -116,12 +144,26 @@ impl Scheduler {
             Why::Retry(_) | Why::Cancel(_) => self.decide_row(id, &why, row, now),
         }
         if let Some(slot) = self.lanes.get_mut(&id.subscription) {
-            slot.lane.stored(id.sequence);
+            slot.lane.release(id.sequence);
         }
-        self.touch(id.subscription, now);
     }
 
-    fn unread(&mut self, id: DeliveryId, why: Why, now: Timestamp) {
+    fn again(&mut self, id: DeliveryId, why: Why, now: Timestamp) {
+        match why {
+            Why::Recognise(holder, key) => {
+                if !self.recognise(holder, key, now) {
+                    self.effects.push(Effect::Forget { holder, keys: vec![key] });
+                }
+            }
+            Why::Report { reported, key, outcome, chance } => {
+                self.reported(reported, key, Report::Made(outcome), chance, now);
+            }
+            Why::Retry(_) | Why::Cancel(_) => self.decide(id, why, now),
+        }
+    }
+
+    /// People are told; what agents say is not forgotten because the store was away: the row is read again.
+    fn unread(&mut self, id: DeliveryId, why: Why) {
         if let Some(slot) = self.lanes.get_mut(&id.subscription) {
             slot.lane.unread(id.sequence);
         }
@@ -129,15 +171,8 @@ impl Scheduler {
             Why::Retry(ticket) | Why::Cancel(ticket) => {
                 self.effects.push(Effect::Answer(ticket, Err(Refusal::Busy)));
             }
-            // Read again: an outcome is not forgotten because the store was away.
-            why @ (Why::Report { .. } | Why::Recognise(..)) => {
-                if let Some(slot) = self.lanes.get_mut(&id.subscription) {
-                    slot.lane.begin_write(id.sequence);
-                }
-                self.effects.push(Effect::Read { id, why: Box::new(why) });
-            }
+            Why::Report { .. } | Why::Recognise(..) => self.read(id, why),
         }
-        self.touch(id.subscription, now);
     }
 
     fn recognised(&mut self, holder: HolderId, key: JobKey, row: Option<&DeliveryRow>, now: Timestamp) {
@@ -160,6 +195,7 @@ impl Scheduler {
             Why::Retry(ticket) | Why::Cancel(ticket) => ticket,
             Why::Recognise(..) | Why::Report { .. } => return,
         };
+        let Some(why) = self.while_reading(id, why) else { return };
         let refused = match self.lanes.get_mut(&id.subscription).filter(|slot| !slot.deleted) {
             None => Refusal::SubscriptionDeleted,
             Some(slot) => match slot.lane.claim(id.sequence) {
@@ -170,8 +206,7 @@ impl Scheduler {
                     return;
                 }
                 Place::Elsewhere => {
-                    slot.lane.begin_write(id.sequence);
-                    self.effects.push(Effect::Read { id, why: Box::new(why) });
+                    self.read(id, why);
                     return;
                 }
             },

@@ -1,6 +1,6 @@
 //! Agents come, go, and come back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use postrider_domain::id::{AgentId, DeliveryId, PoolName};
@@ -48,6 +48,8 @@ pub(super) struct Holder {
     pool: PoolName,
     max_in_flight: usize,
     pub(super) jobs: HashMap<DeliveryId, Held>,
+    /// Jobs that it has but that are not its to settle (yet): they take room all the same.
+    pub(super) others: HashSet<JobKey>,
     connected: bool,
     draining: bool,
     lost_at: Option<Timestamp>,
@@ -63,11 +65,12 @@ pub(super) struct Held {
 
 impl Holder {
     pub(super) fn give(&mut self, key: JobKey, now: Timestamp, timeout: Duration) {
+        self.others.remove(&key);
         self.jobs.insert(key.delivery, Held { key, started: now, timeout });
     }
 
     fn has_credit(&self) -> bool {
-        self.connected && !self.draining && self.jobs.len() < self.max_in_flight
+        self.connected && !self.draining && self.jobs.len() + self.others.len() < self.max_in_flight
     }
 
     fn expiry(&self, held: &Held) -> Option<Timestamp> {
@@ -123,7 +126,10 @@ impl Scheduler {
         let mut forget = Vec::new();
         for key in hello.in_flight {
             if self.assigned.get(&key.delivery) != Some(&id) {
-                self.recognise(id, key, &mut forget, now);
+                if let Some(holder) = self.holders.get_mut(&id) {
+                    holder.others.insert(key);
+                }
+                forget.extend((!self.recognise(id, key, now)).then_some(key));
             }
         }
         if !forget.is_empty() {
@@ -169,6 +175,7 @@ impl Scheduler {
             pool: hello.pool.clone(),
             max_in_flight: hello.max_in_flight,
             jobs: HashMap::new(),
+            others: HashSet::new(),
             connected: true,
             draining: false,
             lost_at: None,
@@ -205,22 +212,23 @@ impl Scheduler {
     }
 
     /// Finds out whether a job that an agent names is still its: after a restart of ours, or when we had given
-    /// it up.
-    fn recognise(&mut self, id: HolderId, key: JobKey, forget: &mut Vec<JobKey>, now: Timestamp) {
-        let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
-            forget.push(key);
-            return;
-        };
+    /// it up. `false` when it is not.
+    pub(super) fn recognise(&mut self, id: HolderId, key: JobKey, now: Timestamp) -> bool {
+        let Some(why) = self.while_reading(key.delivery, Why::Recognise(id, key)) else { return true };
+        let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else { return false };
         match slot.lane.claim(key.delivery.sequence) {
-            Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => self.assign(id, key, now),
-            Place::Taken(_) => {
-                slot.lane.give_back(key.delivery.sequence);
-                forget.push(key);
+            Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => {
+                self.assign(id, key, now);
+                true
             }
-            Place::InFlight | Place::Settling => forget.push(key),
+            Place::Taken(_) => {
+                self.give_back(key.delivery, now);
+                false
+            }
+            Place::InFlight | Place::Settling => false,
             Place::Elsewhere => {
-                slot.lane.begin_write(key.delivery.sequence);
-                self.effects.push(Effect::Read { id: key.delivery, why: Box::new(Why::Recognise(id, key)) });
+                self.read(key.delivery, why);
+                true
             }
         }
     }

@@ -23,6 +23,9 @@ pub struct Reported {
 impl Scheduler {
     /// A holder reports of a job. `chance` in 0..1 is for the next attempt's jitter.
     pub fn reported(&mut self, reported: Reported, key: JobKey, report: Report, chance: f64, now: Timestamp) {
+        if let Some(holder) = self.holders.get_mut(&reported.holder) {
+            holder.others.remove(&key);
+        }
         let held = self.holders.get(&reported.holder).and_then(|holder| holder.jobs.get(&key.delivery));
         let own = held.is_some_and(|held| held.key == key);
         match (own, report) {
@@ -78,6 +81,8 @@ impl Scheduler {
         chance: f64,
         now: Timestamp,
     ) {
+        let why = Why::Report { reported, key, outcome: outcome.clone(), chance };
+        let Some(why) = self.while_reading(key.delivery, why) else { return };
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
             self.effects.push(Effect::Acknowledge(reported));
             return;
@@ -94,11 +99,7 @@ impl Scheduler {
             Place::InFlight => self.effects.push(Effect::Acknowledge(reported)),
             // It was reported before; it may be acknowledged when that is stored.
             Place::Settling => self.repeated.entry(key.delivery).or_default().push(reported),
-            Place::Elsewhere => {
-                slot.lane.begin_write(key.delivery.sequence);
-                let why = Why::Report { reported, key, outcome, chance };
-                self.effects.push(Effect::Read { id: key.delivery, why: Box::new(why) });
-            }
+            Place::Elsewhere => self.read(key.delivery, why),
         }
     }
 
@@ -194,6 +195,9 @@ impl Scheduler {
         let Some(holder) = self.assigned.remove(&delivery) else { return };
         let held = self.holders.get_mut(&holder).and_then(|holder| holder.jobs.remove(&delivery));
         if let Some(held) = held {
+            if let Some(holder) = self.holders.get_mut(&holder) {
+                holder.others.insert(held.key);
+            }
             self.effects.push(Effect::Withdraw { holder, key: held.key });
         }
         self.drop_if_done(holder);
