@@ -64,6 +64,9 @@ fn run(cli: Cli) -> Result<()> {
             // A read from stdin may still be waiting in a thread: nobody wants what it will read.
             runtime.shutdown_background();
             result.map_err(|failure| match failure.exit {
+                Exit::Unavailable if server.starts_with("https") => failure.note(format!(
+                    "the server is {server}; --ca, --cert and --key say whom to trust and who asks"
+                )),
                 Exit::Unavailable => failure.note(format!("the server is {server}")),
                 _ => failure,
             })

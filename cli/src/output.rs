@@ -83,13 +83,15 @@ pub(crate) fn notice(text: impl std::fmt::Display) {
 /// Lines whose columns start below each other. Widths are counted in characters.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    let visible_row = |row: &Vec<String>| row.iter().map(|cell| visible(cell, ' ')).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = std::iter::once(titles).chain(rows.iter().map(visible_row)).collect();
+    let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {
-        let cells = rows.iter().chain([&titles]).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in std::iter::once(&titles).chain(rows) {
+    for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         text.push_str(line.trim_end());
@@ -98,13 +100,24 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The text without control characters, which could take over the terminal: much of what is shown was written by
+/// tenants, or by whoever answers at their URLs.
+pub(crate) fn visible(text: &str, line_break: char) -> String {
+    let shown = |c: char| match c {
+        '\n' => line_break,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().filter(|c| *c != '\r').map(shown).collect()
+}
+
 /// Labels and values below each other; empty values are left out.
 pub(crate) fn details(pairs: &[(&str, String)]) -> String {
     let shown = pairs.iter().filter(|(_, value)| !value.is_empty());
     let width = shown.clone().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for (label, value) in shown {
-        for (number, line) in value.lines().enumerate() {
+        for (number, line) in visible(value, '\n').lines().enumerate() {
             let label = if number == 0 { label } else { "" };
             text.push_str(format!("{label:<width$}  {line}").trim_end());
             text.push('\n');
@@ -119,8 +132,9 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["ä".to_owned(), "one".to_owned()], vec!["longer".to_owned(), String::new()]];
-        assert_eq!(table(&["ID", "NAME"], &rows), "ID      NAME\nä       one\nlonger\n");
+        let rows =
+            [vec!["ä".to_owned(), "one\ntwo\u{1b}[2J".to_owned()], vec!["longer".to_owned(), String::new()]];
+        assert_eq!(table(&["ID", "NAME"], &rows), "ID      NAME\nä       one two\u{fffd}[2J\nlonger\n");
     }
 
     #[test]

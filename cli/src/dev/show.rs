@@ -9,6 +9,7 @@ use super::ports::Ports;
 use super::receiver::Post;
 use super::seed::{Emitted, Seed};
 use crate::json::{minify, pretty};
+use crate::output::visible;
 use crate::time::duration_for_people;
 
 /// How much of a further body is shown.
@@ -48,7 +49,7 @@ pub(crate) fn in_full(post: &Post) -> String {
             .expect("writes to a string");
     }
     text.push('\n');
-    for line in pretty(&post.body).lines() {
+    for line in pretty(&visible(&post.body, '\n')).lines() {
         writeln!(text, "  {line}").expect("writes to a string");
     }
     let verdict = match &post.verdict {
@@ -64,7 +65,7 @@ pub(crate) fn in_short(post: &Post) -> String {
         Ok(()) => "✓ verified".to_owned(),
         Err(reason) => format!("✗ refused with 401 ({reason})"),
     };
-    let body = minify(&post.body);
+    let body = minify(&visible(&post.body, ' '));
     let mut shown: String = body.chars().take(SHORT_BODY).collect();
     if shown.len() < body.len() {
         shown.push('…');

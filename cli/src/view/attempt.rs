@@ -119,19 +119,13 @@ impl Attempt {
             ("Protocol", protocol.join(" ").trim().to_owned()),
             ("Request sent", sent.to_owned()),
             ("Response", headers.collect::<Vec<_>>().join("\n")),
-            ("Body", visible(&self.response_body)),
+            ("Body", self.response_body.trim_end().to_owned()),
         ];
         for line in crate::output::details(&pairs).lines() {
             writeln!(text, "  {line}").expect("writing to a string succeeds");
         }
         text
     }
-}
-
-/// The text without control characters: it was written by whoever answers at the URL.
-fn visible(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
-    text.trim_end().replace('\r', "").chars().map(shown).collect()
 }
 
 #[cfg(test)]
