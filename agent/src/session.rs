@@ -33,6 +33,9 @@ pub use self::running::Credit;
 /// The protocol version that this agent speaks.
 pub const PROTOCOL: u32 = 1;
 
+/// The longest wait before the next connection while the agent is stopping: its time to report is short.
+const STOPPING_WAIT: Duration = Duration::from_secs(5);
+
 /// Who this agent is, the same for all its streams.
 #[derive(Debug, Clone)]
 pub struct Identity {

@@ -71,8 +71,8 @@ pub(crate) fn outcome(key: JobKey, report: Report, queue: Duration) -> (Outcome,
 }
 
 fn header_map(headers: Vec<Header>) -> Option<HeaderMap> {
-    // One more: the transport adds `host`.
-    let mut map = HeaderMap::with_capacity(headers.len() + 1);
+    // Two more: the transport adds `host`, and hyper `content-length`.
+    let mut map = HeaderMap::with_capacity(headers.len() + 2);
     for Header { name, value } in headers {
         let name = HeaderName::try_from(name).ok()?;
         if FRAMING.contains(&name) {

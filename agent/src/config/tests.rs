@@ -14,7 +14,7 @@ fn args(flags: &[&str]) -> Args {
 }
 
 fn minimal() -> Vec<&'static str> {
-    vec!["--control-plane", "http://127.0.0.1:7443", "--agent-id", "agent-1"]
+    vec!["--control-plane", "http://127.0.0.1:7071", "--agent-id", "agent-1"]
 }
 
 fn load(flags: &[&str]) -> Result<Config, Mistakes> {

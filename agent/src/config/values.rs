@@ -76,7 +76,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn control_plane(text: &str) -> Result<Uri, String> {
-    let wrong = || format!("is {text:?}, but must be a URL such as https://postrider.example.com:7443");
+    let wrong = || format!("is {text:?}, but must be a URL such as https://postrider.example.com:7071");
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let scheme = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "http" | "https"));
     let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();

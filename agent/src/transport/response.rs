@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SERVER,
+    CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, SERVER,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -117,14 +117,21 @@ impl Kept {
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
-    let mut kept = Vec::new();
+    // A walk over the few that came is cheaper than eight look-ups. Only the first of each counts.
+    let mut found = [None; KEPT.len()];
+    for (name, value) in headers {
+        if let Some(at) = KEPT.iter().position(|kept| kept == name) {
+            found[at].get_or_insert(value);
+        }
+    }
+    let mut kept = Vec::with_capacity(found.iter().flatten().count());
     let mut left = MAX_HEADERS_KEPT;
-    for (name, text) in KEPT.iter().zip(KEPT_NAMES) {
-        // Only the first of each, and only what is text.
-        let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
-        let Some(rest) = left.checked_sub(text.len() + value.len()) else { continue };
+    for (value, name) in found.into_iter().zip(KEPT_NAMES) {
+        // Only what is text.
+        let Some(value) = value.and_then(|value: &HeaderValue| value.to_str().ok()) else { continue };
+        let Some(rest) = left.checked_sub(name.len() + value.len()) else { continue };
         left = rest;
-        kept.push((text, value.to_owned()));
+        kept.push((name, value.to_owned()));
     }
     kept
 }
@@ -132,7 +139,6 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn kept_headers_are_listed_and_bounded() {
