@@ -75,6 +75,11 @@ impl<T: Clone> Outbox<T> {
         self.first
     }
 
+    /// What waits to be sent or acknowledged, by sequence.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().map(|entry| &entry.outcome)
+    }
+
     /// Whether nothing waits to be sent or acknowledged.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_proto::agent::{Hello, Outcome, Reject};
+use postrider_proto::agent::{Hello, JobKey, Outcome, Reject};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -180,7 +180,7 @@ impl Stream {
             max_in_flight: self.credit.jobs,
             max_in_flight_bytes: self.credit.bytes,
             egress_policy_hash: self.identity.egress_policy_hash.clone(),
-            in_flight: self.work.running.keys(),
+            in_flight: self.work.keys(),
             next_outcome_sequence: self.work.outbox.first_unacknowledged(),
         }
     }
@@ -204,6 +204,14 @@ impl Stream {
 impl Work {
     fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+
+    /// The jobs that have not ended, and those whose outcome is not acknowledged: the control plane must not
+    /// give either to another agent.
+    fn keys(&self) -> Vec<JobKey> {
+        let mut keys = self.running.keys();
+        keys.extend(self.outbox.iter().filter_map(|outcome| outcome.key.clone()));
+        keys
     }
 
     /// Whether no job is under way and every outcome is acknowledged.
