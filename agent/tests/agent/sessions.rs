@@ -84,7 +84,7 @@ async fn hello_says_who_and_outcomes_come_until_they_are_acknowledged() {
     let mut second = control_plane.welcomed().await;
     assert_eq!(second.hello.next_outcome_sequence, 2);
     assert_eq!(second.hello.instance_id, instance);
-    assert!(second.hello.in_flight.is_empty());
+    assert_eq!(second.hello.in_flight.len(), 3, "those whose outcomes are not acknowledged");
     second.send_jobs(vec![job(5, &endpoint.url("http"))]).await;
     let outcomes = second.outcomes(4).await;
     assert_eq!(sequences(&outcomes), [2, 3, 4, 5], "what was not acknowledged comes first");
