@@ -18,7 +18,7 @@ const OUTCOME_OVERHEAD: usize = 128;
 
 /// Headers that frame the message or belong to the connection. hyper sets those that are needed; a job with
 /// another opinion could smuggle a second request.
-const FRAMING: [HeaderName; 8] =
+static FRAMING: [HeaderName; 8] =
     [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, UPGRADE, TE, TRAILER, EXPECT];
 
 /// The job asks for a request that cannot be made.

@@ -25,7 +25,7 @@ const MAX_READ: usize = 64 << 10;
 const MAX_HEADERS_KEPT: usize = 4 << 10;
 
 /// The headers of use to whoever debugs an endpoint, or to the retry schedule.
-const KEPT: [HeaderName; 8] = [
+static KEPT: [HeaderName; KEPT_NAMES.len()] = [
     RETRY_AFTER,
     CONTENT_TYPE,
     CONTENT_LENGTH,
@@ -118,7 +118,7 @@ impl Kept {
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
     // A walk over the few that came is cheaper than eight look-ups. Only the first of each counts.
-    let mut found = [None; KEPT.len()];
+    let mut found = [None; KEPT_NAMES.len()];
     for (name, value) in headers {
         if let Some(at) = KEPT.iter().position(|kept| kept == name) {
             found[at].get_or_insert(value);
