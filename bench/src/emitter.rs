@@ -59,7 +59,7 @@ pub(crate) struct Order {
     pub(crate) how: How,
     /// How long.
     pub(crate) until: Until,
-    /// At most so many deliveries that have not arrived yet, and the port of the sink that knows.
+    /// At most so many events that have not arrived yet at their one endpoint, and the port of the sink that knows.
     pub(crate) undelivered: Option<(u64, u16)>,
     /// Where to write down what was accepted.
     pub(crate) records: PathBuf,
@@ -169,19 +169,19 @@ struct Notes {
 impl Run {
     /// Whether another event is to be emitted; waits while too many have not arrived.
     async fn another(&self) -> bool {
-        while self.notes.borrow().summary.deliveries.saturating_sub(self.arrived.load(Ordering::Relaxed))
-            >= self.undelivered
-        {
+        while self.on_their_way() >= self.undelivered && !self.is_over() {
             tokio::time::sleep(FEEDBACK).await;
-            if self.is_over() {
-                break;
-            }
         }
         let number = self.claimed.fetch_add(1, Ordering::Relaxed);
         match self.until {
             Until::Milliseconds(_) => !self.is_over(),
             Until::Events(count) => number < count,
         }
+    }
+
+    /// Events that were sent and have not arrived, at one endpoint.
+    fn on_their_way(&self) -> u64 {
+        self.claimed.load(Ordering::Relaxed).saturating_sub(self.arrived.load(Ordering::Relaxed))
     }
 
     fn is_over(&self) -> bool {

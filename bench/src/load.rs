@@ -39,7 +39,7 @@ pub(crate) struct Shape {
     pub(crate) how: How,
     /// How long.
     pub(crate) until: Until,
-    /// At most so many deliveries on their way at once.
+    /// At most so many events on their way to their one endpoint.
     pub(crate) undelivered: Option<u64>,
     /// How many of the sink's noting endpoints are subscribed.
     pub(crate) endpoints: u64,

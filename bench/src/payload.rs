@@ -3,7 +3,7 @@
 /// The event's type.
 pub(crate) const EVENT_TYPE: &str = "document.completed";
 
-/// The event's data: 322 bytes of JSON.
+/// The event's data: 327 bytes of JSON.
 pub(crate) const DATA: &str = concat!(
     r#"{"documentId":"doc_01J9Z8Q6X4T2","jobId":"job_01J9Z8Q6X5B7","status":"completed","confidence":0.95,"#,
     r#""documentType":"invoice","fileName":"invoice-2026-02-001873.pdf","pageCount":3,"processingTimeMs":1874,"#,
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn the_event_is_json_of_the_size_it_claims() {
-        assert_eq!(DATA.len(), 322);
+        assert_eq!(DATA.len(), 327);
         assert!(serde_json::from_str::<serde_json::Value>(&body()).unwrap()["data"].is_object());
     }
 }

@@ -11,6 +11,9 @@ use crate::world::World;
 /// The default cap of attempts under way of a subscription.
 const DEFAULT_CAP: i32 = 64;
 
+/// Sections of the report that say what a delivery costs.
+const COSTS: [&str; 3] = ["cpu.", "memory.", "store."];
+
 /// A way to emit: its name in the report, how, the cap of attempts under way, and how many deliveries may be on their
 /// way.
 struct Way {
@@ -34,7 +37,9 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
         eprintln!("        {}", way.name);
         let mut own = Report::default();
         one(rig, way, &mut own).await?;
-        copy(&own, report, &format!("one_to_one.{}", way.name));
+        for (name, value) in own.figures() {
+            report.set(format!("one_to_one.{}.{name}", way.name), value);
+        }
         let rate = own.get("deliveries_per_s").unwrap_or_default();
         if rate > report.get("one_to_one.deliveries_per_s").unwrap_or_default() {
             headline(&own, report);
@@ -43,24 +48,11 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
     Ok(())
 }
 
-fn copy(from: &Report, to: &mut Report, prefix: &str) {
-    for (name, value) in from.figures() {
-        to.set(format!("{prefix}.{name}"), value);
-    }
-}
-
+/// Costs are at the top of the report.
 fn headline(own: &Report, report: &mut Report) {
-    copy(own, report, "one_to_one");
     for (name, value) in own.figures() {
-        match name {
-            "cpu_us_per_delivery" | "cpu_us_per_delivery_with_harness" => report.set(name, value),
-            _ => {
-                if let Some(part) = ["cpu", "memory", "store"].iter().find(|part| name.starts_with(**part)) {
-                    debug_assert!(name.as_bytes().get(part.len()) == Some(&b'.'));
-                    report.set(name, value);
-                }
-            }
-        }
+        let cost = name.starts_with("cpu_us_") || COSTS.iter().any(|section| name.starts_with(section));
+        report.set(if cost { name.to_owned() } else { format!("one_to_one.{name}") }, value);
     }
 }
 
