@@ -128,6 +128,7 @@ impl Stream {
                 End::Lost(_) if self.work.is_stopping() && self.work.is_done() => break,
                 End::Lost(why) => {
                     let wait = self.backoff.next(healthy, rand::random());
+                    let wait = if self.work.is_stopping() { wait.min(STOPPING_WAIT) } else { wait };
                     tracing::warn!(
                         retry_in_ms = wait.as_millis(),
                         "not connected to the control plane: {why}"
