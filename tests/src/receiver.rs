@@ -151,7 +151,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) {
 async fn receive(
     request: Request<Incoming>,
     state: &Mutex<State>,
-    resetter: &std::net::TcpStream,
+    resetter: &TcpStream,
 ) -> Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();

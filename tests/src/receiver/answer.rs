@@ -40,7 +40,7 @@ impl Default for Answer {
 
 impl Answer {
     /// Answers. An error closes the connection.
-    pub(super) async fn give(self, resetter: &std::net::TcpStream) -> Result<Response<Body>> {
+    pub(super) async fn give(self, resetter: &TcpStream) -> Result<Response<Body>> {
         let mut response = Response::new(Full::default().boxed_unsync());
         let status = match self {
             Self::Status(status) => status,
@@ -54,7 +54,7 @@ impl Answer {
             }
             Self::Hang => std::future::pending().await,
             Self::Reset => {
-                rustix::net::sockopt::set_socket_linger(resetter, Some(Duration::ZERO))?;
+                resetter.set_zero_linger()?;
                 bail!("reset")
             }
             Self::EndlessBody(status) => {
@@ -81,8 +81,8 @@ fn repeated(piece: Bytes, pause: Duration) -> Body {
 }
 
 /// The stream with a second handle of its socket, by which an answer can have it reset when it is closed.
-pub(super) fn resettable(stream: TcpStream) -> std::io::Result<(TcpStream, std::net::TcpStream)> {
+pub(super) fn resettable(stream: TcpStream) -> std::io::Result<(TcpStream, TcpStream)> {
     let stream = stream.into_std()?;
-    let resetter = stream.try_clone()?;
+    let resetter = TcpStream::from_std(stream.try_clone()?)?;
     Ok((TcpStream::from_std(stream)?, resetter))
 }
