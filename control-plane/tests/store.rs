@@ -1,9 +1,9 @@
 //! The conformance suite: what every store promises. A new store is one more `conformance!` line.
 
-#[path = "store/suite.rs"]
-mod suite;
 #[path = "store/crash.rs"]
 mod crash;
+#[path = "store/suite.rs"]
+mod suite;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -278,8 +278,9 @@ impl Scheduler {
         let expired: Vec<(HolderId, Held)> = self
             .holders
             .iter()
-            .flat_map(|(id, holder)| holder.jobs.values().map(move |held| (*id, holder, *held)))
-            .filter(|(_, holder, held)| holder.expiry(held).is_some_and(|expiry| expiry <= now))
+            .filter(|(_, holder)| holder.lost_at.is_some())
+            .flat_map(|(id, holder)| holder.jobs.values().map(move |held| (*id, holder.expiry(held), *held)))
+            .filter(|(_, expiry, _)| expiry.is_some_and(|expiry| expiry <= now))
             .map(|(id, _, held)| (id, held))
             .collect();
         for (id, held) in expired {

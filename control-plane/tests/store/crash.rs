@@ -33,7 +33,8 @@ async fn writer_that_is_killed() {
         let accepts = (first..first + BATCH).map(|number| suite::accept(number, now, &lanes())).collect();
         let accepted = store.accept(accepts).await.unwrap();
         // One line, in one write, once the batch is on disk.
-        let keys: Vec<String> = accepted.into_iter().map(|accepted| accepted.unwrap().key.to_string()).collect();
+        let keys: Vec<String> =
+            accepted.into_iter().map(|accepted| accepted.unwrap().key.to_string()).collect();
         let mut out = std::io::stdout().lock();
         out.write_all(format!("accepted {}\n", keys.join(" ")).as_bytes()).unwrap();
         out.flush().unwrap();
@@ -59,7 +60,8 @@ fn kill_after(folder: &Path, round: u64, batches: u64, moment: Duration) -> Vec<
     let read = |line: std::io::Result<String>| -> Option<Vec<EventKey>> {
         let line = line.ok()?;
         // The last line may be cut; a whole one ends with the batch's last key.
-        let keys: Vec<EventKey> = line.strip_prefix("accepted ")?.split(' ').filter_map(|key| key.parse().ok()).collect();
+        let keys: Vec<EventKey> =
+            line.strip_prefix("accepted ")?.split(' ').filter_map(|key| key.parse().ok()).collect();
         (keys.len() as u64 == BATCH).then_some(keys)
     };
     while (acknowledged.len() as u64) < batches {

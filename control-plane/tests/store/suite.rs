@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention, Settle,
-    Settlement, Store, SubscriptionRow,
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention,
+    Settle, Settlement, Store, SubscriptionRow,
 };
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
@@ -38,7 +38,8 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let key = EventKey::new(now, u128::from(number));
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
     let content = content_digest(&event_type, None, None, &data);
-    let event = Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
+    let event =
+        Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
     Accept { event, client_chosen: false, idempotency: None, content, subscriptions: lanes.to_vec() }
 }
 
@@ -53,7 +54,13 @@ fn attempt(number: u32, status: u16) -> Attempt {
 }
 
 /// Writes what an attempt made of a delivery.
-async fn settle(store: &Arc<dyn Store>, id: DeliveryId, before: Delivery, status: u16, state: State) -> Delivery {
+async fn settle(
+    store: &Arc<dyn Store>,
+    id: DeliveryId,
+    before: Delivery,
+    status: u16,
+    state: State,
+) -> Delivery {
     let number = before.attempts + 1;
     let delivery = Delivery { state, attempts: number, ..before };
     let settle = Settle { id, was_due: before.state.due(), delivery, attempt: Some(attempt(number, status)) };
@@ -84,7 +91,8 @@ pub(crate) async fn accepts_and_finds_again(backend: &dyn Backend) {
     let accepted = accept_one(&store, wanted.clone()).await.unwrap();
     assert!(!accepted.duplicate);
     assert_eq!(accepted.deliveries.len(), 2);
-    let found = store.events(vec![(tenant(), accepted.key), (tenant(), EventKey::first_at(at(9)))]).await.unwrap();
+    let found =
+        store.events(vec![(tenant(), accepted.key), (tenant(), EventKey::first_at(at(9)))]).await.unwrap();
     let row = found[0].clone().unwrap();
     assert_eq!(row.event, wanted.event);
     assert_eq!(row.deliveries, accepted.deliveries);
@@ -113,7 +121,11 @@ pub(crate) async fn an_idempotency_key_makes_one_event(backend: &dyn Backend) {
     assert_eq!(accept_one(&store, keyed(3)).await, Err(Conflict::IdempotencyKey));
     drop(store);
     let store = backend.open();
-    assert_eq!(accept_one(&store, again).await, Ok(Accepted { duplicate: true, ..original }), "after a restart");
+    assert_eq!(
+        accept_one(&store, again).await,
+        Ok(Accepted { duplicate: true, ..original }),
+        "after a restart"
+    );
     assert_eq!(store.lane(lane(1)).await.unwrap().end, 2, "a duplicate made a delivery");
 }
 
@@ -121,12 +133,19 @@ pub(crate) async fn an_idempotency_key_is_forgotten_after_a_day(backend: &dyn Ba
     let store = backend.open();
     let keyed = |number, now| Accept { idempotency: Some([7; 16]), ..accept(number, now, &[lane(1)]) };
     accept_one(&store, keyed(1, at(0))).await.unwrap();
-    assert_eq!(accept_one(&store, keyed(2, at(0) + DAY - Duration::from_secs(1))).await, Err(Conflict::IdempotencyKey));
+    assert_eq!(
+        accept_one(&store, keyed(2, at(0) + DAY - Duration::from_secs(1))).await,
+        Err(Conflict::IdempotencyKey)
+    );
     let later = accept_one(&store, keyed(2, at(0) + DAY)).await.unwrap();
     assert!(!later.duplicate);
     let retention = Retention { idempotency: at(1), delivered_data: at(0), events: at(0), now: at(0) + DAY };
     while store.age_out(retention).await.unwrap() {}
-    assert_eq!(accept_one(&store, keyed(3, at(0) + DAY)).await, Err(Conflict::IdempotencyKey), "the newer one's was removed");
+    assert_eq!(
+        accept_one(&store, keyed(3, at(0) + DAY)).await,
+        Err(Conflict::IdempotencyKey),
+        "the newer one's was removed"
+    );
 }
 
 pub(crate) async fn a_client_chosen_id_is_unique_in_its_tenant(backend: &dyn Backend) {
@@ -152,7 +171,9 @@ pub(crate) async fn deliveries_of_a_lane_are_numbered_without_gaps(backend: &dyn
     let store = backend.open();
     let waits = (0..40_u64).map(|number| {
         let store = store.clone();
-        tokio::spawn(async move { accept_one(&store, accept(number, at(number), &[lane(1), lane(2)])).await.unwrap() })
+        tokio::spawn(async move {
+            accept_one(&store, accept(number, at(number), &[lane(1), lane(2)])).await.unwrap()
+        })
     });
     let mut numbers = BTreeSet::new();
     for wait in waits.collect::<Vec<_>>() {
@@ -200,7 +221,11 @@ pub(crate) async fn due_rows_come_by_time(backend: &dyn Backend) {
     assert!(!rows.complete);
     assert_eq!(rows.rows[0].state, State::Waiting(at(96)));
     let rows = store.due(lane(1), 5).await.unwrap();
-    assert_eq!(rows.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [4, 3, 2, 1, 5], "the earlier time is gone");
+    assert_eq!(
+        rows.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(),
+        [4, 3, 2, 1, 5],
+        "the earlier time is gone"
+    );
     assert!(rows.complete);
 }
 
@@ -231,8 +256,10 @@ pub(crate) async fn lists_page_through_everything_once(backend: &dyn Backend) {
     }
     let third = all[3].deliveries[0];
     settle(&store, third, fresh(third, all[3].key), 200, State::Delivered(at(50))).await;
-    let everything: BTreeSet<DeliveryId> = all.iter().flat_map(|accepted| accepted.deliveries.clone()).collect();
-    let of_lane = |wanted| everything.iter().copied().filter(|id| id.subscription == wanted).collect::<BTreeSet<_>>();
+    let everything: BTreeSet<DeliveryId> =
+        all.iter().flat_map(|accepted| accepted.deliveries.clone()).collect();
+    let of_lane =
+        |wanted| everything.iter().copied().filter(|id| id.subscription == wanted).collect::<BTreeSet<_>>();
     let event: BTreeSet<DeliveryId> = all[5].deliveries.iter().copied().collect();
     let table = [
         (query(), everything.clone()),
@@ -261,14 +288,8 @@ pub(crate) async fn lists_page_through_everything_once(backend: &dyn Backend) {
             assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected, "limit {limit}: {query:?}");
         }
     }
-    let mut query = EventQuery {
-        tenant: tenant(),
-        event_type: None,
-        start: at(5),
-        end: at(20),
-        limit: 4,
-        after: None,
-    };
+    let mut query =
+        EventQuery { tenant: tenant(), event_type: None, start: at(5), end: at(20), limit: 4, after: None };
     let mut found = Vec::new();
     loop {
         let page = store.list_events(query.clone()).await.unwrap();
@@ -369,7 +390,8 @@ pub(crate) async fn things_age_out_in_steps(backend: &dyn Backend) {
     let mut all = Vec::new();
     for number in 0..700_u64 {
         let accept = accept(number, at(number), &[lane(1)]);
-        let accepted = accept_one(&store, Accept { idempotency: Some([(number % 250) as u8; 16]), ..accept }).await;
+        let accepted =
+            accept_one(&store, Accept { idempotency: Some([(number % 250) as u8; 16]), ..accept }).await;
         all.extend(accepted);
     }
     for accepted in &all {
@@ -426,13 +448,15 @@ pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
         for _ in 0..5 {
             while store.age_out(retention).await.unwrap() {}
         }
-        let found = store.events(all.iter().map(|accepted| (tenant(), accepted.key)).collect()).await.unwrap();
+        let found =
+            store.events(all.iter().map(|accepted| (tenant(), accepted.key)).collect()).await.unwrap();
         found.into_iter().map(|row| row.is_some_and(|row| !row.is_erased())).collect::<Vec<_>>()
     };
     assert_eq!(left().await, [false, true, true]);
     let deleted = SubscriptionRow { deleted: Some(at(10)), ..subscription(lane(1)) };
     store.put_subscription(&deleted, None).await.unwrap();
     assert_eq!(left().await, [false, false, false], "nobody is owed any more");
-    let ids: Vec<_> = store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
+    let ids: Vec<_> =
+        store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
     assert_eq!(ids, [lane(2)]);
 }
