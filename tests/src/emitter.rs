@@ -12,11 +12,12 @@ use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::api::Api;
 use crate::clock::now;
 use crate::ledger::Ledger;
+use crate::wait::{eventually, when};
 
 /// No run of these tests takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -59,6 +60,22 @@ impl Emitter {
         self.running.is_finished()
     }
 
+    /// Waits until so many are acknowledged, or all.
+    ///
+    /// # Errors
+    /// When it takes too long, or the load has failed.
+    pub async fn acknowledged(&mut self, goal: usize) -> Result<()> {
+        let what = format!("{goal} events are acknowledged");
+        eventually(&what, async || {
+            Ok(when(self.ledger.acknowledged_count() >= goal || self.running.is_finished()))
+        })
+        .await?;
+        if self.ledger.acknowledged_count() < goal.min(self.planned) {
+            (&mut self.running).await??;
+        }
+        Ok(())
+    }
+
     /// Waits until everything is acknowledged.
     ///
     /// # Errors
@@ -86,7 +103,7 @@ impl Run {
                 bail!("{unanswered} events are not answered, {} of {} sent", self.made, self.load.events);
             }
             if let Err(broken) = self.stream().await {
-                let status = broken.downcast_ref::<tonic::Status>();
+                let status = broken.downcast_ref::<Status>();
                 if status.is_none_or(|status| !is_passing(status.code())) {
                     return Err(broken);
                 }
@@ -100,7 +117,7 @@ impl Run {
     async fn stream(&mut self) -> Result<()> {
         let (requests, queue) = mpsc::channel(self.load.events + 1);
         for (reference, event) in &self.unanswered {
-            requests.try_send(self.request(*reference, event.clone()))?;
+            send(&requests, self.request(*reference, event.clone()))?;
         }
         let mut answers = self.api.events().emit_stream(ReceiverStream::new(queue)).await?.into_inner();
         let mut tick = tokio::time::interval(TICK);
@@ -108,7 +125,11 @@ impl Run {
         while self.made < self.load.events {
             tokio::select! {
                 _ = tick.tick() => self.send_due(&requests)?,
-                answer = answers.message() => self.hear(answer?.context("the stream ended early")?)?,
+                answer = answers.message() => match answer? {
+                    Some(answer) => self.hear(answer)?,
+                    // The server is stopping. What it left unanswered goes over the next stream.
+                    None => return Err(Status::unavailable("the stream ended early").into()),
+                },
             }
         }
         drop(requests);
@@ -133,7 +154,7 @@ impl Run {
             self.made += 1;
             self.ledger.sent(&event.id, &event.r#type, &String::from_utf8_lossy(&event.data));
             self.unanswered.insert(reference, event.clone());
-            requests.try_send(self.request(reference, event))?;
+            send(requests, self.request(reference, event))?;
         }
         Ok(())
     }
@@ -157,6 +178,14 @@ impl Run {
             emit_result::Result::Error(error) => bail!("an event was refused: {error:?}"),
         }
     }
+}
+
+/// Puts a request on a stream. There is room for all; it fails only when the stream is broken.
+fn send(
+    requests: &mpsc::Sender<v1::EmitStreamRequest>,
+    request: v1::EmitStreamRequest,
+) -> Result<(), Status> {
+    requests.try_send(request).map_err(|_| Status::unavailable("the stream is broken"))
 }
 
 fn is_passing(code: Code) -> bool {

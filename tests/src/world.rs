@@ -69,7 +69,9 @@ impl World {
     /// # Errors
     /// When something does not start.
     pub async fn without_agent(settings: AgentSettings, lines: &[&str]) -> Result<Self> {
-        let folder = TempDir::with_prefix("postrider-test-")?;
+        let mut folder = TempDir::with_prefix("postrider-test-")?;
+        // For whoever looks for the reason of a failure: logs and stores stay.
+        folder.disable_cleanup(std::env::var_os("KEEP_WORLDS").is_some());
         let receiver = Receiver::start().await?;
         let control_plane = ControlPlane::start(folder.path(), lines, None).await?;
         let api = Api::new(control_plane.channel()?, TENANT);

@@ -20,11 +20,9 @@ const SLOW: Duration = Duration::from_millis(40);
 const IN_FLIGHT: u32 = 16;
 
 /// Waits until so many events more are acknowledged, a number that no two runs share: a random moment.
-async fn a_while(emitter: &Emitter) -> Result<()> {
+async fn a_while(emitter: &mut Emitter) -> Result<()> {
     let goal = emitter.ledger.acknowledged_count() + rand::rng().random_range(100..300);
-    let what = format!("{goal} events are acknowledged");
-    eventually(&what, async || Ok(when(emitter.ledger.acknowledged_count() >= goal || emitter.is_done())))
-        .await
+    emitter.acknowledged(goal).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,10 +32,10 @@ async fn a_control_plane_killed_again_and_again_loses_nothing_and_repeats_nothin
     let routes = [world.subscribe("/fast").await?, world.subscribe("/slow").await?];
     world.receiver.script("/slow", [Answer::Late(204, SLOW)]);
     let load = Load { events: 2_500, per_second: 300 };
-    let emitter = Emitter::start(world.api.clone(), load);
+    let mut emitter = Emitter::start(world.api.clone(), load);
     let mut kills = 0;
     while kills < 6 && !emitter.is_done() {
-        a_while(&emitter).await?;
+        a_while(&mut emitter).await?;
         world.control_plane.kill()?;
         world.control_plane.restart().await?;
         kills += 1;
@@ -82,10 +80,10 @@ async fn a_killed_agent_repeats_at_most_what_it_had_in_flight() -> Result<()> {
     let wanted = v1::Subscription { timeout: Some(duration(Duration::from_secs(1))), ..Default::default() };
     let route = world.subscribe_with("/a", wanted).await?;
     let load = Load { events: 1_000, per_second: 200 };
-    let emitter = Emitter::start(world.api.clone(), load);
+    let mut emitter = Emitter::start(world.api.clone(), load);
     let mut kills = 0;
     while kills < 3 && !emitter.is_done() {
-        a_while(&emitter).await?;
+        a_while(&mut emitter).await?;
         world.agent.kill()?;
         kills += 1;
         world.agent.start()?;
@@ -140,10 +138,10 @@ async fn both_killed_at_once_repeat_at_most_what_was_in_flight() -> Result<()> {
     world.receiver.script("/a", [Answer::Late(204, SLOW)]);
     let route = world.subscribe("/a").await?;
     let load = Load { events: 1_000, per_second: 200 };
-    let emitter = Emitter::start(world.api.clone(), load);
+    let mut emitter = Emitter::start(world.api.clone(), load);
     let mut kills = 0;
     while kills < 3 && !emitter.is_done() {
-        a_while(&emitter).await?;
+        a_while(&mut emitter).await?;
         world.control_plane.kill()?;
         world.agent.kill()?;
         kills += 1;

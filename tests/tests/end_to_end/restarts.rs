@@ -31,10 +31,10 @@ async fn rolling_restarts_repeat_nothing_and_fail_nothing() -> Result<()> {
     let routes = [world.subscribe("/fast").await?, world.subscribe("/slow").await?];
     world.receiver.script("/slow", [Answer::Late(204, Duration::from_millis(50))]);
     let load = Load { events: 2_400, per_second: 200 };
-    let emitter = Emitter::start(world.api.clone(), load);
+    let mut emitter = Emitter::start(world.api.clone(), load);
     for _ in 0..2 {
         let goal = emitter.ledger.acknowledged_count() + 150;
-        eventually("some load", async || Ok(when(emitter.ledger.acknowledged_count() >= goal))).await?;
+        emitter.acknowledged(goal).await?;
         world.control_plane.signal(Signal::TERM)?;
         let status = world.control_plane.exit(PATIENCE).await?;
         assert_eq!(status.code(), Some(0), "{status}");
