@@ -79,9 +79,9 @@ impl<'a> Rig<'a> {
         Ok(Self { place, sink: Sink::start().await?, emitter: Emitter::start()?, quick })
     }
 
-    /// A time, or a shorter one for a first look.
-    pub(crate) fn time(&self, seconds: u64, quick_seconds: u64) -> Duration {
-        Duration::from_secs(if self.quick { quick_seconds } else { seconds })
+    /// So many seconds, or so many milliseconds for a first look.
+    pub(crate) fn time(&self, seconds: u64, quick_milliseconds: u64) -> Duration {
+        Duration::from_millis(if self.quick { quick_milliseconds } else { seconds * 1000 })
     }
 
     /// Emits, waits for everything to arrive, and fails when something was lost or not accepted.

@@ -11,10 +11,28 @@ pub(crate) type ProcessId = u32;
 
 /// CPU time that a process has used so far, in user and kernel mode, all its threads.
 pub(crate) fn cpu_time(process: ProcessId) -> anyhow::Result<Duration> {
+    cpu(process, 2)
+}
+
+/// The same, with that of its children that have ended.
+pub(crate) fn cpu_time_with_ended_children(process: ProcessId) -> anyhow::Result<Duration> {
+    cpu(process, 4)
+}
+
+/// CPU time that the whole machine has used so far.
+pub(crate) fn machine_cpu_time() -> anyhow::Result<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    busy_ticks(&text).map(time).context("/proc/stat is not understood")
+}
+
+fn cpu(process: ProcessId, fields: usize) -> anyhow::Result<Duration> {
     let text = read(process, "stat")?;
-    let ticks = cpu_ticks(&text).with_context(|| format!("/proc/{process}/stat is not understood"))?;
-    let per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    let ticks = cpu_ticks(&text, fields);
+    ticks.map(time).with_context(|| format!("/proc/{process}/stat is not understood"))
+}
+
+fn time(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// Memory of a process that is in RAM now, in MiB.
@@ -56,14 +74,24 @@ fn status_mib(process: ProcessId, name: &str) -> anyhow::Result<f64> {
     Ok(kib as f64 / 1024.0)
 }
 
-/// User and kernel time of a `stat` line. The second field is the program's name in parentheses, which may hold
-/// anything.
-fn cpu_ticks(stat: &str) -> Option<u64> {
+/// User and kernel time of a `stat` line, and then those of its children that have ended. The second field is the
+/// program's name in parentheses, which may hold anything.
+fn cpu_ticks(stat: &str, fields: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let kernel: u64 = fields.next()?.parse().ok()?;
-    Some(user + kernel)
+    let times: Vec<&str> = after_name.split_ascii_whitespace().skip(11).take(fields).collect();
+    if times.len() < fields { None } else { times.iter().map(|field| field.parse::<u64>().ok()).sum() }
+}
+
+/// All but idling and waiting of the machine's `stat`: user, nice, system, interrupts.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let fields: Option<Vec<u64>> = line.split_ascii_whitespace().map(|field| field.parse().ok()).collect();
+    match fields?.as_slice() {
+        [user, nice, system, _idle, _waiting, interrupts, soft, ..] => {
+            Some(user + nice + system + interrupts + soft)
+        }
+        _ => None,
+    }
 }
 
 /// The number of a line `name: number …`.
@@ -78,12 +106,20 @@ mod tests {
 
     #[test]
     fn a_stat_line_is_read_whatever_the_name() {
-        let tail = "S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0 4 0 100 0 0";
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 250 50 7 3 20 0 4 0 100 0 0";
         for name in ["sink", "a b", "x) S 1 (y"] {
-            assert_eq!(cpu_ticks(&format!("42 ({name}) {tail}")), Some(300));
+            assert_eq!(cpu_ticks(&format!("42 ({name}) {tail}"), 2), Some(300));
+            assert_eq!(cpu_ticks(&format!("42 ({name}) {tail}"), 4), Some(310));
         }
-        assert_eq!(cpu_ticks("42 (sink) S 1"), None);
-        assert_eq!(cpu_ticks(""), None);
+        assert_eq!(cpu_ticks("42 (sink) S 1", 2), None);
+        assert_eq!(cpu_ticks("", 2), None);
+    }
+
+    #[test]
+    fn the_machine_is_busy_when_it_neither_idles_nor_waits() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 1000 8 16 1000 0 0\ncpu0 1 1 1 1 1 1 1\n"), Some(31));
+        assert_eq!(busy_ticks("intr 5\n"), None);
+        assert!(machine_cpu_time().unwrap() > Duration::ZERO);
     }
 
     #[test]

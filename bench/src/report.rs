@@ -1,7 +1,6 @@
 //! The figures: gathered by name, written as nested JSON, and shown as a table beside what is aimed at.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -35,6 +34,17 @@ const RATIOS: [(&str, &str, &str); 3] = [
     ("ratios.one_to_one_to_hyper_posts", "one_to_one.deliveries_per_s", "limits.hyper_posts_per_s"),
     ("ratios.fanout10_to_hyper_posts", "fanout10.deliveries_per_s", "limits.hyper_posts_per_s"),
     ("ratios.accepted_to_fdatasync", "one_to_one.accepted_per_s", "limits.fdatasync_per_s"),
+];
+
+/// What is shown of each way to emit.
+const COLUMNS: [(&str, &str); 7] = [
+    ("deliveries_per_s", "deliveries/s"),
+    ("accepted_per_s", "accepted/s"),
+    ("p50_ms", "p50 ms"),
+    ("p99_ms", "p99 ms"),
+    ("accept_p50_ms", "accept p50 ms"),
+    ("accept_p99_ms", "accept p99 ms"),
+    ("cpu_us_per_delivery", "CPU µs"),
 ];
 
 /// Figures by name: words joined by dots.
@@ -83,10 +93,17 @@ impl Report {
         Value::Object(root)
     }
 
-    /// The table for people.
+    /// The tables for people: aims, the ways of one scenario beside each other, and what is left.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
-        let mut line = |text_line: String| writeln!(text, "{}", text_line.trim_end());
+        let mut lines = self.aims();
+        lines.push(String::new());
+        lines.extend(self.ways());
+        lines.push(String::new());
+        lines.extend(self.rest());
+        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+
+    fn aims(&self) -> Vec<String> {
         let mut lines = vec![format!("{:<42} {:>12} {:>14}", "", "aim", "measured")];
         for (name, aim, unit, what) in &AIMS {
             let Some(value) = self.get(name) else { continue };
@@ -97,15 +114,32 @@ impl Report {
             let verdict = if met { "" } else { "  missed" };
             lines.push(format!("{what:<42} {limit:>12} {:>10} {unit:<3}{verdict}", number(value)));
         }
-        lines.push(String::new());
-        lines.push("All figures:".into());
-        lines.extend(self.0.iter().map(|(name, value)| format!("  {name:<52} {:>14}", number(*value))));
-        for text_line in lines {
-            // Writing to a string does not fail.
-            let _written = line(text_line);
-        }
-        text
+        lines
     }
+
+    /// One subscription: a line a way to emit.
+    fn ways(&self) -> Vec<String> {
+        let columns = COLUMNS.map(|(_, title)| format!("{title:>14}")).concat();
+        let mut lines = vec![format!("{:<24}{columns}", "one subscription")];
+        let ways = self.0.keys().filter_map(|name| way(name).map(|(way, _)| way)).collect::<BTreeSet<_>>();
+        for way in ways {
+            let value = |figure: &str| self.get(&format!("one_to_one.{way}.{figure}"));
+            let columns =
+                COLUMNS.map(|(figure, _)| format!("{:>14}", value(figure).map_or(String::new(), number)));
+            lines.push(format!("{way:<24}{}", columns.concat()));
+        }
+        if lines.len() > 1 { lines } else { Vec::new() }
+    }
+
+    fn rest(&self) -> Vec<String> {
+        let rest = self.0.iter().filter(|(name, _)| way(name).is_none());
+        rest.map(|(name, value)| format!("{name:<52} {:>14}", number(*value))).collect()
+    }
+}
+
+/// The way to emit that a figure belongs to, and the rest of its name.
+fn way(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("one_to_one.")?.split_once('.')
 }
 
 /// Puts a figure where its name says.
@@ -159,10 +193,12 @@ mod tests {
         let mut report = Report::default();
         report.set("one_to_one.deliveries_per_s", 9_999.4);
         report.set("limits.hyper_posts_per_s", 100_000.0);
+        report.set("one_to_one.unary_64.p50_ms", 12.34);
         report.add_ratios();
         let table = report.table();
         assert!(table.contains("≥ 10,000") && table.contains("9,999") && table.contains("missed"), "{table}");
         assert!(table.contains("ratios.one_to_one_to_hyper_posts"), "{table}");
+        assert!(table.contains("unary_64  ") && !table.contains("one_to_one.unary_64"), "{table}");
         assert!(!table.contains("MiB"), "{table}");
     }
 

@@ -11,10 +11,16 @@ mod resume;
 use std::time::Duration;
 
 use crate::args::{Args, Name};
+use crate::clock::{self, Moment};
+use crate::limits;
 use crate::load::Rig;
+use crate::procfs;
 use crate::report::Report;
+use crate::stats::ratio;
 use crate::world::Place;
-use crate::{clock, limits};
+
+/// Cores that others may use before the figures suffer visibly.
+const DISTURBED: f64 = 0.2;
 
 /// Measures what is wanted, writes the figures and shows them. What failed is left out of them, and the run fails.
 pub(crate) async fn run(args: &Args, place: &Place) -> anyhow::Result<()> {
@@ -27,10 +33,18 @@ pub(crate) async fn run(args: &Args, place: &Place) -> anyhow::Result<()> {
             continue;
         }
         eprintln!("[{:>3} s] {name:?}", begun.elapsed().as_secs());
+        let others = Others::watch(&rig)?;
         if let Err(error) = Box::pin(measure(name, &mut rig, &mut report)).await {
             eprintln!("        {name:?} failed: {error:#}");
             failures.push(format!("{name:?}: {error:#}"));
         }
+        let cores = others.cores(&rig)?;
+        if cores > DISTURBED {
+            eprintln!(
+                "        others used {cores:.2} cores meanwhile: the figures are worse than they would be"
+            );
+        }
+        report.set(format!("run.cores_used_by_others.{}", key(name)), cores);
     }
     rig.end().await?;
     report.add_ratios();
@@ -57,6 +71,47 @@ const ALL: [Name; 8] = [
     Name::Backlog1m,
 ];
 
+/// The scenario's name in the report.
+fn key(name: Name) -> &'static str {
+    match name {
+        Name::Limits => "limits",
+        Name::Idle => "idle",
+        Name::OneToOne => "one_to_one",
+        Name::Fanout10 => "fanout10",
+        Name::Latency100 => "latency_100",
+        Name::Hanging => "hanging",
+        Name::Resume => "resume",
+        Name::Backlog1m => "backlog_1m",
+    }
+}
+
+/// What runs on the machine beside this run, and disturbs it.
+struct Others {
+    since: Moment,
+    used: Duration,
+}
+
+impl Others {
+    fn watch(rig: &Rig<'_>) -> anyhow::Result<Self> {
+        Ok(Self { since: clock::now(), used: Self::used(rig)? })
+    }
+
+    /// How many cores others have used, on average.
+    fn cores(&self, rig: &Rig<'_>) -> anyhow::Result<f64> {
+        let used = Self::used(rig)?.saturating_sub(self.used);
+        Ok(ratio(used.as_secs_f64(), self.since.elapsed().as_secs_f64()))
+    }
+
+    /// CPU time of the machine without this run's. Called between scenarios, when sink and emitter are its only
+    /// processes that have not ended.
+    fn used(rig: &Rig<'_>) -> anyhow::Result<Duration> {
+        let own = procfs::cpu_time_with_ended_children(std::process::id())?
+            + procfs::cpu_time(rig.sink.id())?
+            + procfs::cpu_time(rig.emitter.id())?;
+        Ok(procfs::machine_cpu_time()?.saturating_sub(own))
+    }
+}
+
 async fn measure(name: Name, rig: &mut Rig<'_>, report: &mut Report) -> anyhow::Result<()> {
     match name {
         Name::Limits => machine_limits(rig, report).await,
@@ -71,13 +126,13 @@ async fn measure(name: Name, rig: &mut Rig<'_>, report: &mut Report) -> anyhow::
 }
 
 async fn machine_limits(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::Result<()> {
-    let posts = limits::posts(rig.sink.port, rig.time(4, 1)).await?;
+    let posts = limits::posts(rig.sink.port, rig.time(4, 1000)).await?;
     report.set("limits.hyper_posts_per_s", posts.per_second);
     report.set("limits.hyper_p50_ms", posts.latencies.percentile_ms(0.5));
     report.set("limits.hyper_p99_ms", posts.latencies.percentile_ms(0.99));
     rig.sink.reset().await?;
     let folder = rig.place.folder().to_owned();
-    let time = rig.time(3, 1).min(Duration::from_secs(3));
+    let time = rig.time(3, 1000).min(Duration::from_secs(3));
     let flushes = tokio::task::spawn_blocking(move || limits::fdatasync(&folder, time)).await??;
     report.set("limits.fdatasync_per_s", flushes);
     Ok(())

@@ -74,7 +74,7 @@ async fn drain(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     world.start_agent().await?;
-    let time = rig.time(5, 2);
+    let time = rig.time(5, 1000);
     let (begun, before) = (clock::now(), rig.sink.count().await?);
     tokio::time::sleep(time).await;
     let drained = rig.sink.count().await? - before;

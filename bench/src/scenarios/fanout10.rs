@@ -21,8 +21,8 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
         undelivered: None,
         endpoints: SUBSCRIPTIONS,
     };
-    let warm_up = rig.load(&mut world, shape(rig.time(2, 1))).await?;
-    let outcome = rig.load(&mut world, shape(rig.time(10, 2))).await?;
+    let warm_up = rig.load(&mut world, shape(rig.time(2, 400))).await?;
+    let outcome = rig.load(&mut world, shape(rig.time(10, 1000))).await?;
     let mut own = Report::default();
     rates(&outcome, &mut own);
     cpu(&outcome, &mut own);

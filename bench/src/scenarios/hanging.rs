@@ -15,14 +15,14 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
     let mut world = World::start_with_agent(rig.place, rig.sink.port).await?;
     world.api.subscribe(rig.sink.url("hook/0"), 0).await?;
     let shape = |time| Shape { how: How::Paced(RATE), until: lasting(time), undelivered: None, endpoints: 1 };
-    rig.load(&mut world, shape(rig.time(1, 1))).await?;
-    let alone = rig.load(&mut world, shape(rig.time(15, 4))).await?.latencies();
+    rig.load(&mut world, shape(rig.time(1, 400))).await?;
+    let alone = rig.load(&mut world, shape(rig.time(15, 3000))).await?.latencies();
     for _ in 0..HANGING {
         world.api.subscribe(rig.sink.url("hang"), 0).await?;
     }
     // Until every attempt that may be under way hangs, and queues grow.
-    rig.load(&mut world, shape(rig.time(3, 2))).await?;
-    let beside = rig.load(&mut world, shape(rig.time(15, 4))).await?.latencies();
+    rig.load(&mut world, shape(rig.time(3, 1500))).await?;
+    let beside = rig.load(&mut world, shape(rig.time(15, 3000))).await?.latencies();
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
         let (without, with) = (alone.percentile_ms(share), beside.percentile_ms(share));
         report.set(format!("hanging.alone_{name}_ms"), without);

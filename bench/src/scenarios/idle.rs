@@ -9,10 +9,10 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
     let mut world = World::start_with_agent(rig.place, rig.sink.port).await?;
     world.api.subscribe(rig.sink.url("hook/0"), 0).await?;
     let (control_plane, agent) = (world.control_plane()?, world.agent()?);
-    tokio::time::sleep(rig.time(5, 2)).await;
+    tokio::time::sleep(rig.time(5, 2000)).await;
     report.set("idle.control_plane_mib", procfs::resident_mib(control_plane)?);
     report.set("idle.agent_mib", procfs::resident_mib(agent)?);
-    let (before, seconds) = (cpu(control_plane, agent)?, rig.time(3, 1));
+    let (before, seconds) = (cpu(control_plane, agent)?, rig.time(3, 1000));
     tokio::time::sleep(seconds).await;
     let used = cpu(control_plane, agent)? - before;
     report.set("idle.cpu_ms_per_s", used * 1000.0 / seconds.as_secs_f64());

@@ -61,9 +61,9 @@ async fn one(rig: &mut Rig<'_>, way: &Way, report: &mut Report) -> anyhow::Resul
     world.api.subscribe(rig.sink.url("hook/0"), way.cap).await?;
     let shape =
         |time| Shape { how: way.how, until: lasting(time), undelivered: way.undelivered, endpoints: 1 };
-    let warm_up = rig.load(&mut world, shape(rig.time(2, 1))).await?;
+    let warm_up = rig.load(&mut world, shape(rig.time(2, 400))).await?;
     let written = procfs::written_bytes(world.control_plane()?)?;
-    let outcome = rig.load(&mut world, shape(rig.time(10, 2))).await?;
+    let outcome = rig.load(&mut world, shape(rig.time(10, 1000))).await?;
     let written = procfs::written_bytes(world.control_plane()?)? - written;
     rates(&outcome, report);
     report.set("max_in_flight", f64::from(way.cap));

@@ -24,7 +24,7 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
     // Answers take a while, so that attempts are under way when the control plane is killed.
     world.api.subscribe(rig.sink.url("slow/0"), 0).await?;
     rig.sink.reset().await?;
-    let killed_after = rig.time(3, 1);
+    let killed_after = rig.time(3, 1000);
     let shape = Shape {
         how: How::Stream(256),
         until: lasting(killed_after + Duration::from_secs(2)),
