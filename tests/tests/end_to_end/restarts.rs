@@ -1,8 +1,9 @@
 //! Restarts in good order: SIGTERM repeats nothing, loses nothing and fails nothing.
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use postrider_proto::v1::{self, DeliveryState};
 use postrider_tests::api::{duration, event};
 use postrider_tests::clock::now;
@@ -12,6 +13,9 @@ use postrider_tests::turn;
 use postrider_tests::wait::{PATIENCE, eventually, when};
 use postrider_tests::world::{Agent, World};
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Stops an agent with SIGTERM and starts it again.
 async fn restart_agent(world: &World, agent: &mut Agent) -> Result<()> {
@@ -108,5 +112,63 @@ async fn a_stopping_control_plane_refuses_events_in_words() -> Result<()> {
     let refused = world.api.emit(event("a.b", "{}")).await;
     assert_eq!(refused.map_err(|status| status.code()).err(), Some(tonic::Code::Unavailable));
     assert_eq!(world.control_plane.exit(PATIENCE).await?.code(), Some(0));
+    Ok(())
+}
+
+/// A client must not take the end of a server that stops for the end of its own work.
+#[tokio::test]
+async fn a_stream_of_events_that_a_stopping_control_plane_leaves_unanswered_ends_with_an_error() -> Result<()>
+{
+    let mut world = World::start().await?;
+    // Something is under way, so that the stop takes its time.
+    world.receiver.script("/a", [Answer::Late(204, Duration::from_secs(2))]);
+    world.subscribe("/a").await?;
+    let (requests, queue) = mpsc::channel(8);
+    let mut answers = world.api.events().emit_stream(ReceiverStream::new(queue)).await?.into_inner();
+    let request = |reference| v1::EmitStreamRequest {
+        reference,
+        tenant: world.api.tenant(),
+        event: Some(event("a.b", "{}")),
+    };
+    requests.send(request(1)).await?;
+    let first = answers.message().await?.map(|answer| answer.reference);
+    assert_eq!(first, Some(1));
+    eventually("it is under way", async || Ok(when(world.receiver.open("/a") == 1))).await?;
+    world.control_plane.signal(Signal::TERM)?;
+    eventually("it is stopping", async || Ok(when(world.control_plane.log().contains("stopping")))).await?;
+    // It may be gone already, in which case the answers say so.
+    drop(requests.send(request(2)).await);
+    match answers.message().await {
+        Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+        Ok(None) => anyhow::bail!("the stream ended with OK, and the second event is not answered"),
+        Ok(Some(answer)) => {
+            let result = answer.result.and_then(|result| result.result);
+            let told = matches!(&result, Some(v1::emit_result::Result::Error(error)) if error.code == 14);
+            assert!(answer.reference == 2 && told, "{result:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn lines_that_a_stopping_control_plane_did_not_take_are_a_failure() -> Result<()> {
+    let mut world = World::start().await?;
+    world.receiver.script("/a", [Answer::Late(204, Duration::from_secs(2))]);
+    world.subscribe("/a").await?;
+    let command = world.cli().command(&["emit", "a.b", "--lines", "-o", "json"])?;
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut input = child.stdin.take().context("no standard input")?;
+    input.write_all(b"1\n").await?;
+    eventually("the first is under way", async || Ok(when(world.receiver.open("/a") == 1))).await?;
+    world.control_plane.signal(Signal::TERM)?;
+    eventually("it is stopping", async || Ok(when(world.control_plane.log().contains("stopping")))).await?;
+    // It may have ended already, which is as good.
+    drop(input.write_all(b"2\n3\n").await);
+    drop(input);
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(6), "{said}{}", String::from_utf8_lossy(&ended.stdout));
     Ok(())
 }
