@@ -244,6 +244,7 @@ impl Thread {
 
     fn commit(&mut self, group: Group) {
         let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
+        free_replaced(group.rows);
         if let Err(error) = &done {
             // What was numbered is not there: number anew from what is.
             self.ends.clear();
@@ -256,6 +257,18 @@ impl Thread {
         for answer in group.others {
             let _nobody_waits = answer.send(result());
         }
+    }
+}
+
+/// Frees the memory of tree nodes that a batch of so many rows has replaced.
+///
+/// sled copies a node at each insert and leaves the old one to crossbeam-epoch, which frees a bounded number of
+/// objects every so many operations, not in proportion to what is left to it. A thread that inserts thousands of rows
+/// in one operation leaves more than it frees: without this, memory grows by 3 KiB a row for as long as rows come.
+fn free_replaced(rows: usize) {
+    // One flush frees up to 8 bags of 64 objects; a row leaves about two.
+    for _ in 0..rows / 128 + 3 {
+        crossbeam_epoch::pin().flush();
     }
 }
 
