@@ -62,10 +62,10 @@ impl Dispatcher {
             let Some(row) = row else { return Prepared::Unsent(Report::NotStarted) };
             match events.get(&assignment.delivery.event) {
                 Some(event) => Prepared::Job(Box::new(self.job(assignment, &row, event, now))),
-                None => Prepared::Unsent(Report::Made(Outcome::failure(
+                None => Prepared::Unsent(Report::Made(Box::new(Outcome::failure(
                     Class::Protocol,
                     "the event's data is no longer stored",
-                ))),
+                )))),
             }
         });
         Ok(prepared.collect())

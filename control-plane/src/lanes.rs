@@ -62,7 +62,7 @@ enum Input {
     Drain(oneshot::Sender<()>),
     Fresh(SubscriptionId, Option<FreshRows>),
     Due(SubscriptionId, Option<DueRows>),
-    Row(DeliveryId, Box<Why>, Result<Option<DeliveryRow>, ()>),
+    Row(DeliveryId, Box<Why>, Box<Result<Option<DeliveryRow>, ()>>),
 }
 
 /// Where others hand in what happened.
@@ -278,7 +278,7 @@ impl Runner {
             }
             Input::Fresh(lane, rows) => self.scheduler.loaded_fresh(lane, rows, now),
             Input::Due(lane, rows) => self.scheduler.loaded_due(lane, rows, now),
-            Input::Row(id, why, row) => self.scheduler.row(id, *why, row, now),
+            Input::Row(id, why, row) => self.scheduler.row(id, *why, *row, now),
         }
     }
 
@@ -374,7 +374,7 @@ impl Runner {
         self.reads.spawn(async move {
             let _permit = permits.acquire().await;
             let row = slow_if_failed(store.delivery(id).await).await;
-            Input::Row(id, why, row.ok_or(()))
+            Input::Row(id, why, Box::new(row.ok_or(())))
         });
     }
 

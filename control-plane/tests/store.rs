@@ -1,7 +1,10 @@
 //! The conformance suite: what every store promises. A new store is one more `conformance!` line.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+
 #[path = "store/crash.rs"]
 mod crash;
+
 #[path = "store/suite.rs"]
 mod suite;
 

@@ -42,7 +42,7 @@ impl JobKey {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// The attempt was made, and this happened.
-    Made(Outcome),
+    Made(Box<Outcome>),
     /// The attempt was not made: it does not count.
     NotStarted,
 }
@@ -67,7 +67,7 @@ pub fn read_report(wire: agent::Outcome) -> Option<Report> {
         OutcomeKind::RefusedByPolicy => Class::RefusedByPolicy,
     };
     let micros = |micros: u32| Duration::from_micros(micros.into());
-    Some(Report::Made(Outcome {
+    Some(Report::Made(Box::new(Outcome {
         class,
         detail: wire.detail,
         response,
@@ -82,7 +82,7 @@ pub fn read_report(wire: agent::Outcome) -> Option<Report> {
         },
         http_version: wire.http_version,
         tls_version: wire.tls_version,
-    }))
+    })))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub enum Why {
         /// Of which job.
         key: JobKey,
         /// What happened.
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         /// For the jitter.
         chance: f64,
     },
@@ -139,7 +139,7 @@ impl Scheduler {
         match why {
             Why::Recognise(holder, key) => self.recognised(holder, key, row.as_ref(), now),
             Why::Report { reported, key, outcome, chance } => {
-                self.reported_row(row, reported, key, outcome, chance, now);
+                self.reported_row(row, reported, key, *outcome, chance, now);
             }
             Why::Retry(_) | Why::Cancel(_) => self.decide_row(id, &why, row, now),
         }

@@ -38,7 +38,7 @@ impl Scheduler {
                 self.conclude(reported.holder, key, &outcome, Some(reported), chance, now);
             }
             (false, Report::NotStarted) => self.effects.push(Effect::Acknowledge(reported)),
-            (false, Report::Made(outcome)) => self.reported_late(reported, key, outcome, chance, now),
+            (false, Report::Made(outcome)) => self.reported_late(reported, key, *outcome, chance, now),
         }
     }
 
@@ -81,7 +81,7 @@ impl Scheduler {
         chance: f64,
         now: Timestamp,
     ) {
-        let why = Why::Report { reported, key, outcome: outcome.clone(), chance };
+        let why = Why::Report { reported, key, outcome: Box::new(outcome.clone()), chance };
         let Some(why) = self.while_reading(key.delivery, why) else { return };
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
             self.effects.push(Effect::Acknowledge(reported));

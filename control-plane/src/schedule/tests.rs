@@ -347,7 +347,7 @@ impl World {
         for (sequence, key, outcome) in unsent {
             self.agents[which].sent = sequence;
             let reported = Reported { holder, sequence };
-            self.scheduler.reported(reported, key, Report::Made(outcome), 0.5, self.now);
+            self.scheduler.reported(reported, key, Report::Made(Box::new(outcome)), 0.5, self.now);
         }
     }
 

@@ -379,7 +379,7 @@ pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
         max_in_flight: 8,
     };
     store.put_agent(&agent).await.unwrap();
-    assert_eq!(store.agents().await.unwrap(), [agent.clone()]);
+    assert_eq!(store.agents().await.unwrap(), std::slice::from_ref(&agent));
     store.delete_agent(&agent.id).await.unwrap();
     assert_eq!(store.agents().await.unwrap(), []);
 }

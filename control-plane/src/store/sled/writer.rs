@@ -25,10 +25,13 @@ const LINGER: Duration = Duration::from_millis(3);
 /// A row to write, or, without a value, to remove.
 pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
 
+/// What became of each event of an accept.
+type Results = Vec<Result<Accepted, Conflict>>;
+
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Command {
-    Accept(Vec<Accept>, Answer<Vec<Result<Accepted, Conflict>>>),
+    Accept(Vec<Accept>, Answer<Results>),
     Settle(Settlement, Answer<()>),
     Write(Vec<Write>, Answer<()>),
     Close(oneshot::Sender<()>),
@@ -112,7 +115,7 @@ struct Group {
     names: HashMap<Vec<u8>, (EventKey, [u8; 16])>,
     /// Deliveries of the events that this group accepts.
     deliveries: HashMap<EventKey, Vec<DeliveryId>>,
-    accepts: Vec<(Vec<Result<Accepted, Conflict>>, Answer<Vec<Result<Accepted, Conflict>>>)>,
+    accepts: Vec<(Results, Answer<Results>)>,
     others: Vec<Answer<()>>,
 }
 
