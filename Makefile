@@ -1,5 +1,5 @@
 # The front door. `make help` says what there is; CI runs the same targets.
-# Everything is built once, in release mode: the tests run the programs that are shipped.
+# The tests run the release builds of the programs; the tests themselves are built with checks on.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,7 +16,7 @@ dev: ## Run all of Postrider on this machine and deliver an example event (ARGS=
 	$(CARGO) run --release -- dev $(ARGS)
 
 test: setup build ## Install what the tests need, and pass every test
-	$(CARGO) test --release --workspace
+	$(CARGO) test --workspace
 
 bench: build ## Measure speed and memory; figures go to target/bench/latest.json (ARGS="--quick" for a short run)
 	target/release/postrider-bench $(ARGS)
@@ -33,10 +33,10 @@ fmt:
 	$(CARGO) fmt --all -- --check
 
 clippy:
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 doc:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 deny: $(DENY)
 	$(DENY) check bans licenses sources

@@ -1,12 +1,14 @@
 //! The `postrider` command, run as a person or a script runs it.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::binaries;
 use crate::process::without_settings;
+use crate::wait::PATIENCE;
 
 /// The command, for one server and tenant.
 #[derive(Clone, Debug)]
@@ -80,6 +82,14 @@ impl Cli {
 /// # Errors
 /// When it cannot be run, or does not end.
 pub async fn finish(command: Command, input: Option<&[u8]>) -> Result<Ended> {
+    finish_within(PATIENCE * 3, command, input).await
+}
+
+/// Runs a command to its end, however long that may take.
+///
+/// # Errors
+/// When it cannot be run, or does not end in time.
+pub async fn finish_within(limit: Duration, command: Command, input: Option<&[u8]>) -> Result<Ended> {
     let name = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     if input.is_some() {
@@ -94,7 +104,7 @@ pub async fn finish(command: Command, input: Option<&[u8]>) -> Result<Ended> {
     if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
         stdin.write_all(input).await?;
     }
-    let output = tokio::time::timeout(crate::wait::PATIENCE * 3, child.wait_with_output());
+    let output = tokio::time::timeout(limit, child.wait_with_output());
     let output = output.await.with_context(|| format!("{name} does not end"))??;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(Ended {
