@@ -97,16 +97,11 @@ fn log(settle: &Settle) {
         attempt = attempt.number,
         outcome = outcome.class.as_str(),
         status = outcome.status().unwrap_or(0),
-        duration_ms = %millis(outcome.timings.total),
+        duration_ms = outcome.timings.total.as_micros() as f64 / 1000.0,
         agent = %attempt.agent,
         next = next(&settle.delivery),
         "attempt"
     );
-}
-
-/// Milliseconds with as many digits as were measured.
-fn millis(duration: Duration) -> String {
-    format!("{}.{:03}", duration.as_millis(), duration.as_micros() % 1000)
 }
 
 fn next(delivery: &Delivery) -> &'static str {

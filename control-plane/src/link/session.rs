@@ -189,6 +189,7 @@ impl Session {
             self.outbox.done(key.delivery);
             reports.push((sequence, key, report));
         }
+        self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
         self.links.lanes.reported(self.holder, reports).await;
         self.send_jobs().await
     }
