@@ -17,6 +17,7 @@ dev: ## Run all of Postrider on this machine and deliver an example event (ARGS=
 
 test: setup build ## Install what the tests need, and pass every test
 	$(CARGO) test --workspace
+	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} tests/readme.sh
 
 bench: build ## Measure speed and memory; figures go to target/bench/latest.json (ARGS="--quick" for a short run)
 	target/release/postrider-bench $(ARGS)

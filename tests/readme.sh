@@ -30,6 +30,6 @@ mapfile -t commands < <(
 make --dry-run test >/dev/null || fail "«make test» does not exist"
 
 # Any free ports, and an end: the newcomer's terminal would show the same until then.
-output=$(timeout --kill-after=10 600 ${commands[0]} ARGS="--once --port 0 --agent-port 0 --receiver-port 0") || fail "«${commands[0]}» failed: $output"
+output=$(timeout --kill-after=10 1500 ${commands[0]} ARGS="--once --port 0 --agent-port 0 --receiver-port 0") || fail "«${commands[0]}» failed: $output"
 grep -q "signature verified by standardwebhooks" <<<"$output" || fail "«${commands[0]}» shows no verified delivery: $output"
 echo "readme: both commands are as promised"

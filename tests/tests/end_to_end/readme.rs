@@ -1,26 +1,14 @@
-//! The README's commands: those for a newcomer in a fresh clone, and those of the command `postrider` against a real
-//! control plane.
+//! The README's commands of `postrider`, against a real control plane. Those for a newcomer, which build, are run by
+//! `tests/readme.sh`, after these tests: it replaces the programs that these run.
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use postrider_proto::v1;
-use postrider_tests::binaries::{self, repository, target_folder};
-use postrider_tests::cli::{finish, finish_within};
+use postrider_tests::binaries::{self, repository};
+use postrider_tests::cli::finish;
 use postrider_tests::process::without_settings;
 use postrider_tests::world::{TENANT, World};
-
-#[tokio::test]
-async fn the_readmes_two_commands_work_in_a_fresh_clone() -> Result<()> {
-    let mut command = Command::new(repository().join("tests/readme.sh"));
-    // What is built already need not be built again.
-    command.env("CARGO_TARGET_DIR", target_folder()?);
-    // Another build may hold the target folder; the script ends itself before this.
-    let ended = finish_within(Duration::from_secs(900), command, None).await?;
-    assert_eq!(ended.code, 0, "{}\n{}", ended.stdout, ended.stderr);
-    Ok(())
-}
 
 /// The lines of the README's code blocks that call `postrider`.
 fn commands() -> Result<Vec<String>> {
