@@ -1,8 +1,8 @@
 //! One stream of the agent: keeps a session with the control plane, over as many connections as it takes.
 //!
-//! Dramatis personae: a [`Stream`] is one task. Its [`Work`] outlives connections: the jobs under way
-//! ([`running`]), the outcomes not acknowledged ([`crate::outbox`]). [`link`] opens a connection,
-//! [`conversation`] is what is said on it, [`attempt`] is the task of one job.
+//! Dramatis personae: a [`Stream`] is one task. Its `Work` outlives connections: the jobs under way
+//! (`running`), the outcomes not acknowledged ([`crate::outbox`]). `link` opens a connection,
+//! `conversation` is what is said on it, `attempt` is the task of one job.
 //!
 //! When a connection is lost, jobs under way go on, no job starts past its start-by, outcomes are kept, and
 //! the next connection names both. Nothing here decides about an endpoint or an attempt's meaning.

@@ -2,8 +2,8 @@
 //!
 //! [`Transport`] is what a session knows of it; tests of the session put something simpler there.
 //! [`http::HttpTransport`] is the real one, in the order in which a request meets its rooms:
-//! [`guard`] judges the URL, [`resolver`] finds the addresses, the guard judges those, [`pool`] lends a
-//! connection to exactly those addresses or [`connector`] dials one of them, and [`response`] reads the
+//! [`guard`] judges the URL, [`resolver`] finds the addresses, the guard judges those, `pool` lends a
+//! connection to exactly those addresses or `connector` dials one of them, and `response` reads the
 //! answer within bounds.
 
 use std::borrow::Cow;

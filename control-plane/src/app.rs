@@ -50,6 +50,17 @@ const RECENT_BYTES: usize = 16 * 1024 * 1024;
 const DISABLE_QUEUE: usize = 10_000;
 /// The largest request: a batch of events, or the Hello of an agent with many jobs.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
+/// What reflection lists: the services of the API's port.
+const SERVICES: [&str; 8] = [
+    "grpc.health.v1.Health",
+    "postrider.v1.AgentService",
+    "postrider.v1.DeliveryService",
+    "postrider.v1.EventService",
+    "postrider.v1.EventTypeService",
+    "postrider.v1.SigningKeyService",
+    "postrider.v1.SubscriptionService",
+    "postrider.v1.TenantService",
+];
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -191,9 +202,10 @@ impl Parts {
         let events = v1::event_service_server::EventServiceServer::new(api.clone());
         let deliveries = v1::delivery_service_server::DeliveryServiceServer::new(api.clone());
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(postrider_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            SERVICES.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
         Ok(server(tls)?
             .add_service(events.max_decoding_message_size(MAX_MESSAGE))

@@ -1,7 +1,6 @@
 //! The `postrider` command, run as a person or a script runs it.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::io::AsyncWriteExt as _;
@@ -82,14 +81,6 @@ impl Cli {
 /// # Errors
 /// When it cannot be run, or does not end.
 pub async fn finish(command: Command, input: Option<&[u8]>) -> Result<Ended> {
-    finish_within(PATIENCE * 3, command, input).await
-}
-
-/// Runs a command to its end, however long that may take.
-///
-/// # Errors
-/// When it cannot be run, or does not end in time.
-pub async fn finish_within(limit: Duration, command: Command, input: Option<&[u8]>) -> Result<Ended> {
     let name = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     if input.is_some() {
@@ -104,7 +95,7 @@ pub async fn finish_within(limit: Duration, command: Command, input: Option<&[u8
     if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
         stdin.write_all(input).await?;
     }
-    let output = tokio::time::timeout(limit, child.wait_with_output());
+    let output = tokio::time::timeout(PATIENCE * 3, child.wait_with_output());
     let output = output.await.with_context(|| format!("{name} does not end"))??;
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     Ok(Ended {

@@ -16,11 +16,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// `control_plane`: URL of the control plane, http(s)://host:port. Plain http is for loopback only [required]
+    /// `control_plane`: URL of the control plane, http(s)://host:port. Plain http is for loopback only (required)
     #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_CONTROL_PLANE", value_parser = text())]
     pub control_plane: Option<String>,
 
-    /// `agent_id`: this agent's name, stable across restarts and unique: 1 to 63 of a-z, 0-9 and '-' [required]
+    /// `agent_id`: this agent's name, stable across restarts and unique: 1 to 63 of a-z, 0-9 and '-' (required)
     #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_AGENT_ID", value_parser = text())]
     pub agent_id: Option<String>,
 

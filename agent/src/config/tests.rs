@@ -49,7 +49,7 @@ fn the_example_and_the_help_name_every_setting() {
             "{key}"
         );
         assert!(help.contains(&format!("`{key}`")), "{key}");
-        assert!(about.contains("[default: ") || about.contains("[required]"), "{key}");
+        assert!(about.contains("[default: ") || about.contains("(required)"), "{key}");
         let variable = argument.get_env().unwrap().to_str().unwrap();
         assert_eq!(variable, format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "_")));
         assert_eq!(argument.get_long().unwrap(), key.replace(['.', '_'], "-"));

@@ -26,8 +26,8 @@ const MAX_BATCH: usize = 1000;
 /// Events of one stream that wait for their commit: what a pipelined client can have under way.
 const STREAM_WINDOW: usize = 2048;
 
-/// An event of a stream: its reference, and what will become of it.
-type Pipelined = (u64, Result<Submitted, Status>);
+/// An event of a stream: its reference, and what will become of it; or why the stream ends.
+type Pipelined = Result<(u64, Result<Submitted, Status>), Status>;
 
 #[tonic::async_trait]
 impl EventService for Api {
@@ -72,7 +72,8 @@ impl EventService for Api {
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
         tokio::spawn(read_stream(self.clone(), request.into_inner(), sender));
-        let answers = ReceiverStream::new(pipeline).then(|(reference, submitted): Pipelined| async move {
+        let answers = ReceiverStream::new(pipeline).then(|next: Pipelined| async move {
+            let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
         });
         Ok(Response::new(Box::pin(answers)))
@@ -118,14 +119,22 @@ async fn read_stream(
     loop {
         let request = tokio::select! {
             request = requests.message() => request,
-            () = api.stopping.cancelled() => return,
+            () = api.stopping.cancelled() => Err(status::stopping()),
         };
-        let Ok(Some(request)) = request else { return };
+        let request = match request {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            // What was sent and not answered was not accepted for sure; the client must not take the end for success.
+            Err(status) => {
+                let _already_gone = pipeline.send(Err(status)).await;
+                return;
+            }
+        };
         let submitted = match api.accept(&request.tenant, request.event) {
             Ok(accept) => api.emitter.submit(accept).await.map_err(|error| status::emit(&error)),
             Err(status) => Err(status),
         };
-        if pipeline.send((request.reference, submitted)).await.is_err() {
+        if pipeline.send(Ok((request.reference, submitted))).await.is_err() {
             return;
         }
     }
