@@ -26,6 +26,8 @@ const PAGE: usize = 4096;
 /// What the bare client reached.
 #[derive(Debug)]
 pub(crate) struct Posts {
+    /// POSTs.
+    pub(crate) count: usize,
     /// POSTs a second.
     pub(crate) per_second: f64,
     /// How long one took.
@@ -52,6 +54,7 @@ pub(crate) async fn posts(port: u16, time: Duration) -> anyhow::Result<Posts> {
         latencies.extend(done??);
     }
     Ok(Posts {
+        count: latencies.len(),
         per_second: per_second(latencies.len(), begun.elapsed()),
         latencies: Latencies::new(latencies),
     })

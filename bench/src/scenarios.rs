@@ -126,8 +126,13 @@ async fn measure(name: Name, rig: &mut Rig<'_>, report: &mut Report) -> anyhow::
 }
 
 async fn machine_limits(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::Result<()> {
+    let cpu = || anyhow::Ok(procfs::cpu_time(std::process::id())? + procfs::cpu_time(rig.sink.id())?);
+    let before = cpu()?;
     let posts = limits::posts(rig.sink.port, rig.time(4, 1000)).await?;
+    let used = cpu()?.saturating_sub(before);
     report.set("limits.hyper_posts_per_s", posts.per_second);
+    // Client and sink together: a scale for every other CPU time of this run.
+    report.set("limits.hyper_cpu_us_per_post", ratio(used.as_secs_f64() * 1e6, posts.count as f64));
     report.set("limits.hyper_p50_ms", posts.latencies.percentile_ms(0.5));
     report.set("limits.hyper_p99_ms", posts.latencies.percentile_ms(0.99));
     rig.sink.reset().await?;

@@ -13,6 +13,11 @@ impl Latencies {
         Self(latencies)
     }
 
+    /// All of them, sorted.
+    pub(crate) fn into_inner(self) -> Vec<Duration> {
+        self.0
+    }
+
     /// The smallest latency that at least this share of all does not exceed, in milliseconds; zero without any.
     pub(crate) fn percentile_ms(&self, share: f64) -> f64 {
         let count = self.0.len();
