@@ -36,6 +36,9 @@ pub const PROTOCOL: u32 = 1;
 /// The longest wait before the next connection while the agent is stopping: its time to report is short.
 const STOPPING_WAIT: Duration = Duration::from_secs(5);
 
+/// The longest wait before the next connection while the agent holds jobs or outcomes.
+const HOLDING_WAIT: Duration = Duration::from_secs(2);
+
 /// Who this agent is, the same for all its streams.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -184,6 +187,13 @@ impl Stream {
             in_flight: self.work.keys(),
             next_outcome_sequence: self.work.outbox.first_unacknowledged(),
         }
+    }
+
+    /// With jobs or outcomes in hand it is soon, whatever the back-off says: a control plane that has restarted
+    /// waits a few seconds for those who hold some, then gives the jobs to others.
+    fn wait_after_loss(&mut self, healthy: Duration) -> Duration {
+        let wait = self.backoff.next(healthy, rand::random());
+        if self.work.is_done() { wait } else { wait.min(HOLDING_WAIT.mul_f64(rand::random())) }
     }
 
     fn wait_after(&mut self, reject: &Reject, healthy: Duration) -> Duration {

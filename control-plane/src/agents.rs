@@ -61,19 +61,24 @@ impl Agents {
             }
             let connected_at = if view.holders.is_empty() { row.connected_at } else { view.row.connected_at };
             view.holders.push(holder);
-            view.row = AgentRow { streams: open_streams(view), connected_at, ..row };
+            // As many as this run of the process ever had: after a crash of ours, all of them are awaited, also when
+            // only some are back before the next crash.
+            let before = if view.row.instance == row.instance { view.row.streams } else { 0 };
+            view.row = AgentRow { streams: open_streams(view).max(before), connected_at, ..row };
             view.row.clone()
         };
         self.write(&row).await;
     }
 
-    /// A stream was closed.
-    pub async fn disconnected(&self, id: &AgentId, holder: HolderId, now: Timestamp) {
+    /// A stream ended: by agreement, or because it was lost. After a loss the process may come back with its jobs.
+    pub async fn disconnected(&self, id: &AgentId, holder: HolderId, lost: bool, now: Timestamp) {
         let row = {
             let mut known = self.lock();
             let Some(view) = known.get_mut(id) else { return };
             view.holders.retain(|other| *other != holder);
-            view.row.streams = open_streams(view);
+            if view.holders.is_empty() && !lost {
+                view.row.streams = 0;
+            }
             view.row.last_seen = now;
             view.row.clone()
         };

@@ -52,7 +52,7 @@ enum Input {
     Deleted(SubscriptionId),
     Connected(Connected, mpsc::Sender<LinkCommand>, oneshot::Sender<HolderId>),
     Disconnected(HolderId),
-    AgentDraining(HolderId),
+    AgentDraining(HolderId, oneshot::Sender<()>),
     Reported(HolderId, Vec<(u64, JobKey, Report)>),
     Stored(Stored),
     Retry(DeliveryId, oneshot::Sender<Answer>),
@@ -107,9 +107,9 @@ impl Lanes {
         self.send(Input::Disconnected(holder)).await;
     }
 
-    /// An agent wants no more jobs.
+    /// An agent wants no more jobs. When this returns, those it will get are in its link's command queue.
     pub async fn agent_draining(&self, holder: HolderId) {
-        self.send(Input::AgentDraining(holder)).await;
+        self.ask(|answer| Input::AgentDraining(holder, answer)).await;
     }
 
     /// An agent reports of jobs: the outcome's sequence, the job, what happened.
@@ -248,7 +248,10 @@ impl Runner {
                 self.links.remove(&holder);
                 self.scheduler.disconnected(holder, now);
             }
-            Input::AgentDraining(holder) => self.scheduler.agent_draining(holder),
+            Input::AgentDraining(holder, answer) => {
+                self.scheduler.agent_draining(holder);
+                let _left_already = answer.send(());
+            }
             Input::Reported(holder, reports) => {
                 for (sequence, key, report) in reports {
                     let reported = Reported { holder, sequence };

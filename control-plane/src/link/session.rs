@@ -40,8 +40,10 @@ type Outbound = mpsc::Sender<Result<ControlMessage, Status>>;
 
 /// Why a session ended.
 enum End {
-    /// The agent closed it.
+    /// The agent said goodbye.
     Closed,
+    /// The connection is gone.
+    Lost,
     /// The agent is told why.
     Rejected(Reject),
     /// We are stopping.
@@ -87,9 +89,10 @@ async fn serve(links: Links, hello: Hello, inbound: Streaming<AgentMessage>, out
         links: links.clone(),
     };
     let end = session.run(inbound).await;
+    let lost = matches!(end, End::Lost);
     session.finish(end).await;
     links.lanes.disconnected(holder).await;
-    links.agents.disconnected(&agent, holder, links.dispatcher.clock.wall()).await;
+    links.agents.disconnected(&agent, holder, lost, links.dispatcher.clock.wall()).await;
 }
 
 /// Whether the agent has room for more bytes.
@@ -124,7 +127,7 @@ impl Session {
                     match said {
                         Ok(Some(AgentMessage { message: Some(said) })) => self.hear(said).await,
                         Ok(Some(AgentMessage { message: None })) => Ok(()),
-                        Ok(None) | Err(_) => Err(End::Closed),
+                        Ok(None) | Err(_) => Err(End::Lost),
                     }
                 }
                 taken = self.commands.recv_many(&mut group, GROUP) => {
@@ -165,7 +168,12 @@ impl Session {
                 info!("agent draining");
                 self.links.agents.draining(&self.agent);
                 self.links.lanes.agent_draining(self.holder).await;
-                Ok(())
+                // The agent leaves when its next heartbeat is answered: what it still gets must go before that.
+                let mut last = Vec::new();
+                while let Ok(command) = self.commands.try_recv() {
+                    last.push(command);
+                }
+                self.obey(&mut last).await
             }
             FromAgent::Goodbye(_) => Err(End::Closed),
         }
@@ -285,6 +293,7 @@ impl Session {
         self.not_started(unsent).await;
         let last = match end {
             End::Closed => return info!("agent disconnected"),
+            End::Lost => return warn!("the connection to the agent is lost"),
             End::Rejected(reject) => {
                 warn!(reason = reject.message, "session ended");
                 ToAgent::Reject(reject)
@@ -298,7 +307,7 @@ impl Session {
     async fn send(&self, said: ToAgent) -> Result<(), End> {
         match timeout(SILENCE_LIMIT, self.outbound.send(Ok(message(said)))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Closed),
+            Ok(Err(_)) | Err(_) => Err(End::Lost),
         }
     }
 }
