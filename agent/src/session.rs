@@ -130,7 +130,7 @@ impl Stream {
                 // Not worth a word: it is the end anyway.
                 End::Lost(_) if self.work.is_stopping() && self.work.is_done() => break,
                 End::Lost(why) => {
-                    let wait = self.backoff.next(healthy, rand::random());
+                    let wait = self.wait_after_loss(healthy);
                     let wait = if self.work.is_stopping() { wait.min(STOPPING_WAIT) } else { wait };
                     tracing::warn!(
                         retry_in_ms = wait.as_millis(),
