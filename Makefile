@@ -47,7 +47,7 @@ $(DENY):
 
 check: lint test ## All of it
 
-ci: check
+ci: fmt clippy doc test
 
 clean: ## Remove what was built and installed here
 	$(CARGO) clean
