@@ -28,7 +28,7 @@ pub fn write(attempt: &Attempt) -> v1::Attempt {
     }
 }
 
-/// An attempt, read back from a store; `None` when it is not one that [`write`] wrote.
+/// An attempt, read back from a store; `None` when it is not one that [`write()`] wrote.
 #[must_use]
 pub fn read(wire: v1::Attempt) -> Option<Attempt> {
     let class = read_class(wire.outcome())?;
