@@ -59,8 +59,10 @@ pub(crate) struct Order {
     pub(crate) how: How,
     /// How long.
     pub(crate) until: Until,
-    /// At most so many events that have not arrived yet at their one endpoint, and the port of the sink that knows.
+    /// At most so many deliveries that have not arrived yet, and the port of the sink that knows.
     pub(crate) undelivered: Option<(u64, u16)>,
+    /// How many deliveries an event is owed as.
+    pub(crate) endpoints: u64,
     /// Where to write down what was accepted.
     pub(crate) records: PathBuf,
 }
@@ -130,6 +132,7 @@ async fn carry_out(order: Order) -> anyhow::Result<Summary> {
         until: order.until,
         begun: clock::now(),
         client: EventServiceClient::new(channel),
+        endpoints: order.endpoints,
         undelivered: order.undelivered.map_or(u64::MAX, |(limit, _)| limit),
         arrived,
         claimed: AtomicU64::new(0),
@@ -154,6 +157,7 @@ struct Run {
     until: Until,
     begun: Moment,
     client: EventServiceClient<Channel>,
+    endpoints: u64,
     undelivered: u64,
     arrived: Rc<AtomicU64>,
     claimed: AtomicU64,
@@ -179,9 +183,10 @@ impl Run {
         }
     }
 
-    /// Events that were sent and have not arrived, at one endpoint.
+    /// Deliveries of events that were sent, that have not arrived.
     fn on_their_way(&self) -> u64 {
-        self.claimed.load(Ordering::Relaxed).saturating_sub(self.arrived.load(Ordering::Relaxed))
+        let sent = self.claimed.load(Ordering::Relaxed) * self.endpoints;
+        sent.saturating_sub(self.arrived.load(Ordering::Relaxed))
     }
 
     fn is_over(&self) -> bool {

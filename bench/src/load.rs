@@ -39,7 +39,7 @@ pub(crate) struct Shape {
     pub(crate) how: How,
     /// How long.
     pub(crate) until: Until,
-    /// At most so many events on their way to their one endpoint.
+    /// At most so many deliveries on their way at once.
     pub(crate) undelivered: Option<u64>,
     /// How many of the sink's noting endpoints are subscribed.
     pub(crate) endpoints: u64,
@@ -122,6 +122,7 @@ impl<'a> Rig<'a> {
             how: shape.how,
             until: shape.until,
             undelivered: shape.undelivered.map(|limit| (limit, self.sink.port)),
+            endpoints: shape.endpoints,
             records: world.folder().join("emitted"),
         }
     }

@@ -117,18 +117,23 @@ impl Report {
         lines
     }
 
-    /// One subscription: a line a way to emit.
+    /// A line a way to emit, for each scenario that has several.
     fn ways(&self) -> Vec<String> {
-        let columns = COLUMNS.map(|(_, title)| format!("{title:>14}")).concat();
-        let mut lines = vec![format!("{:<24}{columns}", "one subscription")];
-        let ways = self.0.keys().filter_map(|name| way(name).map(|(way, _)| way)).collect::<BTreeSet<_>>();
-        for way in ways {
-            let value = |figure: &str| self.get(&format!("one_to_one.{way}.{figure}"));
+        let ways = self.0.keys().filter_map(|name| way(name)).collect::<BTreeSet<_>>();
+        let mut lines = Vec::new();
+        let mut last = "";
+        for (scenario, way) in ways {
+            if scenario != last {
+                let columns = COLUMNS.map(|(_, title)| format!("{title:>14}")).concat();
+                lines.push(format!("{scenario:<24}{columns}"));
+                last = scenario;
+            }
+            let value = |figure: &str| self.get(&format!("{scenario}.{way}.{figure}"));
             let columns =
                 COLUMNS.map(|(figure, _)| format!("{:>14}", value(figure).map_or(String::new(), number)));
-            lines.push(format!("{way:<24}{}", columns.concat()));
+            lines.push(format!("  {way:<22}{}", columns.concat()));
         }
-        if lines.len() > 1 { lines } else { Vec::new() }
+        lines
     }
 
     fn rest(&self) -> Vec<String> {
@@ -137,9 +142,12 @@ impl Report {
     }
 }
 
-/// The way to emit that a figure belongs to, and the rest of its name.
+/// The scenario and the way to emit that a figure belongs to.
 fn way(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix("one_to_one.")?.split_once('.')
+    let (scenario, rest) = name.split_once('.')?;
+    let (way, _) = rest.split_once('.')?;
+    let is_way = way.starts_with("unary") || way.starts_with("stream");
+    (is_way && ["one_to_one", "fanout10"].contains(&scenario)).then_some((scenario, way))
 }
 
 /// Puts a figure where its name says.
