@@ -7,7 +7,7 @@ ARGS ?=
 CARGO ?= cargo
 DENY := .tools/bin/cargo-deny
 
-.PHONY: help dev test bench build setup lint fmt clippy doc deny check ci clean
+.PHONY: help dev test bench build setup lint fmt clippy doc deny ci clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,7 +28,7 @@ build: ## Build every program
 setup: ## Install what the tests need and this machine lacks
 	tests/setup.sh
 
-lint: fmt clippy doc deny ## Check style, lints, documentation and dependencies
+lint: fmt clippy doc deny ## Check style, lints, documentation, and the dependencies' licences and sources
 
 fmt:
 	$(CARGO) fmt --all -- --check
@@ -45,9 +45,7 @@ deny: $(DENY)
 $(DENY):
 	$(CARGO) install cargo-deny --locked --version 0.20.2 --root .tools
 
-check: lint test ## All of it
-
-ci: fmt clippy doc test
+ci: lint test ## All of it, as CI runs it
 
 clean: ## Remove what was built and installed here
 	$(CARGO) clean

@@ -22,6 +22,8 @@ const MIN_BYTES: usize = 4 * 1024;
 const PERMIT_BYTES: usize = 1024;
 /// Events of one group.
 const GROUP: usize = 512;
+/// Deliveries of one group, about: what a write needs of memory grows with its rows.
+const GROUP_DELIVERIES: usize = 4096;
 
 /// Why an event was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -108,6 +110,17 @@ fn permits(accept: &Accept) -> u32 {
     u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
 }
 
+/// How many of these go to the store together.
+fn events_of_one_write(group: &[Pending]) -> usize {
+    let mut deliveries = 0;
+    let fits = |pending: &&Pending| {
+        let before = deliveries;
+        deliveries += pending.accept.subscriptions.len();
+        before < GROUP_DELIVERIES
+    };
+    group.iter().take_while(fits).count()
+}
+
 /// Empties the queue into the store.
 pub struct Committer {
     queue: mpsc::Receiver<Pending>,
@@ -121,13 +134,15 @@ impl Committer {
     pub async fn run(mut self) {
         let mut group = Vec::with_capacity(GROUP);
         while self.queue.recv_many(&mut group, GROUP).await > 0 {
-            self.commit(&mut group).await;
+            while !group.is_empty() {
+                self.commit(group.drain(..events_of_one_write(&group))).await;
+            }
         }
     }
 
-    async fn commit(&self, group: &mut Vec<Pending>) {
+    async fn commit(&self, group: impl Iterator<Item = Pending>) {
         let (accepts, waiting): (Vec<Accept>, Vec<_>) =
-            group.drain(..).map(|pending| (pending.accept, (pending.answer, pending._room))).unzip();
+            group.map(|pending| (pending.accept, (pending.answer, pending._room))).unzip();
         let events: Vec<Event> = accepts.iter().map(|accept| accept.event.clone()).collect();
         match self.store.accept(accepts).await {
             Ok(results) => {

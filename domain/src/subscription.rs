@@ -72,7 +72,24 @@ pub enum State {
     Disabled(String),
 }
 
-impl Subscription {
+/// The settings that have a range, apart from the rest: they can be judged even when a URL cannot be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a> {
+    /// How many patterns there are.
+    pub patterns: usize,
+    /// For people.
+    pub description: &'a str,
+    /// When to try again.
+    pub retry: &'a retry::Policy,
+    /// How many attempts may be under way at once.
+    pub max_in_flight: u32,
+    /// One deadline for an attempt.
+    pub timeout: Duration,
+    /// Deadline for TCP connect.
+    pub connect_timeout: Duration,
+}
+
+impl Ranges<'_> {
     /// Says every field that is out of range.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
@@ -84,7 +101,7 @@ impl Subscription {
             }
         };
         check(
-            (1..=MAX_PATTERNS).contains(&self.patterns.len()),
+            (1..=MAX_PATTERNS).contains(&self.patterns),
             "event_types",
             format!("must name 1 to {MAX_PATTERNS} types or patterns; * means every event"),
         );

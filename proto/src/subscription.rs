@@ -9,7 +9,7 @@ use postrider_domain::id::PoolName;
 use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::subscription::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, State, Subscription,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Ranges, State, Subscription,
 };
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
@@ -73,17 +73,22 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         reader.duration("connect_timeout", wire.connect_timeout.as_ref(), DEFAULT_CONNECT_TIMEOUT);
     let created = reader.time("create_time", wire.create_time.as_ref());
     let updated = reader.time("update_time", wire.update_time.as_ref());
-    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(format)) =
-        (id, tenant, url, headers, pool, format)
+    let max_in_flight = read_max_in_flight(wire);
+    let ranges = Ranges {
+        patterns: wire.event_types.len(),
+        description: &wire.description,
+        retry: &retry,
+        max_in_flight,
+        timeout,
+        connect_timeout,
+    };
+    reader.out_of_range(ranges.violations());
+    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(format), []) =
+        (id, tenant, url, headers, pool, format, reader.violations.as_slice())
     else {
         return Err(reader.violations);
     };
-    let max_in_flight = if wire.max_in_flight == 0 {
-        DEFAULT_MAX_IN_FLIGHT
-    } else {
-        u32::try_from(wire.max_in_flight).unwrap_or(0)
-    };
-    let subscription = Subscription {
+    Ok(Subscription {
         id,
         tenant,
         url,
@@ -99,11 +104,14 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         state: read_state(wire),
         created,
         updated,
-    };
-    if reader.violations.is_empty() {
-        reader.violations = subscription.violations();
+    })
+}
+
+fn read_max_in_flight(wire: &v1::Subscription) -> u32 {
+    match wire.max_in_flight {
+        0 => DEFAULT_MAX_IN_FLIGHT,
+        set => u32::try_from(set).unwrap_or(0),
     }
-    if reader.violations.is_empty() { Ok(subscription) } else { Err(reader.violations) }
 }
 
 /// Collects mistakes, so that a user hears of all of them at once.
@@ -124,6 +132,15 @@ impl Reader {
 
     fn keep<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
         result.map_err(|violation| self.violations.push(violation)).ok()
+    }
+
+    /// Adds what is out of range, unless the field could not even be read.
+    fn out_of_range(&mut self, violations: Vec<Violation>) {
+        for violation in violations {
+            if self.violations.iter().all(|known| known.field != violation.field) {
+                self.violations.push(violation);
+            }
+        }
     }
 
     fn duration(&mut self, field: &str, wire: Option<&prost_types::Duration>, default: Duration) -> Duration {
@@ -240,11 +257,12 @@ mod tests {
             pool: "Über".into(),
             body_format: 9,
             timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+            max_in_flight: 1001,
             ..wire()
         };
         let fields: Vec<String> =
             read(&wire).unwrap_err().into_iter().map(|violation| violation.field).collect();
-        assert_eq!(fields, ["url", "pool", "event_types", "body_format", "timeout"]);
+        assert_eq!(fields, ["url", "pool", "event_types", "body_format", "timeout", "max_in_flight"]);
         let wire = v1::Subscription { max_in_flight: -1, event_types: vec![], ..self::wire() };
         assert_eq!(read(&wire).unwrap_err().len(), 2);
     }

@@ -103,14 +103,25 @@ impl Pool {
 /// After a restart: until when, and for whom, deliveries accepted before it wait.
 pub(super) struct Resume {
     until: Timestamp,
-    /// Streams that were open before, by agent.
-    expected: HashMap<AgentId, u32>,
+    /// By agent.
+    expected: HashMap<AgentId, Missing>,
+}
+
+/// The streams of an agent that are not back yet.
+struct Missing {
+    /// How many were open before.
+    streams: usize,
+    /// The numbers of those that are back.
+    back: HashSet<u32>,
 }
 
 impl Scheduler {
     /// Lets deliveries accepted before now wait until these agents are back with as many streams, so that what
     /// they still hold is recognised, or until `until`. Called before lanes are restored.
     pub fn await_agents(&mut self, expected: HashMap<AgentId, u32>, until: Timestamp) {
+        let missing = |streams: u32| Missing { streams: streams as usize, back: HashSet::new() };
+        let expected: HashMap<_, _> =
+            expected.into_iter().map(|(agent, streams)| (agent, missing(streams))).collect();
         if !expected.is_empty() {
             self.resume = Some(Resume { until, expected });
         }
@@ -135,7 +146,7 @@ impl Scheduler {
         if !forget.is_empty() {
             self.effects.push(Effect::Forget { holder: id, keys: forget });
         }
-        self.count_back(&hello.station.agent, now);
+        self.count_back(&hello.station, now);
         id
     }
 
@@ -317,12 +328,12 @@ impl Scheduler {
         }
     }
 
-    fn count_back(&mut self, agent: &AgentId, now: Timestamp) {
+    fn count_back(&mut self, station: &Station, now: Timestamp) {
         let Some(resume) = &mut self.resume else { return };
-        if let Some(streams) = resume.expected.get_mut(agent) {
-            *streams -= 1;
-            if *streams == 0 {
-                resume.expected.remove(agent);
+        if let Some(missing) = resume.expected.get_mut(&station.agent) {
+            missing.back.insert(station.stream);
+            if missing.back.len() >= missing.streams {
+                resume.expected.remove(&station.agent);
             }
         }
         self.end_resume(now);

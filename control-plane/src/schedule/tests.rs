@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId};
+use postrider_domain::id::{AgentId, DeliveryId, EventKey, SubscriptionId};
 use postrider_domain::lane::Load;
 use postrider_domain::outcome::{Class, Outcome, Response};
 use postrider_domain::retry;
@@ -541,6 +541,24 @@ fn lanes_take_turns_and_one_dead_endpoint_holds_nobody_up() {
     assert_eq!(order.len(), 3 * CAP, "each lane up to its cap, though the agent could hold more");
     for turn in order.chunks(3) {
         assert_eq!(turn.iter().collect::<HashSet<_>>().len(), 3, "a lane was passed over: {order:?}");
+    }
+}
+
+#[test]
+fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
+    let now = start();
+    let mut scheduler = Scheduler::new(2);
+    let agent: AgentId = "a".parse().unwrap();
+    scheduler.await_agents([(agent.clone(), 2)].into(), now + Duration::from_secs(3));
+    let hello = |stream| Connected {
+        station: Station { agent: agent.clone(), instance: "1".into(), stream },
+        pool: PoolName::default_pool(),
+        max_in_flight: 1,
+        in_flight: Vec::new(),
+    };
+    for (stream, still_awaited) in [(0, true), (0, true), (1, false)] {
+        scheduler.connected(hello(stream), now);
+        assert_eq!(scheduler.resume_until().is_some(), still_awaited, "after stream {stream}");
     }
 }
 

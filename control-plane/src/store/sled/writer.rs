@@ -18,7 +18,7 @@ use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
 /// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
 const QUEUE: usize = 1024;
 /// Rows of one batch, about: it bounds how long the first of a group waits for the last.
-const GROUP_ROWS: usize = 8192;
+const GROUP_ROWS: usize = 4096;
 /// How long settlements wait for company.
 const LINGER: Duration = Duration::from_millis(3);
 
