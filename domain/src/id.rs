@@ -95,6 +95,10 @@ ulid_id!(
     KeyId, "key_", "a signing key id: «key_» and 26 characters, as `postrider keys list` shows"
 );
 ulid_id!(
+    /// A token: of the API, or for enrolling agents.
+    TokenId, "tok_", "a token id: «tok_» and 26 characters, as `postrider tokens list` shows"
+);
+ulid_id!(
     /// An event, as the store and the lanes know it. Users see an [`EventId`].
     EventKey, "evt_", "an event id: «evt_» and 26 characters"
 );

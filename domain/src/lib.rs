@@ -7,6 +7,8 @@
 //! In the order in which an event meets them: [`event`], [`pattern`], [`subscription`], [`body`],
 //! [`signing`], [`egress`], [`outcome`], [`delivery`] with [`retry`], and [`lane`].
 
+pub mod access;
+pub mod audit;
 pub mod body;
 pub mod delivery;
 pub mod egress;
@@ -20,4 +22,5 @@ pub mod retry;
 pub mod signing;
 pub mod subscription;
 pub mod time;
+pub mod token;
 pub mod violation;
