@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "postrider/v1/tenants.proto",
     "postrider/v1/event_types.proto",
     "postrider/v1/subscriptions.proto",
@@ -13,6 +13,9 @@ const FILES: [&str; 9] = [
     "postrider/v1/events.proto",
     "postrider/v1/deliveries.proto",
     "postrider/v1/agents.proto",
+    "postrider/v1/tokens.proto",
+    "postrider/v1/audit.proto",
+    "postrider/agent/v1/enrollment.proto",
     "postrider/agent/v1/session.proto",
     "postrider/store/v1/records.proto",
 ];

@@ -188,7 +188,8 @@ fn control_plane_settings(folder: &Path, api: u16, agent: u16, place: &Place) ->
     let store = serde_json::Value::from(folder.join("data").to_string_lossy().into_owned());
     let log = place.log_filter;
     format!(
-        "data_dir = {store}\napi_listen = \"127.0.0.1:{api}\"\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n"
+        "data_dir = {store}\napi_listen = \"127.0.0.1:{api}\"\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n\
+         insecure_loopback = true\n"
     )
 }
 

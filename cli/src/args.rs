@@ -7,7 +7,7 @@ use crate::dev;
 use crate::output::Format;
 use crate::parts;
 use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
-use crate::verbs::{subscriptions, tail, tenants, verify};
+use crate::verbs::{audit, subscriptions, tail, tenants, tokens, verify};
 
 /// Above the options that all verbs share.
 pub(crate) const SHARED: &str = "Global options";
@@ -21,7 +21,7 @@ Exit codes:
   4  refused by the server: not valid, already there, or not possible in this state
   5  a followed delivery ended without being delivered (emit --follow)
   6  the server cannot be reached, is too busy, or did not answer in time
-  7  the signature does not verify (verify)";
+  7  the signature does not verify (verify), or the audit log is not intact (audit verify)";
 
 const START: &str = "\
 Start here:
@@ -86,6 +86,12 @@ pub(crate) enum Command {
     /// The processes that POST
     #[command(subcommand)]
     Agents(agents::Verb),
+    /// Who may call the API
+    #[command(subcommand)]
+    Tokens(tokens::Verb),
+    /// Who changed or revealed what
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell

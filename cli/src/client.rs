@@ -1,13 +1,20 @@
 //! The connection to the control plane's API.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postrider_domain::token::{Kind, Token};
 use postrider_proto::v1;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status};
+use zeroize::Zeroizing;
 
 use crate::args::SHARED;
-use crate::failure::{Exit, Failure, Result};
+use crate::failure::{Doing as _, Exit, Failure, Result};
 use crate::time::parse_duration;
 
 /// How the control plane is reached.
@@ -27,6 +34,14 @@ pub(crate) struct Connection {
     #[arg(long, global = true, value_name = "DURATION", help_heading = SHARED)]
     #[arg(default_value = "10s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
+    /// A token that the control plane knows (prt_…); better in the environment than on the command line
+    #[arg(long, global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(help_heading = SHARED)]
+    pub(crate) token: Option<Hidden>,
+    /// A file that holds the token
+    #[arg(long, global = true, env = "POSTRIDER_TOKEN_FILE", value_name = "FILE", help_heading = SHARED)]
+    #[arg(conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
     /// For https: certificates (PEM) of the authorities to trust, instead of the system's
     #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = SHARED)]
     pub(crate) ca: Option<PathBuf>,
@@ -38,11 +53,52 @@ pub(crate) struct Connection {
     pub(crate) key: Option<PathBuf>,
 }
 
+/// A text that is not printed.
+#[derive(Clone)]
+pub(crate) struct Hidden(Zeroizing<String>);
+
+impl From<&str> for Hidden {
+    fn from(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 impl Connection {
     /// To a control plane on this machine.
-    pub(crate) fn plain(port: u16) -> Self {
-        let server = format!("http://127.0.0.1:{port}");
-        Self { server, timeout: Duration::from_secs(10), ca: None, cert: None, key: None }
+    pub(crate) fn plain(port: u16, token_file: PathBuf) -> Self {
+        Self {
+            server: format!("http://127.0.0.1:{port}"),
+            timeout: Duration::from_secs(10),
+            token: None,
+            token_file: Some(token_file),
+            ca: None,
+            cert: None,
+            key: None,
+        }
+    }
+
+    /// The metadata that says who calls.
+    fn authorization(&self) -> Result<Option<AsciiMetadataValue>> {
+        let text = match (&self.token, &self.token_file) {
+            (Some(token), _) => token.0.clone(),
+            (None, Some(file)) => {
+                Zeroizing::new(std::fs::read_to_string(file).doing(format_args!("read {}", file.display()))?)
+            }
+            (None, None) => return Ok(None),
+        };
+        let token = Token::parse(Kind::Api, text.trim())
+            .map_err(|error| Failure::new(Exit::Usage, format!("what is given as the token {error}")))?;
+        let value = format!("Bearer {}", token.expose_text().as_str());
+        let mut value = AsciiMetadataValue::try_from(value)
+            .map_err(|_| Failure::new(Exit::Unexpected, "the token cannot be sent"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
     }
 }
 
@@ -50,13 +106,27 @@ impl Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     channel: Channel,
+    caller: Caller,
+}
+
+/// Says with each call who makes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(Option<AsciiMetadataValue>);
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> std::result::Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
 }
 
 macro_rules! service {
     ($(#[$doc:meta])* $name:ident, $module:ident :: $client:ident) => {
         $(#[$doc])*
-        pub(crate) fn $name(&self) -> v1::$module::$client<Channel> {
-            v1::$module::$client::new(self.channel.clone())
+        pub(crate) fn $name(&self) -> v1::$module::$client<InterceptedService<Channel, Caller>> {
+            v1::$module::$client::with_interceptor(self.channel.clone(), self.caller.clone())
         }
     };
 }
@@ -92,7 +162,7 @@ impl Client {
         } else if connection.ca.is_some() || connection.cert.is_some() || connection.key.is_some() {
             return Err(Failure::new(Exit::Usage, "--ca, --cert and --key need an https:// server"));
         }
-        Ok(Self { channel: endpoint.connect_lazy() })
+        Ok(Self { channel: endpoint.connect_lazy(), caller: Caller(connection.authorization()?) })
     }
 
     /// The raw channel, for services that are not Postrider's own.
@@ -128,6 +198,14 @@ impl Client {
         /// Agents.
         agents, agent_service_client::AgentServiceClient
     );
+    service!(
+        /// Tokens.
+        tokens, token_service_client::TokenServiceClient
+    );
+    service!(
+        /// The audit log.
+        audit, audit_service_client::AuditServiceClient
+    );
 }
 
 fn tls(connection: &Connection) -> Result<ClientTlsConfig> {
@@ -154,6 +232,8 @@ mod tests {
         let connection = Connection {
             server: server.into(),
             timeout: Duration::from_secs(1),
+            token: None,
+            token_file: None,
             ca: None,
             cert: cert.map(PathBuf::from),
             key: None,

@@ -65,6 +65,7 @@ async fn supervise(args: &Args) -> Result<()> {
     let wanted = Wanted { api: args.port, agent: args.agent_port, receiver: args.receiver_port };
     let (ports, listener) = ports::choose(&wanted).await?;
     let home = Home::open(args.data_dir.as_deref())?;
+    home.write_token()?;
     home.write_settings(&ports)?;
     print(&show::opening(&home, &ports))?;
 
@@ -94,7 +95,7 @@ async fn play(
     listener: tokio::net::TcpListener,
     parts: &mut Parts,
 ) -> Result<()> {
-    let client = Client::new(&Connection::plain(ports.api))?;
+    let client = Client::new(&Connection::plain(ports.api, home.token_file()))?;
     let (receiver, mut posts) = Receiver::start(listener, client.clone());
     let begun = clock::instant();
     let first = async {
@@ -119,7 +120,7 @@ async fn play(
     if args.once {
         return Ok(());
     }
-    print(&show::next_steps(ports, &seed, &emitted))?;
+    print(&show::next_steps(home, ports, &seed, &emitted))?;
     go_on(posts).await
 }
 

@@ -24,6 +24,7 @@ use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
+use crate::verbs::{audit, tokens};
 use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
@@ -87,6 +88,8 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
         Command::Agents(verb) => agents::run(context, verb).await,
+        Command::Tokens(verb) => tokens::run(context, verb).await,
+        Command::Audit(verb) => audit::run(context, verb).await,
         Command::Verify(_)
         | Command::Completions(_)
         | Command::Dev(_)

@@ -40,6 +40,8 @@ page!(ListSubscriptionsResponse, Subscription, subscriptions);
 page!(ListEventsResponse, Event, events);
 page!(ListDeliveriesResponse, Delivery, deliveries);
 page!(ListAgentsResponse, Agent, agents);
+page!(ListTokensResponse, Token, tokens);
+page!(ListAuditRecordsResponse, AuditRecord, records);
 
 const LARGEST_PAGE: usize = 1000;
 

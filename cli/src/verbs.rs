@@ -1,6 +1,7 @@
 //! The verbs that talk to a control plane: one file each.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deliveries;
@@ -16,6 +17,7 @@ pub(crate) mod subscription_settings;
 pub(crate) mod subscriptions;
 pub(crate) mod tail;
 pub(crate) mod tenants;
+pub(crate) mod tokens;
 pub(crate) mod verify;
 
 use crate::client::Client;

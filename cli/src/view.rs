@@ -5,12 +5,14 @@
 
 pub(crate) mod agent;
 pub(crate) mod attempt;
+pub(crate) mod audit;
 pub(crate) mod delivery;
 pub(crate) mod event;
 pub(crate) mod event_type;
 pub(crate) mod key;
 pub(crate) mod subscription;
 pub(crate) mod tenant;
+pub(crate) mod token;
 
 use postrider_proto::v1;
 
@@ -52,6 +54,7 @@ word!(DeliveryState, "DELIVERY_STATE_");
 word!(HoldReason, "HOLD_REASON_");
 word!(OutcomeClass, "OUTCOME_CLASS_");
 word!(AgentState, "AGENT_STATE_");
+word!(Role, "ROLE_");
 
 /// The word of an enum's value; a value newer than this command is its number.
 pub(crate) fn word<W: Word>(value: i32) -> String {

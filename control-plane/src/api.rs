@@ -1,6 +1,8 @@
 //! The public API: `postrider.v1`. Handlers check what was sent, call one verb, and say what came of it.
 
+mod access;
 mod agents;
+mod audit;
 mod deliveries;
 mod event_types;
 mod events;
@@ -10,20 +12,24 @@ mod signing_keys;
 mod status;
 mod subscriptions;
 mod tenants;
+mod tokens;
 mod views;
 
 use std::sync::Arc;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::id::{SubscriptionId, TenantId};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 
+pub use self::access::{Caller, Gate};
 use crate::agents::Agents;
 use crate::clock::Clock;
 use crate::emit::Emitter;
 use crate::lanes::Lanes;
 use crate::registry::Registry;
 use crate::store::{Store, SubscriptionRow};
+use crate::tokens::Tokens;
 use crate::watch::Updates;
 
 /// What handlers use. Every service of the API is implemented on it.
@@ -41,6 +47,10 @@ pub struct Api {
     pub updates: Updates,
     /// Agents.
     pub agents: Arc<Agents>,
+    /// Who may call.
+    pub tokens: Arc<Tokens>,
+    /// Who calls. Handlers work on the copy that [`Api::call`] gives them: the original is nobody's.
+    pub caller: Caller,
     /// Time.
     pub clock: Clock,
     /// How many bytes an event's data may have.
@@ -50,10 +60,37 @@ pub struct Api {
 }
 
 impl Api {
-    /// A tenant that exists.
+    /// What was sent, and the API as the caller sees it.
+    fn call<T>(&self, mut request: Request<T>) -> (Self, T) {
+        let caller = request.extensions_mut().remove().unwrap_or_else(Caller::nobody);
+        (Self { caller, ..self.clone() }, request.into_inner())
+    }
+
+    /// The API as Postrider itself uses it.
+    #[must_use]
+    pub fn by_itself(&self) -> Self {
+        Self { caller: Caller::postrider(), ..self.clone() }
+    }
+
+    /// What the audit log is told of a change: this call, of this thing.
+    fn entry(&self, action: &str, tenant: Option<&TenantId>, target: impl ToString) -> Entry {
+        Entry {
+            time: self.clock.wall(),
+            actor: self.caller.actor.to_string(),
+            address: self.caller.address.map(|address| address.to_string()).unwrap_or_default(),
+            action: action.to_owned(),
+            target: target.to_string(),
+            tenant: tenant.cloned(),
+            request_id: String::new(),
+            detail: String::new(),
+        }
+    }
+
+    /// A tenant that exists, for the caller.
     fn tenant(&self, id: &str) -> Result<TenantId, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
-        if self.registry.has_tenant(&tenant) { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
+        let exists = self.registry.has_tenant(&tenant) && self.caller.scope.sees(&tenant);
+        if exists { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
     }
 
     /// A subscription of a tenant.

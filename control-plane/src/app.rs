@@ -23,13 +23,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Router;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
+use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
 use crate::agents::Agents;
-use crate::api::Api;
+use crate::api::{Api, Caller, Gate};
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
 use crate::dispatch::Dispatcher;
@@ -41,6 +42,7 @@ use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
 use crate::store::{Options, SledStore, Store};
+use crate::tokens::Tokens;
 use crate::watch::Updates;
 use crate::{retention, settle};
 
@@ -51,15 +53,17 @@ const DISABLE_QUEUE: usize = 10_000;
 /// The largest request: a batch of events, or the Hello of an agent with many jobs.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 10] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
+    "postrider.v1.AuditService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
     "postrider.v1.TenantService",
+    "postrider.v1.TokenService",
 ];
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -77,6 +81,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
     let mut parts = Parts::build(store, &config).await?;
+    if !config.insecure_loopback {
+        show_bootstrap_token(&parts, &config).await?;
+    }
     info!(
         api = %api_listener.local_addr()?,
         agents = %agent_listener.local_addr()?,
@@ -89,7 +96,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
             "without TLS: only programs on this machine can connect; set tls_cert and tls_key to serve others"
         );
     }
-    parts.serve(api_listener, agent_listener, config.tls.as_ref()).await?;
+    parts.serve(api_listener, agent_listener, config.tls.as_ref(), config.insecure_loopback).await?;
     tokio::select! {
         () = stop => {}
         ended = parts.tasks.join_next() => {
@@ -101,6 +108,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
     }
     info!("stopping: finishing what is under way");
     parts.stop(config.shutdown_grace).await
+}
+
+/// Printed, not logged: logs are kept and read by many.
+async fn show_bootstrap_token(parts: &Parts, config: &Config) -> anyhow::Result<()> {
+    let api = &parts.api;
+    let made = api.tokens.bootstrap(config.bootstrap_token_file.as_deref(), api.clock.wall()).await?;
+    if let Some(token) = made {
+        println!("The first admin's token, shown this once:\n{}", token.as_str());
+    }
+    Ok(())
 }
 
 async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -130,6 +147,7 @@ impl Parts {
         let registry = Arc::new(Registry::load(&*store).await?);
         let (agents, expected) = Agents::load(store.clone()).await?;
         let agents = Arc::new(agents);
+        let tokens = Arc::new(Tokens::load(store.clone()).await?);
         let mut scheduler = Scheduler::new(store.epoch());
         scheduler.await_agents(expected, clock.now() + config.resume_window);
         for row in registry.all() {
@@ -158,6 +176,8 @@ impl Parts {
             lanes: lanes.clone(),
             updates: updates.clone(),
             agents: agents.clone(),
+            tokens: tokens.clone(),
+            caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
@@ -168,7 +188,8 @@ impl Parts {
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
         pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
-        pipeline.spawn(disable_gone(disable_queue, api.clone()));
+        pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
+        pipeline.spawn(tokens.tend(clock));
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
         let health = HealthReporter::new();
         Ok(Self { store, lanes, api, links, health, closing, tasks: JoinSet::new(), pipeline })
@@ -179,25 +200,24 @@ impl Parts {
         api: TcpListener,
         agents: TcpListener,
         tls: Option<&Tls>,
+        insecure: bool,
     ) -> anyhow::Result<()> {
-        let api_router = self.api_router(tls)?;
+        let gate = Gate::new((!insecure).then(|| self.api.tokens.clone()), self.api.clock);
+        let api_router = self.api_router(gate, tls)?;
         let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(4 * MAX_MESSAGE);
         let agent_router = server(tls)?.add_service(link);
-        for (router, listener) in [(api_router, api), (agent_router, agents)] {
-            let closing = self.closing.clone();
-            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-            self.tasks.spawn(async move {
-                router
-                    .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
-                    .await
-                    .context("a server failed")
-            });
-        }
+        let incoming =
+            |listener| tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+        let closing = || self.closing.clone().cancelled_owned();
+        let api = api_router.serve_with_incoming_shutdown(incoming(api), closing());
+        let agents = agent_router.serve_with_incoming_shutdown(incoming(agents), closing());
+        self.tasks.spawn(async move { api.await.context("the API's server failed") });
+        self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
         Ok(())
     }
 
-    fn api_router(&self, tls: Option<&Tls>) -> anyhow::Result<Router> {
+    fn api_router(&self, gate: Gate, tls: Option<&Tls>) -> anyhow::Result<Router<Stack<Gate, Identity>>> {
         let api = &self.api;
         let events = v1::event_service_server::EventServiceServer::new(api.clone());
         let deliveries = v1::delivery_service_server::DeliveryServiceServer::new(api.clone());
@@ -208,6 +228,7 @@ impl Parts {
             SERVICES.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
         Ok(server(tls)?
+            .layer(gate)
             .add_service(events.max_decoding_message_size(MAX_MESSAGE))
             .add_service(deliveries)
             .add_service(v1::tenant_service_server::TenantServiceServer::new(api.clone()))
@@ -215,6 +236,8 @@ impl Parts {
             .add_service(v1::subscription_service_server::SubscriptionServiceServer::new(api.clone()))
             .add_service(v1::signing_key_service_server::SigningKeyServiceServer::new(api.clone()))
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
+            .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
+            .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
             .add_service(HealthServer::new(HealthService::from_health_reporter(self.health.clone())))
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?))
@@ -243,6 +266,7 @@ impl Parts {
         }
         self.tasks.shutdown().await;
         self.pipeline.shutdown().await;
+        self.api.tokens.write_uses().await;
         self.store.close().await.context("the store could not be flushed")?;
         info!("stopped");
         Ok(())
@@ -257,7 +281,8 @@ fn server(tls: Option<&Tls>) -> anyhow::Result<Server> {
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)));
     let Some(tls) = tls else { return Ok(server) };
-    let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.cert, &tls.key));
+    let mut config =
+        ServerTlsConfig::new().identity(tonic::transport::Identity::from_pem(&tls.cert, &tls.key));
     if let Some(authority) = &tls.client_ca {
         config = config.client_ca_root(Certificate::from_pem(authority));
     }

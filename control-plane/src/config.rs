@@ -30,6 +30,13 @@ pub struct Settings {
     /// demand a client certificate [default: none]
     #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+    /// File that holds the first admin's token, for when no admin's token is valid yet. Without it one is made then and
+    /// printed once [default: none]
+    #[arg(long, env = "POSTRIDER_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
+    pub bootstrap_token_file: Option<PathBuf>,
+    /// For development: neither TLS nor tokens, on loopback addresses only [default: false]
+    #[arg(long, env = "POSTRIDER_INSECURE_LOOPBACK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub insecure_loopback: Option<bool>,
     /// Memory for cached pages of the store, in MiB: 8 to 65536 [default: 32]
     #[arg(long, env = "POSTRIDER_CACHE_MIB", value_name = "MIB")]
     pub cache_mib: Option<u64>,
@@ -89,6 +96,10 @@ pub struct Config {
     pub agent_listen: SocketAddr,
     /// TLS for both; absent only on loopback.
     pub tls: Option<Tls>,
+    /// The first admin's token.
+    pub bootstrap_token_file: Option<PathBuf>,
+    /// Whether there are neither TLS nor tokens.
+    pub insecure_loopback: bool,
     /// Memory for cached pages, in bytes.
     pub cache_bytes: u64,
     /// The most data an event may have, in bytes.
@@ -136,6 +147,8 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         tls_cert,
         tls_key,
         tls_client_ca,
+        bootstrap_token_file,
+        insecure_loopback,
         cache_mib,
         max_event_kib,
         retain_events,
@@ -177,6 +190,8 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
         api_listen,
         agent_listen,
         tls,
+        bootstrap_token_file: settings.bootstrap_token_file,
+        insecure_loopback: settings.insecure_loopback.unwrap_or(false),
         cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,
         max_event_bytes: checker.number("max_event_kib", settings.max_event_kib, 256, 1..=1024) * 1024,
         retain_events,

@@ -17,6 +17,7 @@ pub mod retention;
 pub mod schedule;
 pub mod settle;
 pub mod store;
+pub mod tokens;
 pub mod watch;
 
 use std::path::PathBuf;

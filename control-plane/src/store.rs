@@ -4,18 +4,23 @@
 //! on disk; [`Store::settle`] too, but it may wait a little for company, since nothing waits for it. Time comes in
 //! with the values: no store reads a clock. Rows, keys and transactions never leave the modules below this one.
 //!
+//! Verbs that somebody can be asked about later take an audit entry, and write its record with the change or not at all.
+//!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
 mod sled;
 
 use async_trait::async_trait;
+use postrider_domain::access::{Role, Scope};
+use postrider_domain::audit;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, EventTypeName};
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::outcome::Attempt;
 use postrider_domain::signing::KeyRing;
 use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
+use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::sled::{Options, SledStore};
@@ -223,6 +228,55 @@ pub struct AgentRow {
     pub max_in_flight: u32,
 }
 
+/// A token of the API. A revoked one has no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    /// Its id.
+    pub id: TokenId,
+    /// What is stored of the token itself.
+    pub digest: TokenDigest,
+    /// For people.
+    pub display_name: String,
+    /// What it permits.
+    pub role: Role,
+    /// Whose things it sees.
+    pub scope: Scope,
+    /// When it ceases to be valid.
+    pub expires: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used: Option<Timestamp>,
+}
+
+/// Which audit records a list wants.
+#[derive(Clone, Debug, Default)]
+pub struct AuditQuery {
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// By whom.
+    pub actor: Option<String>,
+    /// Of which action.
+    pub action: Option<String>,
+    /// At or after this.
+    pub start: Timestamp,
+    /// Before this.
+    pub end: Timestamp,
+    /// How many at the most.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub before: Option<u64>,
+}
+
+impl AuditQuery {
+    /// Whether an entry is wanted.
+    #[must_use]
+    pub fn wants(&self, entry: &audit::Entry) -> bool {
+        (self.tenant.is_none() || self.tenant == entry.tenant)
+            && self.actor.as_ref().is_none_or(|actor| *actor == entry.actor)
+            && self.action.as_ref().is_none_or(|action| *action == entry.action)
+            && (self.start..self.end).contains(&entry.time)
+    }
+}
+
 /// Which deliveries a list wants.
 #[derive(Clone, Debug)]
 pub struct DeliveryQuery {
@@ -322,16 +376,16 @@ pub trait Store: Send + Sync + 'static {
     async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError>;
 
     /// Writes a tenant.
-    async fn put_tenant(&self, tenant: v1::Tenant) -> Result<(), StoreError>;
+    async fn put_tenant(&self, tenant: v1::Tenant, audit: audit::Entry) -> Result<(), StoreError>;
     /// One tenant.
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError>;
     /// Tenants by id, after this one.
     async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError>;
     /// Removes a tenant and its catalogue.
-    async fn delete_tenant(&self, id: &TenantId) -> Result<(), StoreError>;
+    async fn delete_tenant(&self, id: &TenantId, audit: audit::Entry) -> Result<(), StoreError>;
 
     /// Writes an event type.
-    async fn put_event_type(&self, event_type: v1::EventType) -> Result<(), StoreError>;
+    async fn put_event_type(&self, event_type: v1::EventType, audit: audit::Entry) -> Result<(), StoreError>;
     /// One event type.
     async fn event_type(
         &self,
@@ -346,13 +400,19 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<v1::EventType>, StoreError>;
     /// Removes an event type.
-    async fn delete_event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<(), StoreError>;
+    async fn delete_event_type(
+        &self,
+        tenant: &TenantId,
+        name: &EventTypeName,
+        audit: audit::Entry,
+    ) -> Result<(), StoreError>;
 
     /// Writes a subscription with its keys, together with what the request that changed it points to.
     async fn put_subscription(
         &self,
         row: &SubscriptionRow,
         request: Option<(RequestKey, RequestRow)>,
+        audit: audit::Entry,
     ) -> Result<(), StoreError>;
     /// Every subscription, deleted ones included, after this one.
     async fn subscriptions(
@@ -365,6 +425,28 @@ pub trait Store: Send + Sync + 'static {
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError>;
     /// What a request points to.
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError>;
+
+    /// Writes a new token.
+    async fn put_token(&self, row: &TokenRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Notes when tokens were last used.
+    async fn put_token_uses(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError>;
+    /// Removes a token.
+    async fn delete_token(&self, id: TokenId, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every token, by id.
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
+
+    /// Writes an audit record of what changes no row: a secret is shown, a delivery is retried.
+    async fn put_audit_entry(&self, entry: audit::Entry) -> Result<(), StoreError>;
+    /// A page of audit records, newest first.
+    async fn audit_records(&self, query: AuditQuery) -> Result<Page<audit::Record, u64>, StoreError>;
+    /// The audit records after this number, in order.
+    async fn audit_records_after(
+        &self,
+        sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<audit::Record>, StoreError>;
+    /// Where the audit log ends, by the row that says so.
+    async fn audit_head(&self) -> Result<audit::Head, StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

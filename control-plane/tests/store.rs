@@ -63,4 +63,6 @@ conformance!(Sled:
     requests_and_agents_are_remembered,
     things_age_out_in_steps,
     what_is_owed_does_not_age_out,
+    every_change_has_its_audit_record_in_one_chain,
+    tokens_are_kept_until_they_are_removed,
 );

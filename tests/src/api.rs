@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use postrider_proto::v1::{self, AgentState, DeliveryState};
-use tonic::Status;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use crate::wait::{eventually, when};
 
@@ -17,24 +20,39 @@ const UNFINISHED: [DeliveryState; 3] =
 #[derive(Clone, Debug)]
 pub struct Api {
     channel: Channel,
+    caller: Caller,
     tenant: String,
+}
+
+/// Says with each call who makes it.
+#[derive(Clone, Debug)]
+pub struct Caller(AsciiMetadataValue);
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
 }
 
 macro_rules! service {
     ($(#[$doc:meta])* $name:ident, $module:ident :: $client:ident) => {
         $(#[$doc])*
         #[must_use]
-        pub fn $name(&self) -> v1::$module::$client<Channel> {
-            v1::$module::$client::new(self.channel.clone())
+        pub fn $name(&self) -> v1::$module::$client<InterceptedService<Channel, Caller>> {
+            v1::$module::$client::with_interceptor(self.channel.clone(), self.caller.clone())
         }
     };
 }
 
 impl Api {
-    /// Over this connection, for this tenant.
-    #[must_use]
-    pub fn new(channel: Channel, tenant: &str) -> Self {
-        Self { channel, tenant: tenant.to_owned() }
+    /// Over this connection, for this tenant, with this token.
+    ///
+    /// # Errors
+    /// When the token cannot be sent.
+    pub fn new(channel: Channel, tenant: &str, token: &str) -> Result<Self> {
+        let caller = Caller(format!("Bearer {token}").parse()?);
+        Ok(Self { channel, caller, tenant: tenant.to_owned() })
     }
 
     /// The tenant.
@@ -58,6 +76,14 @@ impl Api {
     service!(
         /// Events.
         events, event_service_client::EventServiceClient
+    );
+    service!(
+        /// Tokens.
+        tokens, token_service_client::TokenServiceClient
+    );
+    service!(
+        /// The audit log.
+        audit, audit_service_client::AuditServiceClient
     );
     service!(
         /// Deliveries.

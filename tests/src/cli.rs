@@ -14,6 +14,7 @@ use crate::wait::PATIENCE;
 pub struct Cli {
     server: String,
     tenant: String,
+    settings: Vec<(&'static str, std::ffi::OsString)>,
 }
 
 /// How it ended.
@@ -31,7 +32,14 @@ impl Cli {
     /// For this server and tenant.
     #[must_use]
     pub fn new(server: &str, tenant: &str) -> Self {
-        Self { server: server.to_owned(), tenant: tenant.to_owned() }
+        Self { server: server.to_owned(), tenant: tenant.to_owned(), settings: Vec::new() }
+    }
+
+    /// With a setting more, as an environment variable.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.settings.push((name, value.as_ref().to_owned()));
+        self
     }
 
     /// The command with arguments, not started yet.
@@ -45,6 +53,7 @@ impl Cli {
             .args(arguments)
             .env("POSTRIDER_SERVER", &self.server)
             .env("POSTRIDER_TENANT", &self.tenant)
+            .envs(self.settings.iter().cloned())
             .stdin(Stdio::null());
         Ok(command)
     }

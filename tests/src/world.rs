@@ -74,7 +74,7 @@ impl World {
         folder.disable_cleanup(std::env::var_os("KEEP_WORLDS").is_some());
         let receiver = Receiver::start().await?;
         let control_plane = ControlPlane::start(folder.path(), lines, None).await?;
-        let api = Api::new(control_plane.channel()?, TENANT);
+        let api = control_plane.api(TENANT)?;
         api.create_tenant().await?;
         let mut settings = AgentSettings { control_plane: control_plane.agents_url(), ..settings };
         settings.ports.push(receiver.port());

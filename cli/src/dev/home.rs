@@ -1,6 +1,8 @@
 //! The directory of a development setup: settings, key-encryption key, store and logs.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -8,6 +10,7 @@ use tempfile::TempDir;
 use super::parts::Part;
 use super::ports::Ports;
 use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::verbs::tokens;
 
 /// How much of a log is shown when its writer has died.
 const TAIL_LINES: usize = 20;
@@ -60,6 +63,20 @@ impl Home {
         Part { name, verb, settings: file("toml"), log: file("log") }
     }
 
+    /// The file with the token of the admin that `dev` is.
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.path.join("admin-token")
+    }
+
+    /// Makes the admin's token once, and keeps it.
+    pub(crate) fn write_token(&self) -> Result<()> {
+        let file = self.token_file();
+        if file.exists() {
+            return Ok(());
+        }
+        write_secret(&file, &tokens::new_token()).doing(format_args!("write {}", file.display()))
+    }
+
     /// Writes the settings of both parts. The key-encryption key is made once and kept.
     pub(crate) fn write_settings(&self, ports: &Ports) -> Result<()> {
         for (part, settings) in [
@@ -74,11 +91,13 @@ impl Home {
 
     fn control_plane_settings(&self, ports: &Ports) -> String {
         let data = toml_string(&self.path.join("control-plane").to_string_lossy());
+        let token = toml_string(&self.token_file().to_string_lossy());
         format!(
             r#"# Written by `postrider dev`.
 data_dir = {data}
 api_listen = "127.0.0.1:{api}"
 agent_listen = "127.0.0.1:{agent}"
+bootstrap_token_file = {token}
 shutdown_grace = "5s"
 "#,
             api = ports.api,
@@ -111,6 +130,12 @@ filter = "info,postrider_agent=debug"
         agent = ports.agent,
         receiver = ports.receiver,
     )
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    writeln!(file, "{text}")
 }
 
 fn lock(path: &Path) -> Result<File> {

@@ -82,7 +82,7 @@ pub(crate) fn proven(took: Duration) -> String {
 }
 
 /// Commands to copy.
-pub(crate) fn next_steps(ports: &Ports, seed: &Seed, emitted: &Emitted) -> String {
+pub(crate) fn next_steps(home: &Home, ports: &Ports, seed: &Seed, emitted: &Emitted) -> String {
     let binary =
         std::env::current_exe().map_or_else(|_| "postrider".into(), |path| quoted(&path.to_string_lossy()));
     let subscription = &seed.subscription;
@@ -105,7 +105,11 @@ pub(crate) fn next_steps(ports: &Ports, seed: &Seed, emitted: &Emitted) -> Strin
         ("everything else", "--help".into()),
     ];
     let mut text = String::from("\nTry next, in another terminal:\n\n");
-    let exports = format!("  export POSTRIDER_SERVER={} POSTRIDER_TENANT={TENANT}\n", ports.server());
+    let token = quoted(&home.token_file().to_string_lossy());
+    let exports = format!(
+        "  export POSTRIDER_SERVER={} POSTRIDER_TENANT={TENANT} POSTRIDER_TOKEN_FILE={token}\n",
+        ports.server()
+    );
     text.push_str(&exports);
     for (why, command) in steps {
         if !why.is_empty() {

@@ -19,19 +19,19 @@ impl AgentService for Api {
         &self,
         request: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let size = page::size(request.page_size)?;
         let after: Option<AgentId> = page::read(LIST, &request.page_token)?;
         if !request.pool.is_empty() {
             let _known_form: PoolName = status::parse("pool", &request.pool)?;
         }
-        let mut found = self.visible_agents();
+        let mut found = api.visible_agents();
         found.retain(|view| request.pool.is_empty() || view.row.pool == request.pool);
         found.retain(|view| after.as_ref().is_none_or(|after| view.row.id > *after));
         let next_page_token = page::after(LIST, &mut found, size, |view| view.row.id.to_string());
         let mut agents = Vec::with_capacity(found.len());
         for view in found {
-            agents.push(self.agent_view(view).await);
+            agents.push(api.agent_view(view).await);
         }
         Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
     }
@@ -40,11 +40,11 @@ impl AgentService for Api {
         &self,
         request: Request<GetAgentRequest>,
     ) -> Result<Response<GetAgentResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let id: AgentId = status::parse("agent", &request.agent)?;
-        let view = self.visible_agents().into_iter().find(|view| view.row.id == id);
+        let view = api.visible_agents().into_iter().find(|view| view.row.id == id);
         let view = view.ok_or_else(|| status::not_found("agent", &request.agent))?;
-        Ok(Response::new(GetAgentResponse { agent: Some(self.agent_view(view).await) }))
+        Ok(Response::new(GetAgentResponse { agent: Some(api.agent_view(view).await) }))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::time::Timestamp;
 use postrider_proto::attempt;
@@ -34,10 +35,10 @@ impl DeliveryService for Api {
         &self,
         request: Request<v1::GetDeliveryRequest>,
     ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
-        let request = request.into_inner();
-        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
-        let delivery = self.delivery_view(&tenant, id).await?;
-        let attempts = self.store.attempts(id).await.map_err(|error| status::store(&error))?;
+        let (api, request) = self.call(request);
+        let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
+        let delivery = api.delivery_view(&tenant, id).await?;
+        let attempts = api.store.attempts(id).await.map_err(|error| status::store(&error))?;
         let attempts = attempts.iter().map(attempt::write).collect();
         Ok(Response::new(v1::GetDeliveryResponse { delivery: Some(delivery), attempts }))
     }
@@ -46,15 +47,15 @@ impl DeliveryService for Api {
         &self,
         request: Request<v1::ListDeliveriesRequest>,
     ) -> Result<Response<v1::ListDeliveriesResponse>, Status> {
-        let request = request.into_inner();
-        let query = self.delivery_query(&request).await?;
+        let (api, request) = self.call(request);
+        let query = api.delivery_query(&request).await?;
         let tenant = query.tenant.clone();
         let (wanted, limit) = (query.states.clone(), query.limit);
         // Attempting is known to the schedule alone: pending and waiting ones are looked through for it.
         let query = DeliveryQuery { states: stored_states(&wanted), limit, ..query };
-        let found = self.store.deliveries(query).await.map_err(|error| status::store(&error))?;
+        let found = api.store.deliveries(query).await.map_err(|error| status::store(&error))?;
         let Page { items, next } = found;
-        let mut deliveries = self.views(&tenant, items).await?;
+        let mut deliveries = api.views(&tenant, items).await?;
         deliveries.retain(|delivery| wanted.is_empty() || wanted.contains(&delivery.state()));
         Ok(Response::new(v1::ListDeliveriesResponse { deliveries, next_page_token: page::write(LIST, next) }))
     }
@@ -63,18 +64,23 @@ impl DeliveryService for Api {
         &self,
         request: Request<v1::RetryDeliveryRequest>,
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
-        let request = request.into_inner();
-        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
+        let (api, request) = self.call(request);
+        let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
         let request_id = Self::request("RetryDelivery", &tenant, &request.request_id, &request)?;
-        let _change = self.registry.change().await;
-        if self.repeated(request_id.as_ref()).await?.is_none() {
-            self.check_retriable(&tenant, id).await?;
-            self.when_not_busy(|| self.lanes.retry(id), &request.delivery).await?;
-            if let Some((key, row)) = self.remember(request_id, &request.delivery) {
-                self.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
+        let _change = api.registry.change().await;
+        if api.repeated(request_id.as_ref()).await?.is_none() {
+            api.check_retriable(&tenant, id).await?;
+            let audit = Entry {
+                request_id: request.request_id.clone(),
+                ..api.entry("RetryDelivery", Some(&tenant), id)
+            };
+            api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
+            api.when_not_busy(|| api.lanes.retry(id), &request.delivery).await?;
+            if let Some((key, row)) = api.remember(request_id, &request.delivery) {
+                api.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
             }
         }
-        let delivery = Some(self.delivery_view(&tenant, id).await?);
+        let delivery = Some(api.delivery_view(&tenant, id).await?);
         Ok(Response::new(v1::RetryDeliveryResponse { delivery }))
     }
 
@@ -82,10 +88,12 @@ impl DeliveryService for Api {
         &self,
         request: Request<v1::CancelDeliveryRequest>,
     ) -> Result<Response<v1::CancelDeliveryResponse>, Status> {
-        let request = request.into_inner();
-        let (tenant, id) = self.delivery_id(&request.tenant, &request.delivery).await?;
-        self.when_not_busy(|| self.lanes.cancel(id), &request.delivery).await?;
-        let delivery = Some(self.delivery_view(&tenant, id).await?);
+        let (api, request) = self.call(request);
+        let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
+        let audit = api.entry("CancelDelivery", Some(&tenant), id);
+        api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
+        api.when_not_busy(|| api.lanes.cancel(id), &request.delivery).await?;
+        let delivery = Some(api.delivery_view(&tenant, id).await?);
         Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
     }
 
@@ -93,20 +101,20 @@ impl DeliveryService for Api {
         &self,
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
-        let request = request.into_inner();
-        let tenant = self.tenant(&request.tenant)?;
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
         let subscription = match request.subscription.as_str() {
             "" => None,
-            id => Some(self.subscription(&request.tenant, id)?.subscription.id),
+            id => Some(api.subscription(&request.tenant, id)?.subscription.id),
         };
         // Subscribed before the first read, so that nothing falls between the two.
-        let updates = self.updates.subscribe();
+        let updates = api.updates.subscribe();
         let event = match request.event.as_str() {
             "" => None,
-            id => Some(self.event_row(&tenant, id).await?.event.key),
+            id => Some(api.event_row(&tenant, id).await?.event.key),
         };
         let (sender, answers) = mpsc::channel(WATCH_QUEUE);
-        let watcher = Watcher { api: self.clone(), tenant, subscription, event, sender };
+        let watcher = Watcher { api, tenant, subscription, event, sender };
         tokio::spawn(watcher.run(updates));
         Ok(Response::new(ReceiverStream::new(answers)))
     }
@@ -229,6 +237,10 @@ impl Watcher {
                 update = updates.recv() => update,
                 () = self.sender.closed() => return,
                 () = self.api.stopping.cancelled() => return,
+                () = self.api.caller.ended.cancelled() => {
+                    let _already_gone = self.sender.send(Err(status::token_ended())).await;
+                    return;
+                }
             };
             match update {
                 Ok(update) if self.wants(&update) => {

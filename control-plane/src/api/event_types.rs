@@ -23,17 +23,19 @@ impl EventTypeService for Api {
         &self,
         request: Request<CreateEventTypeRequest>,
     ) -> Result<Response<CreateEventTypeResponse>, Status> {
-        let wanted = request.into_inner().event_type.unwrap_or_default();
-        let tenant = self.tenant(&wanted.tenant)?;
+        let (api, request) = self.call(request);
+        let wanted = request.event_type.unwrap_or_default();
+        let tenant = api.tenant(&wanted.tenant)?;
         let name: EventTypeName = status::parse("event_type.name", &wanted.name)?;
         check(&wanted)?;
-        let _change = self.registry.change().await;
-        if self.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?.is_some() {
+        let _change = api.registry.change().await;
+        if api.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?.is_some() {
             return Err(status::exists("event type", &wanted.name));
         }
-        let now = Some(time::write(self.clock.wall()));
+        let now = Some(time::write(api.clock.wall()));
         let event_type = EventType { create_time: now, update_time: now, ..wanted };
-        self.store.put_event_type(event_type.clone()).await.map_err(|error| status::store(&error))?;
+        let audit = api.entry("CreateEventType", Some(&tenant), &name);
+        api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(CreateEventTypeResponse { event_type: Some(event_type) }))
     }
 
@@ -41,8 +43,8 @@ impl EventTypeService for Api {
         &self,
         request: Request<GetEventTypeRequest>,
     ) -> Result<Response<GetEventTypeResponse>, Status> {
-        let request = request.into_inner();
-        let event_type = self.stored_event_type(&request.tenant, &request.name).await?;
+        let (api, request) = self.call(request);
+        let event_type = api.stored_event_type(&request.tenant, &request.name).await?;
         Ok(Response::new(GetEventTypeResponse { event_type: Some(event_type) }))
     }
 
@@ -50,11 +52,11 @@ impl EventTypeService for Api {
         &self,
         request: Request<ListEventTypesRequest>,
     ) -> Result<Response<ListEventTypesResponse>, Status> {
-        let request = request.into_inner();
-        let tenant = self.tenant(&request.tenant)?;
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
         let size = page::size(request.page_size)?;
         let after = page::read(LIST, &request.page_token)?;
-        let found = self.store.event_types(&tenant, after, size + 1).await;
+        let found = api.store.event_types(&tenant, after, size + 1).await;
         let mut event_types = found.map_err(|error| status::store(&error))?;
         let next_page_token = page::after(LIST, &mut event_types, size, |event_type| event_type.name.clone());
         Ok(Response::new(ListEventTypesResponse { event_types, next_page_token }))
@@ -64,11 +66,11 @@ impl EventTypeService for Api {
         &self,
         request: Request<UpdateEventTypeRequest>,
     ) -> Result<Response<UpdateEventTypeResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let wanted = request.event_type.unwrap_or_default();
         let fields = views::mask(request.update_mask, &["description", "example"])?;
-        let _change = self.registry.change().await;
-        let mut event_type = self.stored_event_type(&wanted.tenant, &wanted.name).await?;
+        let _change = api.registry.change().await;
+        let mut event_type = api.stored_event_type(&wanted.tenant, &wanted.name).await?;
         if fields.contains(&"description") {
             event_type.description = wanted.description;
         }
@@ -76,8 +78,9 @@ impl EventTypeService for Api {
             event_type.example = wanted.example;
         }
         check(&event_type)?;
-        event_type.update_time = Some(time::write(self.clock.wall()));
-        self.store.put_event_type(event_type.clone()).await.map_err(|error| status::store(&error))?;
+        event_type.update_time = Some(time::write(api.clock.wall()));
+        let audit = api.entry("UpdateEventType", Some(&api.tenant(&event_type.tenant)?), &event_type.name);
+        api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(UpdateEventTypeResponse { event_type: Some(event_type) }))
     }
 
@@ -85,11 +88,12 @@ impl EventTypeService for Api {
         &self,
         request: Request<DeleteEventTypeRequest>,
     ) -> Result<Response<DeleteEventTypeResponse>, Status> {
-        let request = request.into_inner();
-        let _change = self.registry.change().await;
-        let found = self.stored_event_type(&request.tenant, &request.name).await?;
-        let (tenant, name) = (self.tenant(&found.tenant)?, status::parse("name", &found.name)?);
-        self.store.delete_event_type(&tenant, &name).await.map_err(|error| status::store(&error))?;
+        let (api, request) = self.call(request);
+        let _change = api.registry.change().await;
+        let found = api.stored_event_type(&request.tenant, &request.name).await?;
+        let (tenant, name) = (api.tenant(&found.tenant)?, status::parse("name", &found.name)?);
+        let audit = api.entry("DeleteEventType", Some(&tenant), &name);
+        api.store.delete_event_type(&tenant, &name, audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(DeleteEventTypeResponse {}))
     }
 }

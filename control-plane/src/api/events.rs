@@ -34,9 +34,9 @@ impl EventService for Api {
     type EmitStreamStream = Pin<Box<dyn Stream<Item = Result<v1::EmitStreamResponse, Status>> + Send>>;
 
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
-        let request = request.into_inner();
-        let accept = self.accept(&request.tenant, request.event)?;
-        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+        let (api, request) = self.call(request);
+        let accept = api.accept(&request.tenant, request.event)?;
+        let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
         Ok(Response::new(emitted(&accepted)))
     }
@@ -45,18 +45,18 @@ impl EventService for Api {
         &self,
         request: Request<v1::EmitBatchRequest>,
     ) -> Result<Response<v1::EmitBatchResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         if !(1..=MAX_BATCH).contains(&request.events.len()) {
             return Err(status::invalid_field("events", "must hold 1 to 1000 events"));
         }
-        self.tenant(&request.tenant)?;
+        api.tenant(&request.tenant)?;
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
-            let accept = self.accept(&request.tenant, Some(event));
-            submitted
-                .push(accept.and_then(|accept| {
-                    self.emitter.try_submit(accept).map_err(|error| status::emit(&error))
-                }));
+            let accept = api.accept(&request.tenant, Some(event));
+            submitted.push(
+                accept
+                    .and_then(|accept| api.emitter.try_submit(accept).map_err(|error| status::emit(&error))),
+            );
         }
         let mut results = Vec::with_capacity(submitted.len());
         for submitted in submitted {
@@ -69,9 +69,10 @@ impl EventService for Api {
         &self,
         request: Request<Streaming<v1::EmitStreamRequest>>,
     ) -> Result<Response<Self::EmitStreamStream>, Status> {
+        let (api, requests) = self.call(request);
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
-        tokio::spawn(read_stream(self.clone(), request.into_inner(), sender));
+        tokio::spawn(read_stream(api, requests, sender));
         let answers = ReceiverStream::new(pipeline).then(|next: Pipelined| async move {
             let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
@@ -83,9 +84,9 @@ impl EventService for Api {
         &self,
         request: Request<v1::GetEventRequest>,
     ) -> Result<Response<v1::GetEventResponse>, Status> {
-        let request = request.into_inner();
-        let tenant = self.tenant(&request.tenant)?;
-        let row = self.event_row(&tenant, &request.event).await?;
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let row = api.event_row(&tenant, &request.event).await?;
         Ok(Response::new(v1::GetEventResponse { event: Some(view(row, true)) }))
     }
 
@@ -93,9 +94,9 @@ impl EventService for Api {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let query = EventQuery {
-            tenant: self.tenant(&request.tenant)?,
+            tenant: api.tenant(&request.tenant)?,
             event_type: match request.r#type.as_str() {
                 "" => None,
                 name => Some(status::parse("type", name)?),
@@ -105,7 +106,7 @@ impl EventService for Api {
             limit: page::size(request.page_size)?,
             after: page::read(LIST, &request.page_token)?,
         };
-        let found = self.store.list_events(query).await.map_err(|error| status::store(&error))?;
+        let found = api.store.list_events(query).await.map_err(|error| status::store(&error))?;
         let events = found.items.into_iter().map(|row| view(row, false)).collect();
         Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(LIST, found.next) }))
     }
@@ -120,6 +121,7 @@ async fn read_stream(
         let request = tokio::select! {
             request = requests.message() => request,
             () = api.stopping.cancelled() => Err(status::stopping()),
+            () = api.caller.ended.cancelled() => Err(status::token_ended()),
         };
         let request = match request {
             Ok(Some(request)) => request,
@@ -149,7 +151,8 @@ impl Api {
         let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
         let tenant: TenantId = status::parse("tenant", tenant)?;
         let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
-        let subscriptions = self.registry.subscribers(&tenant, &event_type);
+        let visible = self.caller.scope.sees(&tenant);
+        let subscriptions = self.registry.subscribers(&tenant, &event_type).filter(|_| visible);
         let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
         check_data(&event.data, self.max_event_bytes)
             .map_err(|violation| status::invalid(&[violation.within("event")]))?;

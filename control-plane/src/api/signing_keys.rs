@@ -1,5 +1,6 @@
 //! `SigningKeyService`.
 
+use postrider_domain::audit::Entry;
 use postrider_domain::id::KeyId;
 use postrider_domain::signing::DEFAULT_OVERLAP;
 use postrider_proto::v1;
@@ -17,9 +18,9 @@ impl SigningKeyService for Api {
         &self,
         request: Request<v1::ListSigningKeysRequest>,
     ) -> Result<Response<v1::ListSigningKeysResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.subscription(&request.tenant, &request.subscription)?;
-        let now = self.clock.wall();
+        let (api, request) = self.call(request);
+        let row = api.subscription(&request.tenant, &request.subscription)?;
+        let now = api.clock.wall();
         let key = |key| signing_key::write(key, row.subscription.id, now);
         let signing_keys = row.keys.keys().iter().map(key).collect();
         Ok(Response::new(v1::ListSigningKeysResponse { signing_keys }))
@@ -29,41 +30,41 @@ impl SigningKeyService for Api {
         &self,
         request: Request<v1::RotateSigningKeyRequest>,
     ) -> Result<Response<v1::RotateSigningKeyResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let overlap = request.overlap.as_ref().map(|overlap| time::read_duration("overlap", overlap));
         let overlap = overlap.transpose().map_err(|violation| status::invalid(&[violation]))?;
-        let tenant = self.tenant(&request.tenant)?;
+        let tenant = api.tenant(&request.tenant)?;
         let id = Self::request("RotateSigningKey", &tenant, &request.request_id, &request)?;
-        let _change = self.registry.change().await;
-        let row = self.subscription(&request.tenant, &request.subscription)?;
-        if let Some(made) = self.repeated(id.as_ref()).await? {
-            return self.rotated(&row, Some(status::parse("signing_key", &made)?));
+        let _change = api.registry.change().await;
+        let row = api.subscription(&request.tenant, &request.subscription)?;
+        if let Some(made) = api.repeated(id.as_ref()).await? {
+            return api.rotated(&row, Some(status::parse("signing_key", &made)?));
         }
-        let now = self.clock.wall();
+        let now = api.clock.wall();
         let key = new_key(&request.secret, "secret", now)?;
         let key_id = key.id;
         let mut row = (*row).clone();
         row.keys
             .rotate(key, overlap.unwrap_or(DEFAULT_OVERLAP), now)
             .map_err(|error| views::key_error(&error))?;
-        let remembered = self.remember(id, &key_id.to_string());
-        let row = self.save(row, remembered).await?;
-        self.rotated(&row, Some(key_id))
+        let remembered = api.remember(id, &key_id.to_string());
+        let row = api.save(row, remembered, "RotateSigningKey", &key_id.to_string()).await?;
+        api.rotated(&row, Some(key_id))
     }
 
     async fn revoke_signing_key(
         &self,
         request: Request<v1::RevokeSigningKeyRequest>,
     ) -> Result<Response<v1::RevokeSigningKeyResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let key: KeyId = status::parse("signing_key", &request.signing_key)?;
-        let _change = self.registry.change().await;
-        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let _change = api.registry.change().await;
+        let row = api.subscription(&request.tenant, &request.subscription)?;
         let mut row = (*row).clone();
-        let now = self.clock.wall();
+        let now = api.clock.wall();
         let revoked = row.keys.revoke(key, now).map_err(|error| views::key_error(&error))?;
         let signing_key = Some(signing_key::write(revoked, row.subscription.id, now));
-        self.save(row, None).await?;
+        api.save(row, None, "RevokeSigningKey", &key.to_string()).await?;
         Ok(Response::new(v1::RevokeSigningKeyResponse { signing_key }))
     }
 
@@ -71,13 +72,19 @@ impl SigningKeyService for Api {
         &self,
         request: Request<v1::RevealSigningKeyRequest>,
     ) -> Result<Response<v1::RevealSigningKeyResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let (api, request) = self.call(request);
+        let row = api.subscription(&request.tenant, &request.subscription)?;
         let key = match request.signing_key.as_str() {
             "" => None,
             key => Some(status::parse("signing_key", key)?),
         };
-        let rotated = self.rotated(&row, key)?.into_inner();
+        let rotated = api.rotated(&row, key)?.into_inner();
+        let revealed = rotated.signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default();
+        let audit = Entry {
+            detail: revealed,
+            ..api.entry("RevealSigningKey", Some(&row.subscription.tenant), row.subscription.id)
+        };
+        api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(v1::RevealSigningKeyResponse {
             signing_key: rotated.signing_key,
             secret: rotated.secret,

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use postrider_domain::access::Role;
+use postrider_domain::token::TokenError;
 use postrider_domain::violation::Violation;
 use postrider_proto::{time, v1};
 use tonic::{Code, Status};
@@ -17,6 +19,8 @@ const DOMAIN: &str = "postrider";
 const OVERLOADED_RETRY: Duration = Duration::from_millis(250);
 /// When to come back after the store was away.
 const STORE_RETRY: Duration = Duration::from_secs(2);
+/// When to come back after too many calls without a valid token.
+const FAILURES_RETRY: Duration = Duration::from_secs(10);
 
 fn status(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
@@ -83,6 +87,68 @@ pub(super) fn precondition(reason: &str, message: impl Into<String>) -> Status {
     let mut details = ErrorDetails::new();
     details.add_precondition_failure_violation(reason, "", &message);
     status(Code::FailedPrecondition, reason, message, details)
+}
+
+/// Nobody said who calls.
+pub(super) fn no_token() -> Status {
+    unauthenticated(
+        "TOKEN_MISSING",
+        "a token is needed: send it as metadata «authorization: Bearer prt_…»; an admin makes one with `postrider \
+         tokens create`",
+    )
+}
+
+/// What was sent is no token.
+pub(super) fn malformed_token(error: &TokenError) -> Status {
+    unauthenticated("TOKEN_MALFORMED", format!("what was sent as the token {error}"))
+}
+
+/// The token is not known, or not any more: which of these is nobody's business.
+pub(super) fn unknown_token() -> Status {
+    unauthenticated("TOKEN_UNKNOWN", "the token is unknown, revoked or expired; ask an admin for another one")
+}
+
+fn unauthenticated(reason: &str, message: impl Into<String>) -> Status {
+    status(Code::Unauthenticated, reason, message, ErrorDetails::new())
+}
+
+/// Too many calls without a valid token have come from one address.
+pub(super) fn too_many_failures() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(FAILURES_RETRY));
+    let message = "too many calls without a valid token have come from this address; come back later";
+    status(Code::ResourceExhausted, "TOO_MANY_FAILURES", message, details)
+}
+
+/// The caller's role does not permit the call.
+pub(super) fn not_permitted(role: Role, call: &str) -> Status {
+    let message = format!("the role {} does not permit {call}; use a token of another role", role.as_str());
+    status(Code::PermissionDenied, "ROLE_NOT_PERMITTED", message, ErrorDetails::new())
+}
+
+/// The call is about all tenants, the caller is confined to one.
+pub(super) fn confined(call: &str) -> Status {
+    let message = format!("{call} is for tokens that are not confined to a tenant; this one is");
+    status(Code::PermissionDenied, "TOKEN_CONFINED", message, ErrorDetails::new())
+}
+
+/// The caller wants to give away more than it has.
+pub(super) fn more_than_own() -> Status {
+    status(
+        Code::PermissionDenied,
+        "MORE_THAN_OWN",
+        "a token confined to a tenant makes tokens for that tenant only; set tenant",
+        ErrorDetails::new(),
+    )
+}
+
+/// The caller's token has ceased to be valid while the call streamed.
+pub(super) fn token_ended() -> Status {
+    unauthenticated("TOKEN_ENDED", "the token was revoked or has expired")
+}
+
+/// There is no such call.
+pub(super) fn unknown_call(call: &str) -> Status {
+    status(Code::Unimplemented, "UNKNOWN_CALL", format!("there is no {call}"), ErrorDetails::new())
 }
 
 /// The program is stopping.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::event::{Event, EventTypeName, content_digest};
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
@@ -38,21 +39,21 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let wanted = request.subscription.clone().unwrap_or_default();
-        let tenant = self.tenant(&wanted.tenant)?;
+        let tenant = api.tenant(&wanted.tenant)?;
         let id = Self::request(
             "CreateSubscription",
             &tenant,
             &request.request_id,
             &views::without_maps(&request),
         )?;
-        let _change = self.registry.change().await;
-        if let Some(made) = self.repeated(id.as_ref()).await? {
-            let row = self.subscription(&wanted.tenant, &made)?;
-            return self.created(&row);
+        let _change = api.registry.change().await;
+        if let Some(made) = api.repeated(id.as_ref()).await? {
+            let row = api.subscription(&wanted.tenant, &made)?;
+            return api.created(&row);
         }
-        let now = self.clock.wall();
+        let now = api.clock.wall();
         let new = SubscriptionId::new(now, rand::random());
         let wire = v1::Subscription {
             id: new.to_string(),
@@ -65,17 +66,17 @@ impl SubscriptionService for Api {
         let subscription = read(&wire)?;
         let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
         let row = SubscriptionRow { subscription, keys, deleted: None };
-        let remembered = self.remember(id, &new.to_string());
-        let row = self.save(row, remembered).await?;
-        self.created(&row)
+        let remembered = api.remember(id, &new.to_string());
+        let row = api.save(row, remembered, "CreateSubscription", "").await?;
+        api.created(&row)
     }
 
     async fn get_subscription(
         &self,
         request: Request<v1::GetSubscriptionRequest>,
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let (api, request) = self.call(request);
+        let row = api.subscription(&request.tenant, &request.subscription)?;
         Ok(Response::new(v1::GetSubscriptionResponse {
             subscription: Some(subscription::write(&row.subscription)),
         }))
@@ -85,10 +86,10 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::ListSubscriptionsRequest>,
     ) -> Result<Response<v1::ListSubscriptionsResponse>, Status> {
-        let request = request.into_inner();
-        let tenant = self.tenant(&request.tenant)?;
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
         let size = page::size(request.page_size)?;
-        let mut rows = self.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
+        let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
         let subscriptions = rows.iter().map(|row| subscription::write(&row.subscription)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
@@ -98,18 +99,19 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let wanted = request.subscription.unwrap_or_default();
         let fields = views::mask(request.update_mask, &SETTABLE)?;
-        let _change = self.registry.change().await;
-        let row = self.subscription(&wanted.tenant, &wanted.id)?;
+        let _change = api.registry.change().await;
+        let row = api.subscription(&wanted.tenant, &wanted.id)?;
         let mut wire = subscription::write(&row.subscription);
+        let changed = fields.join(", ");
         for field in fields {
             set(&mut wire, &wanted, field);
         }
-        wire.update_time = Some(time::write(self.clock.wall()));
+        wire.update_time = Some(time::write(api.clock.wall()));
         let row = SubscriptionRow { subscription: read(&wire)?, ..(*row).clone() };
-        let row = self.save(row, None).await?;
+        let row = api.save(row, None, "UpdateSubscription", &changed).await?;
         let subscription = Some(subscription::write(&row.subscription));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
@@ -118,8 +120,9 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::PauseSubscriptionRequest>,
     ) -> Result<Response<v1::PauseSubscriptionResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.set_state(&request.tenant, &request.subscription, State::Paused).await?;
+        let (api, request) = self.call(request);
+        let row =
+            api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
         let subscription = Some(subscription::write(&row.subscription));
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
@@ -128,8 +131,10 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::ResumeSubscriptionRequest>,
     ) -> Result<Response<v1::ResumeSubscriptionResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.set_state(&request.tenant, &request.subscription, State::Active).await?;
+        let (api, request) = self.call(request);
+        let row = api
+            .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
+            .await?;
         let subscription = Some(subscription::write(&row.subscription));
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
@@ -138,14 +143,15 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
-        let request = request.into_inner();
-        let _change = self.registry.change().await;
-        let row = self.subscription(&request.tenant, &request.subscription)?;
-        let mut row = SubscriptionRow { deleted: Some(self.clock.wall()), ..(*row).clone() };
+        let (api, request) = self.call(request);
+        let _change = api.registry.change().await;
+        let row = api.subscription(&request.tenant, &request.subscription)?;
+        let mut row = SubscriptionRow { deleted: Some(api.clock.wall()), ..(*row).clone() };
         row.keys.erase();
-        self.store.put_subscription(&row, None).await.map_err(|error| status::store(&error))?;
-        self.registry.remove(row.subscription.id);
-        self.lanes.deleted(row.subscription.id).await;
+        let audit = api.entry("DeleteSubscription", Some(&row.subscription.tenant), row.subscription.id);
+        api.store.put_subscription(&row, None, audit).await.map_err(|error| status::store(&error))?;
+        api.registry.remove(row.subscription.id);
+        api.lanes.deleted(row.subscription.id).await;
         Ok(Response::new(v1::DeleteSubscriptionResponse {}))
     }
 
@@ -153,44 +159,57 @@ impl SubscriptionService for Api {
         &self,
         request: Request<v1::TestSubscriptionRequest>,
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
-        let request = request.into_inner();
-        let row = self.subscription(&request.tenant, &request.subscription)?;
+        let (api, request) = self.call(request);
+        let row = api.subscription(&request.tenant, &request.subscription)?;
         let id = Self::request("TestSubscription", &row.subscription.tenant, &request.request_id, &request)?;
-        let _change = self.registry.change().await;
-        if let Some(made) = self.repeated(id.as_ref()).await? {
+        let _change = api.registry.change().await;
+        if let Some(made) = api.repeated(id.as_ref()).await? {
             let (event_id, delivery_id) = made.split_once(' ').unwrap_or((&made, ""));
             return Ok(Response::new(v1::TestSubscriptionResponse {
                 event_id: event_id.to_owned(),
                 delivery_id: delivery_id.to_owned(),
             }));
         }
-        let accept = self.test_event(&row, &request.event_type).await?;
-        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+        let accept = api.test_event(&row, &request.event_type).await?;
+        let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
         let event_id = accepted.id.to_string();
         let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
-        if let Some((key, row)) = self.remember(id, &format!("{event_id} {delivery_id}")) {
-            self.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
+        if let Some((key, row)) = api.remember(id, &format!("{event_id} {delivery_id}")) {
+            api.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
         }
         Ok(Response::new(v1::TestSubscriptionResponse { event_id, delivery_id }))
     }
 }
 
 impl Api {
-    /// Writes a subscription, then makes it known.
+    /// Writes a subscription and who changed it, then makes it known.
     pub(super) async fn save(
         &self,
         row: SubscriptionRow,
         remembered: Option<(RequestKey, RequestRow)>,
+        action: &str,
+        detail: &str,
     ) -> Result<Arc<SubscriptionRow>, Status> {
-        self.store.put_subscription(&row, remembered).await.map_err(|error| status::store(&error))?;
+        let audit = Entry {
+            request_id: remembered.as_ref().map(|(key, _)| key.request_id.clone()).unwrap_or_default(),
+            detail: detail.to_owned(),
+            ..self.entry(action, Some(&row.subscription.tenant), row.subscription.id)
+        };
+        self.store.put_subscription(&row, remembered, audit).await.map_err(|error| status::store(&error))?;
         let settings = LaneSettings::from(&row.subscription);
         let row = self.registry.put(row);
         self.lanes.changed(settings).await;
         Ok(row)
     }
 
-    async fn set_state(&self, tenant: &str, id: &str, state: State) -> Result<Arc<SubscriptionRow>, Status> {
+    async fn set_state(
+        &self,
+        tenant: &str,
+        id: &str,
+        state: State,
+        action: &str,
+    ) -> Result<Arc<SubscriptionRow>, Status> {
         let _change = self.registry.change().await;
         let row = self.subscription(tenant, id)?;
         if row.subscription.state == state {
@@ -199,7 +218,7 @@ impl Api {
         let mut row = (*row).clone();
         row.subscription.state = state;
         row.subscription.updated = self.clock.wall();
-        self.save(row, None).await
+        self.save(row, None, action, "").await
     }
 
     /// Disables a subscription whose endpoint is gone.
@@ -214,7 +233,7 @@ impl Api {
         let mut row = (*row).clone();
         row.subscription.state = State::Disabled(reason.to_owned());
         row.subscription.updated = self.clock.wall();
-        self.save(row, None).await.map(drop)
+        self.save(row, None, "DisableSubscription", reason).await.map(drop)
     }
 
     fn created(&self, row: &SubscriptionRow) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {

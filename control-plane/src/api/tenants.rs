@@ -1,5 +1,6 @@
 //! `TenantService`.
 
+use postrider_domain::access::Scope;
 use postrider_domain::id::TenantId;
 use postrider_proto::time;
 use postrider_proto::v1::tenant_service_server::TenantService;
@@ -21,17 +22,19 @@ impl TenantService for Api {
         &self,
         request: Request<CreateTenantRequest>,
     ) -> Result<Response<CreateTenantResponse>, Status> {
-        let wanted = request.into_inner().tenant.unwrap_or_default();
+        let (api, request) = self.call(request);
+        let wanted = request.tenant.unwrap_or_default();
         let id: TenantId = status::parse("tenant.id", &wanted.id)?;
         check_name(&wanted.display_name)?;
-        let _change = self.registry.change().await;
-        if self.registry.has_tenant(&id) {
+        let _change = api.registry.change().await;
+        if api.registry.has_tenant(&id) {
             return Err(status::exists("tenant", &wanted.id));
         }
-        let now = Some(time::write(self.clock.wall()));
+        let now = Some(time::write(api.clock.wall()));
         let tenant = Tenant { create_time: now, update_time: now, ..wanted };
-        self.store.put_tenant(tenant.clone()).await.map_err(|error| status::store(&error))?;
-        self.registry.add_tenant(id);
+        let audit = api.entry("CreateTenant", Some(&id), &id);
+        api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
+        api.registry.add_tenant(id);
         Ok(Response::new(CreateTenantResponse { tenant: Some(tenant) }))
     }
 
@@ -39,7 +42,8 @@ impl TenantService for Api {
         &self,
         request: Request<GetTenantRequest>,
     ) -> Result<Response<GetTenantResponse>, Status> {
-        let tenant = self.stored_tenant(&request.into_inner().tenant).await?;
+        let (api, request) = self.call(request);
+        let tenant = api.stored_tenant(&request.tenant).await?;
         Ok(Response::new(GetTenantResponse { tenant: Some(tenant) }))
     }
 
@@ -47,10 +51,10 @@ impl TenantService for Api {
         &self,
         request: Request<ListTenantsRequest>,
     ) -> Result<Response<ListTenantsResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let size = page::size(request.page_size)?;
         let after = page::read(LIST, &request.page_token)?;
-        let mut tenants = self.store.tenants(after, size + 1).await.map_err(|error| status::store(&error))?;
+        let mut tenants = api.visible_tenants(after, size + 1).await?;
         let next_page_token = page::after(LIST, &mut tenants, size, |tenant| tenant.id.clone());
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
@@ -59,17 +63,19 @@ impl TenantService for Api {
         &self,
         request: Request<UpdateTenantRequest>,
     ) -> Result<Response<UpdateTenantResponse>, Status> {
-        let request = request.into_inner();
+        let (api, request) = self.call(request);
         let wanted = request.tenant.unwrap_or_default();
         let fields = views::mask(request.update_mask, &["display_name"])?;
-        let _change = self.registry.change().await;
-        let mut tenant = self.stored_tenant(&wanted.id).await?;
+        let _change = api.registry.change().await;
+        let mut tenant = api.stored_tenant(&wanted.id).await?;
         if fields.contains(&"display_name") {
             check_name(&wanted.display_name)?;
             tenant.display_name = wanted.display_name;
         }
-        tenant.update_time = Some(time::write(self.clock.wall()));
-        self.store.put_tenant(tenant.clone()).await.map_err(|error| status::store(&error))?;
+        tenant.update_time = Some(time::write(api.clock.wall()));
+        let id: TenantId = status::parse("tenant", &tenant.id)?;
+        let audit = api.entry("UpdateTenant", Some(&id), &id);
+        api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
     }
 
@@ -77,25 +83,38 @@ impl TenantService for Api {
         &self,
         request: Request<DeleteTenantRequest>,
     ) -> Result<Response<DeleteTenantResponse>, Status> {
-        let _change = self.registry.change().await;
-        let tenant = self.tenant(&request.into_inner().tenant)?;
-        if !self.registry.list(&tenant, None, 1).is_empty() {
+        let (api, request) = self.call(request);
+        let _change = api.registry.change().await;
+        let tenant = api.tenant(&request.tenant)?;
+        if !api.registry.list(&tenant, None, 1).is_empty() {
             return Err(status::precondition(
                 "HAS_SUBSCRIPTIONS",
                 "the tenant has subscriptions; delete them first",
             ));
         }
-        self.store.delete_tenant(&tenant).await.map_err(|error| status::store(&error))?;
-        self.registry.remove_tenant(&tenant);
+        let audit = api.entry("DeleteTenant", Some(&tenant), &tenant);
+        api.store.delete_tenant(&tenant, audit).await.map_err(|error| status::store(&error))?;
+        api.registry.remove_tenant(&tenant);
         Ok(Response::new(DeleteTenantResponse {}))
     }
 }
 
 impl Api {
     async fn stored_tenant(&self, id: &str) -> Result<Tenant, Status> {
-        let tenant: TenantId = status::parse("tenant", id)?;
+        let tenant = self.tenant(id)?;
         let stored = self.store.tenant(&tenant).await.map_err(|error| status::store(&error))?;
         stored.ok_or_else(|| status::not_found("tenant", id))
+    }
+
+    /// Tenants by id: all, or the one to which the caller is confined.
+    async fn visible_tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<Tenant>, Status> {
+        match &self.caller.scope {
+            Scope::Everything => {
+                self.store.tenants(after, limit).await.map_err(|error| status::store(&error))
+            }
+            Scope::Tenant(own) if after.is_none() => Ok(vec![self.stored_tenant(own.as_str()).await?]),
+            Scope::Tenant(_) | Scope::Nothing => Ok(Vec::new()),
+        }
     }
 }
 

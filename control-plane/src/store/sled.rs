@@ -3,26 +3,30 @@
 //! All writes go through one thread ([`writer`]), which commits whatever has gathered in one batch and flushes it
 //! once. Reads run on the blocking pool. Nothing of sled shows outside.
 
+mod audit;
 mod codec;
 mod key;
 mod read;
 mod retention;
+mod token;
 mod writer;
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use postrider_domain::audit::{Entry, Head, Record};
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::outcome::Attempt;
+use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use prost::Message as _;
 
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
-    FreshRows, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
-    SubscriptionRow,
+    Accept, Accepted, AgentRow, AuditQuery, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery,
+    EventRow, FreshRows, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
+    SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -61,7 +65,7 @@ impl SledStore {
         let epoch = number(&db, "epoch")? + 1;
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
-        let writer = Writer::spawn(db.clone());
+        let writer = Writer::spawn(db.clone(), audit::head(&db)?);
         Ok(Self { db, writer, epoch })
     }
 
@@ -76,7 +80,7 @@ impl SledStore {
     }
 
     async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
-        self.writer.write(vec![(key, Some(value))]).await
+        self.writer.write(vec![(key, Some(value))], None).await
     }
 }
 
@@ -181,9 +185,9 @@ impl Store for SledStore {
         self.read(move |tree| read::events(tree, &query)).await
     }
 
-    async fn put_tenant(&self, tenant: v1::Tenant) -> Result<(), StoreError> {
+    async fn put_tenant(&self, tenant: v1::Tenant, audit: Entry) -> Result<(), StoreError> {
         let id = tenant.id.parse().map_err(|_| damaged("a tenant", "its id is not one"))?;
-        self.put(key::tenant(&id), tenant.encode_to_vec()).await
+        self.writer.write(vec![(key::tenant(&id), Some(tenant.encode_to_vec()))], Some(audit)).await
     }
 
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError> {
@@ -196,18 +200,19 @@ impl Store for SledStore {
         self.read(move |tree| read::messages(tree, &key::tenants(), after, limit)).await
     }
 
-    async fn delete_tenant(&self, id: &TenantId) -> Result<(), StoreError> {
+    async fn delete_tenant(&self, id: &TenantId, audit: Entry) -> Result<(), StoreError> {
         let prefix = key::event_types(id);
         let catalogue = self.read(move |tree| read::keys(tree, &prefix)).await?;
         let rows = catalogue.into_iter().chain([key::tenant(id)]);
-        self.writer.write(rows.map(|key| (key, None)).collect()).await
+        self.writer.write(rows.map(|key| (key, None)).collect(), Some(audit)).await
     }
 
-    async fn put_event_type(&self, event_type: v1::EventType) -> Result<(), StoreError> {
+    async fn put_event_type(&self, event_type: v1::EventType, audit: Entry) -> Result<(), StoreError> {
         let bad = |_| damaged("an event type", "its tenant or name is not one");
         let tenant = event_type.tenant.parse().map_err(bad)?;
         let name = event_type.name.parse().map_err(|_| damaged("an event type", "its name is not one"))?;
-        self.put(key::event_type(&tenant, &name), event_type.encode_to_vec()).await
+        let row = (key::event_type(&tenant, &name), Some(event_type.encode_to_vec()));
+        self.writer.write(vec![row], Some(audit)).await
     }
 
     async fn event_type(
@@ -229,18 +234,24 @@ impl Store for SledStore {
         self.read(move |tree| read::messages(tree, &prefix, after, limit)).await
     }
 
-    async fn delete_event_type(&self, tenant: &TenantId, name: &EventTypeName) -> Result<(), StoreError> {
-        self.writer.write(vec![(key::event_type(tenant, name), None)]).await
+    async fn delete_event_type(
+        &self,
+        tenant: &TenantId,
+        name: &EventTypeName,
+        audit: Entry,
+    ) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::event_type(tenant, name), None)], Some(audit)).await
     }
 
     async fn put_subscription(
         &self,
         row: &SubscriptionRow,
         request: Option<(RequestKey, RequestRow)>,
+        audit: Entry,
     ) -> Result<(), StoreError> {
         let mut writes = vec![(key::subscription(row.subscription.id), Some(codec::subscription(row)))];
         writes.extend(request.map(|(key, row)| (key::request(&key), Some(codec::request(&row)))));
-        self.writer.write(writes).await
+        self.writer.write(writes, Some(audit)).await
     }
 
     async fn subscriptions(
@@ -260,6 +271,39 @@ impl Store for SledStore {
         self.read(move |tree| read::request(tree, &key)).await
     }
 
+    async fn put_token(&self, row: &TokenRow, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![token::write(row)], Some(audit)).await
+    }
+
+    async fn put_token_uses(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError> {
+        let rows = uses.into_iter().map(|(id, time)| token::write_use(id, time));
+        self.writer.write(rows.collect(), None).await
+    }
+
+    async fn delete_token(&self, id: TokenId, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::token(id), None), (key::token_use(id), None)], Some(audit)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
+        self.read(token::all).await
+    }
+
+    async fn put_audit_entry(&self, entry: Entry) -> Result<(), StoreError> {
+        self.writer.write(Vec::new(), Some(entry)).await
+    }
+
+    async fn audit_records(&self, query: AuditQuery) -> Result<Page<Record, u64>, StoreError> {
+        self.read(move |tree| audit::page(tree, &query)).await
+    }
+
+    async fn audit_records_after(&self, sequence: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.read(move |tree| audit::after(tree, sequence, limit)).await
+    }
+
+    async fn audit_head(&self) -> Result<Head, StoreError> {
+        self.read(audit::head).await
+    }
+
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError> {
         self.put(key::agent(&agent.id), codec::agent(agent)).await
     }
@@ -269,14 +313,14 @@ impl Store for SledStore {
     }
 
     async fn delete_agent(&self, id: &AgentId) -> Result<(), StoreError> {
-        self.writer.write(vec![(key::agent(id), None)]).await
+        self.writer.write(vec![(key::agent(id), None)], None).await
     }
 
     async fn age_out(&self, retention: Retention) -> Result<bool, StoreError> {
         let step = self.read(move |tree| retention::next_step(tree, &retention)).await?;
         let more = step.more;
         if !step.writes.is_empty() {
-            self.writer.write(step.writes).await?;
+            self.writer.write(step.writes, None).await?;
         }
         Ok(more)
     }

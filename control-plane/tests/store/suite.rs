@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention,
-    Settle, Settlement, Store, SubscriptionRow,
+    Accept, Accepted, AgentRow, AuditQuery, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow,
+    Retention, Settle, Settlement, Store, SubscriptionRow, TokenRow,
 };
+use postrider_domain::access::{Role, Scope};
+use postrider_domain::audit::{Entry, Head};
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
-use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId, TokenId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::signing::{KeyRing, Secret, SigningKey};
 use postrider_domain::time::Timestamp;
+use postrider_domain::token::TokenDigest;
 use postrider_proto::v1::{self, DeliveryState};
 
 use crate::Backend;
@@ -26,6 +29,20 @@ fn at(seconds: u64) -> Timestamp {
 
 fn tenant() -> TenantId {
     "acme".parse().unwrap()
+}
+
+/// What the audit log is told.
+fn entry(action: &str) -> Entry {
+    Entry {
+        time: at(0),
+        actor: "tok_1".into(),
+        address: "127.0.0.1".into(),
+        action: action.into(),
+        target: "t".into(),
+        tenant: Some(tenant()),
+        request_id: String::new(),
+        detail: String::new(),
+    }
 }
 
 fn lane(number: u128) -> SubscriptionId {
@@ -345,11 +362,11 @@ fn subscription(id: SubscriptionId) -> SubscriptionRow {
 pub(crate) async fn subscriptions_keep_their_keys(backend: &dyn Backend) {
     let store = backend.open();
     let mut row = subscription(lane(1));
-    store.put_subscription(&row, None).await.unwrap();
-    store.put_subscription(&subscription(lane(2)), None).await.unwrap();
+    store.put_subscription(&row, None, entry("change")).await.unwrap();
+    store.put_subscription(&subscription(lane(2)), None, entry("change")).await.unwrap();
     let next = SigningKey { id: KeyId::new(at(1), 2), ..row.keys.keys()[0].clone() };
     row.keys.rotate(next, DAY, at(1)).unwrap();
-    store.put_subscription(&row, None).await.unwrap();
+    store.put_subscription(&row, None, entry("change")).await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(store.subscriptions(None, 10).await.unwrap(), [row, subscription(lane(2))]);
@@ -360,7 +377,10 @@ pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
     let store = backend.open();
     let key = RequestKey { tenant: tenant(), method: "Create", request_id: "r".into() };
     let row = RequestRow { result: "sub".into(), digest: [1; 16], expires: at(10) };
-    store.put_subscription(&subscription(lane(1)), Some((key.clone(), row.clone()))).await.unwrap();
+    store
+        .put_subscription(&subscription(lane(1)), Some((key.clone(), row.clone())), entry("create"))
+        .await
+        .unwrap();
     assert_eq!(store.request(&key).await.unwrap(), Some(row));
     let other = RequestKey { method: "Rotate", ..key.clone() };
     assert_eq!(store.request(&other).await.unwrap(), None);
@@ -386,7 +406,7 @@ pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
 
 pub(crate) async fn things_age_out_in_steps(backend: &dyn Backend) {
     let store = backend.open();
-    store.put_subscription(&subscription(lane(1)), None).await.unwrap();
+    store.put_subscription(&subscription(lane(1)), None, entry("change")).await.unwrap();
     let mut all = Vec::new();
     for number in 0..700_u64 {
         let accept = accept(number, at(number), &[lane(1)]);
@@ -433,7 +453,7 @@ pub(crate) async fn things_age_out_in_steps(backend: &dyn Backend) {
 pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
     let store = backend.open();
     for id in [lane(1), lane(2)] {
-        store.put_subscription(&subscription(id), None).await.unwrap();
+        store.put_subscription(&subscription(id), None, entry("change")).await.unwrap();
     }
     let mut all = Vec::new();
     for number in 0..3_u64 {
@@ -454,9 +474,72 @@ pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
     };
     assert_eq!(left().await, [false, true, true]);
     let deleted = SubscriptionRow { deleted: Some(at(10)), ..subscription(lane(1)) };
-    store.put_subscription(&deleted, None).await.unwrap();
+    store.put_subscription(&deleted, None, entry("change")).await.unwrap();
     assert_eq!(left().await, [false, false, false], "nobody is owed any more");
     let ids: Vec<_> =
         store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
     assert_eq!(ids, [lane(2)]);
+}
+
+fn audit_query() -> AuditQuery {
+    AuditQuery { end: Timestamp::MAX, limit: 100, ..AuditQuery::default() }
+}
+
+pub(crate) async fn every_change_has_its_audit_record_in_one_chain(backend: &dyn Backend) {
+    let store = backend.open();
+    let wire = v1::Tenant { id: "acme".into(), ..v1::Tenant::default() };
+    store.put_tenant(wire, entry("CreateTenant")).await.unwrap();
+    let changes =
+        (0..20).map(|number| {
+            let store = store.clone();
+            async move {
+                store.put_subscription(&subscription(lane(number)), None, entry("CreateSubscription")).await
+            }
+        });
+    for done in futures::future::join_all(changes).await {
+        done.unwrap();
+    }
+    drop(store);
+    let store = backend.open();
+    store.put_audit_entry(entry("RevealSigningKey")).await.unwrap();
+    store.delete_tenant(&tenant(), entry("DeleteTenant")).await.unwrap();
+    let records = store.audit_records_after(0, 100).await.unwrap();
+    assert_eq!(records.len(), 23);
+    let end = records.iter().try_fold(Head::default(), |head, record| head.follow(record));
+    assert_eq!(end, Some(store.audit_head().await.unwrap()));
+    assert_eq!(store.audit_records_after(20, 2).await.unwrap(), records[20..22]);
+    let newest = store.audit_records(AuditQuery { limit: 2, ..audit_query() }).await.unwrap();
+    assert_eq!(newest.items, [records[22].clone(), records[21].clone()]);
+    let rest = store.audit_records(AuditQuery { before: newest.next, ..audit_query() }).await.unwrap();
+    assert_eq!((rest.items.len(), rest.next), (21, None));
+    let creations = AuditQuery { action: Some("CreateSubscription".into()), ..audit_query() };
+    assert_eq!(store.audit_records(creations).await.unwrap().items.len(), 20);
+    let others = AuditQuery { tenant: "other".parse().ok(), ..audit_query() };
+    assert_eq!(store.audit_records(others).await.unwrap().items, []);
+}
+
+pub(crate) async fn tokens_are_kept_until_they_are_removed(backend: &dyn Backend) {
+    let store = backend.open();
+    let token = |number: u128, scope| TokenRow {
+        id: TokenId::new(at(0), number),
+        digest: TokenDigest::from_bytes([3; 32]),
+        display_name: "ci".into(),
+        role: Role::Emitter,
+        scope,
+        expires: Some(at(60)),
+        last_used: None,
+    };
+    let mut first = token(1, Scope::Tenant(tenant()));
+    let second = TokenRow { expires: None, ..token(2, Scope::Everything) };
+    for row in [&first, &second] {
+        store.put_token(row, entry("CreateToken")).await.unwrap();
+    }
+    store.put_token_uses(vec![(first.id, at(7))]).await.unwrap();
+    drop(store);
+    let store = backend.open();
+    first.last_used = Some(at(7));
+    assert_eq!(store.tokens().await.unwrap(), [first.clone(), second.clone()]);
+    store.delete_token(first.id, entry("RevokeToken")).await.unwrap();
+    assert_eq!(store.tokens().await.unwrap(), [second]);
+    assert_eq!(store.audit_head().await.unwrap().sequence, 3, "a use is no change");
 }

@@ -7,9 +7,14 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use postrider_domain::id::TokenId;
+use postrider_domain::time::Timestamp;
+use postrider_domain::token::{Kind, SECRET_BYTES, Token};
 use rustix::process::Signal;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use zeroize::Zeroizing;
 
+use crate::api::Api;
 use crate::binaries;
 use crate::process::{Process, tail};
 use crate::wait::{PATIENCE, eventually, when, within};
@@ -56,6 +61,7 @@ impl ControlPlane {
             runs: 0,
             process: None,
         };
+        std::fs::write(control_plane.token_file(), token().as_str())?;
         control_plane.restart().await?;
         Ok(control_plane)
     }
@@ -122,6 +128,21 @@ impl ControlPlane {
         self.addresses.1
     }
 
+    /// The file with the first admin's token.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.folder.join("admin-token")
+    }
+
+    /// The API as the first admin uses it, for a tenant.
+    ///
+    /// # Errors
+    /// When the TLS files or the token are no good.
+    pub fn api(&self, tenant: &str) -> Result<Api> {
+        let token = std::fs::read_to_string(self.token_file()).context("the admin's token")?;
+        Api::new(self.channel()?, tenant, &token)
+    }
+
     /// A connection to the API, opened by its first use, and again after a restart.
     ///
     /// # Errors
@@ -162,6 +183,11 @@ impl ControlPlane {
         line("api_listen", &self.addresses.0)?;
         line("agent_listen", &self.addresses.1)?;
         line("log_format", &"json")?;
+        line("bootstrap_token_file", &self.token_file().display())?;
+        if self.tls.is_none() {
+            write!(settings, "\ninsecure_loopback = true")?;
+        }
+        let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
         if let Some(tls) = &self.tls {
             line("tls_cert", &tls.server_cert.display())?;
             line("tls_key", &tls.server_key.display())?;
@@ -188,6 +214,12 @@ impl ControlPlane {
             Err(status) => bail!("the control plane ended ({status}):\n{}", tail(&process.log())),
         }
     }
+}
+
+/// A new token of the API.
+fn token() -> Zeroizing<String> {
+    let id = TokenId::new(Timestamp::default(), rand::random());
+    Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>()).expose_text()
 }
 
 /// The addresses in the line that says so.

@@ -78,7 +78,7 @@ async fn many_emits_of_one_key_at_once_make_one_event() -> Result<()> {
 #[tokio::test]
 async fn a_key_belongs_to_its_tenant() -> Result<()> {
     let world = World::start().await?;
-    let other = postrider_tests::api::Api::new(world.control_plane.channel()?, "other");
+    let other = world.control_plane.api("other")?;
     other.create_tenant().await?;
     let mine = world.api.emit(keyed("k", "1")).await?;
     let theirs = other.emit(keyed("k", "2")).await?;

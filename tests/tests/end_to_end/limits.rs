@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use postrider_proto::v1::{self, DeliveryState};
-use postrider_tests::api::{Api, event};
+use postrider_tests::api::event;
 use postrider_tests::world::World;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -57,7 +57,7 @@ async fn hostile_events_are_refused_with_the_field_at_fault() -> Result<()> {
             refusal(world.api.emit(event(bad, "{}")).await).context(bad.to_owned())?;
         assert_eq!((code, field.as_str()), (Code::InvalidArgument, "event.type"), "«{bad}»: {sentence}");
     }
-    let nobody = Api::new(world.control_plane.channel()?, "nobody");
+    let nobody = world.control_plane.api("nobody")?;
     let (code, sentence, _) = refusal(nobody.emit(event("a.b", "{}")).await)?;
     assert!(code == Code::NotFound && sentence.contains("nobody"), "{sentence}");
     Ok(())

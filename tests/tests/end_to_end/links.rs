@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use postrider_proto::v1::DeliveryState;
-use postrider_tests::api::{Api, event};
+use postrider_tests::api::event;
 use postrider_tests::binaries;
 use postrider_tests::cli::{Cli, finish};
 use postrider_tests::receiver::Receiver;
@@ -77,7 +77,7 @@ async fn with_certificates_an_event_goes_all_the_way_over_tls() -> Result<()> {
     let tls = certificates(&folder.path().join("tls"))?;
     let receiver = Receiver::start().await?;
     let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
-    let api = Api::new(control_plane.channel()?, TENANT);
+    let api = control_plane.api(TENANT)?;
     api.create_tenant().await?;
     let settings = AgentSettings {
         control_plane: control_plane.agents_url(),
@@ -94,7 +94,8 @@ async fn with_certificates_an_event_goes_all_the_way_over_tls() -> Result<()> {
     api.delivery_in(&delivery, DeliveryState::Delivered).await?;
     assert_eq!(receiver.count(), 1);
 
-    let cli = Cli::new(&control_plane.api_url(), TENANT);
+    let cli =
+        Cli::new(&control_plane.api_url(), TENANT).with("POSTRIDER_TOKEN_FILE", control_plane.token_file());
     let [ca, cert, key] = [&tls.ca, &tls.client_cert, &tls.client_key].map(|path| path.to_string_lossy());
     let listed = cli.run(&["agents", "list", "--ca", &ca, "--cert", &cert, "--key", &key]).await?;
     assert!(listed.code == 0 && listed.stdout.contains(AGENT), "{listed:?}");
@@ -111,7 +112,7 @@ async fn an_agent_with_a_strangers_certificate_gets_no_session() -> Result<()> {
     let tls = certificates(&folder.path().join("tls"))?;
     let strangers = certificates(&folder.path().join("strangers"))?;
     let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
-    let api = Api::new(control_plane.channel()?, TENANT);
+    let api = control_plane.api(TENANT)?;
     let stranger =
         TlsFiles { client_cert: strangers.client_cert, client_key: strangers.client_key, ..tls.clone() };
     let connect = |id: &str, tls| {

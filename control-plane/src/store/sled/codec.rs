@@ -24,11 +24,11 @@ pub(super) fn place(key: &[u8]) -> String {
     format!("{}:{hex}", key.first().map_or('?', |kind| char::from(*kind)))
 }
 
-fn exact<const N: usize>(key: &[u8], bytes: &[u8]) -> Result<[u8; N], StoreError> {
+pub(super) fn exact<const N: usize>(key: &[u8], bytes: &[u8]) -> Result<[u8; N], StoreError> {
     bytes.try_into().map_err(|_| damaged(&place(key), "an id or digest has the wrong length"))
 }
 
-fn bytes(slice: &[u8]) -> Bytes {
+pub(super) fn bytes(slice: &[u8]) -> Bytes {
     Bytes::copy_from_slice(slice)
 }
 

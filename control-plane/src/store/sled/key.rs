@@ -2,13 +2,14 @@
 //! Numbers are big-endian, so that keys sort as what they stand for.
 
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::time::Timestamp;
 
 use crate::store::RequestKey;
 
 const AGENT: u8 = b'G';
 const ATTEMPT: u8 = b'A';
+const AUDIT: u8 = b'U';
 const CLIENT_ID: u8 = b'C';
 const DELIVERY: u8 = b'D';
 const DUE: u8 = b'W';
@@ -20,6 +21,8 @@ const META: u8 = b'M';
 const REQUEST: u8 = b'R';
 const SUBSCRIPTION: u8 = b'S';
 const TENANT: u8 = b'T';
+const TOKEN: u8 = b'K';
+const TOKEN_USE: u8 = b'V';
 
 /// A key under construction.
 struct Key(Vec<u8>);
@@ -53,6 +56,10 @@ impl Key {
 
 pub(super) fn meta(name: &str) -> Vec<u8> {
     Key::new(META).bytes(name.as_bytes()).0
+}
+
+pub(super) fn audit_head() -> Vec<u8> {
+    meta("audit-head")
 }
 
 /// How far a sweep of a tenant's events has come.
@@ -148,7 +155,27 @@ pub(super) fn agent(id: &AgentId) -> Vec<u8> {
     Key::new(AGENT).bytes(id.as_str().as_bytes()).0
 }
 
-/// The number at the end of a delivery's, or a due, key.
+pub(super) fn tokens() -> Vec<u8> {
+    Key::new(TOKEN).0
+}
+
+pub(super) fn token(id: TokenId) -> Vec<u8> {
+    Key::new(TOKEN).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn token_use(id: TokenId) -> Vec<u8> {
+    Key::new(TOKEN_USE).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn audit_records() -> Vec<u8> {
+    Key::new(AUDIT).0
+}
+
+pub(super) fn audit_record(sequence: u64) -> Vec<u8> {
+    Key::new(AUDIT).number(sequence).0
+}
+
+/// The number at the end of a delivery's, a due or an audit record's key.
 pub(super) fn sequence(key: &[u8]) -> Option<u64> {
     let (_, tail) = key.split_last_chunk::<8>()?;
     Some(u64::from_be_bytes(*tail))

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use postrider_domain::audit;
 use postrider_domain::event::IDEMPOTENCY_WINDOW;
 use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId};
 use tokio::runtime::Handle;
@@ -33,7 +34,7 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Command {
     Accept(Vec<Accept>, Answer<Results>),
     Settle(Settlement, Answer<()>),
-    Write(Vec<Write>, Answer<()>),
+    Write(Vec<Write>, Option<audit::Entry>, Answer<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -55,10 +56,10 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread. Must be called within a tokio runtime.
-    pub(super) fn spawn(db: sled::Db) -> Self {
+    pub(super) fn spawn(db: sled::Db, audit: audit::Head) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
-        let thread = Thread { db, queue, runtime, ends: HashMap::new() };
+        let thread = Thread { db, queue, runtime, ends: HashMap::new(), audit };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
         let thread = thread.expect("the process may start a thread");
         Self { commands: Some(commands), thread: Some(thread) }
@@ -75,8 +76,13 @@ impl Writer {
         self.send(|answer| Command::Settle(settlement, answer)).await
     }
 
-    pub(super) async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
-        self.send(|answer| Command::Write(writes, answer)).await
+    /// Writes rows, together with the audit record of who changed them.
+    pub(super) async fn write(
+        &self,
+        writes: Vec<Write>,
+        audit: Option<audit::Entry>,
+    ) -> Result<(), StoreError> {
+        self.send(|answer| Command::Write(writes, audit, answer)).await
     }
 
     /// Ends the thread after what is queued.
@@ -103,6 +109,8 @@ struct Thread {
     runtime: Handle,
     /// One past the last number of each lane that was written to since the start.
     ends: HashMap<SubscriptionId, u64>,
+    /// Where the audit log ends, with what is about to be written.
+    audit: audit::Head,
 }
 
 /// What a group of commands comes to.
@@ -111,6 +119,8 @@ struct Group {
     batch: sled::Batch,
     rows: usize,
     urgent: bool,
+    /// Where the audit log ended before this group.
+    audit_before: audit::Head,
     /// Client ids and idempotency keys that this group introduces: not in the tree yet.
     names: HashMap<Vec<u8>, (EventKey, [u8; 16])>,
     /// Deliveries of the events that this group accepts.
@@ -122,7 +132,7 @@ struct Group {
 impl Thread {
     fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
-            let mut group = Group::default();
+            let mut group = Group { audit_before: self.audit, ..Group::default() };
             let mut closing = self.add(command, &mut group);
             while closing.is_none() && group.rows < GROUP_ROWS {
                 let Some(command) = self.gathered(group.urgent) else { break };
@@ -159,16 +169,28 @@ impl Thread {
                 settle(&settlement, group);
                 group.others.push(answer);
             }
-            Command::Write(writes, answer) => {
+            Command::Write(writes, audit, answer) => {
                 group.urgent = true;
                 for (key, value) in writes {
                     group.put(key, value);
+                }
+                if let Some(entry) = audit {
+                    self.audit(entry, group);
                 }
                 group.others.push(answer);
             }
             Command::Close(answer) => return Some(answer),
         }
         None
+    }
+
+    /// Chains a record to the log, in the same batch as what it tells of.
+    fn audit(&mut self, entry: audit::Entry, group: &mut Group) {
+        let (record, head) = self.audit.append(entry);
+        for (key, value) in super::audit::append(&record, head) {
+            group.put(key, value);
+        }
+        self.audit = head;
     }
 
     fn accept(
@@ -251,6 +273,7 @@ impl Thread {
         if let Err(error) = &done {
             // What was numbered is not there: number anew from what is.
             self.ends.clear();
+            self.audit = group.audit_before;
             tracing::error!(%error, "the store could not be written");
         }
         let result = || done.clone().map_err(failure);

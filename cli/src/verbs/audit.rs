@@ -1,0 +1,84 @@
+//! `postrider audit`: who changed or revealed what.
+
+use postrider_proto::v1;
+
+use super::Context;
+use super::events::Span;
+use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::pages::{self, Limit};
+use crate::view::audit::{AuditRecord, Verdict};
+
+/// What to do with the audit log.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// List records, newest first; with --tenant only of that tenant
+    List {
+        /// Only by this actor: a token's or an agent's id
+        #[arg(long, value_name = "ID", default_value = "")]
+        actor: String,
+        /// Only of this action, such as RotateSigningKey
+        #[arg(long, value_name = "NAME", default_value = "")]
+        action: String,
+        #[command(flatten)]
+        span: Span,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Read the whole log and check its chain: exit 7 when a record is missing or was altered
+    Verify {
+        /// The head of an earlier check, to show that the log still has it
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = parse_head)]
+        known_head: Option<Head>,
+    },
+}
+
+/// A record's number and hash.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    sequence: u64,
+    hash: String,
+}
+
+fn parse_head(text: &str) -> std::result::Result<Head, String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(sequence, hash)| Some(Head { sequence: sequence.parse().ok()?, hash: hash.to_owned() }));
+    parsed.ok_or_else(|| "give NUMBER:HASH, as `audit verify` prints the head".to_owned())
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let mut api = context.client.audit();
+    match verb {
+        Verb::List { actor, action, span, limit } => {
+            let tenant = context.tenant.clone().unwrap_or_default();
+            let (start_time, end_time) = span.to_wire();
+            let records = pages::collect(limit, "list audit records", async |page_size, page_token| {
+                let (tenant, actor, action) = (tenant.clone(), actor.clone(), action.clone());
+                let request = v1::ListAuditRecordsRequest {
+                    tenant,
+                    actor,
+                    action,
+                    start_time,
+                    end_time,
+                    page_size,
+                    page_token,
+                };
+                api.list_audit_records(request).await
+            });
+            records.await?.show::<AuditRecord>(context.format)
+        }
+        Verb::Verify { known_head } => {
+            let (known_sequence, known_hash) =
+                known_head.map(|head| (head.sequence, head.hash)).unwrap_or_default();
+            let request = v1::VerifyAuditLogRequest { known_sequence, known_hash };
+            let answer = api.verify_audit_log(request).await.doing("check the audit log")?;
+            let verdict = Verdict::from(answer.into_inner());
+            context.format.one(&verdict)?;
+            if verdict.intact {
+                return Ok(());
+            }
+            Err(Failure::new(Exit::BadSignature, "the audit log is not what was written"))
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `postrider tokens`: who may call the API.
+
+use std::time::Duration;
+
+use postrider_domain::id::TokenId;
+use postrider_domain::token::{Kind, SECRET_BYTES, Token as Secret};
+use postrider_proto::v1;
+use zeroize::Zeroizing;
+
+use super::Context;
+use crate::clock;
+use crate::failure::{Doing as _, Result};
+use crate::output::{notice, print};
+use crate::pages::{self, Limit};
+use crate::time::{duration_to_wire, parse_duration};
+use crate::view::token::{NewToken, Token};
+use crate::view::{parse_word, promised};
+
+/// What to do with tokens.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Make a token and print it, this once
+    ///
+    /// With --tenant (or POSTRIDER_TENANT) it is confined to that tenant: other tenants do not exist for it.
+    Create {
+        /// What it permits: admin (everything), operator (daily work), emitter (only emit) or viewer (only look)
+        #[arg(long, value_parser = parse_word::<v1::Role>)]
+        role: v1::Role,
+        /// A name for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        display_name: String,
+        /// How long it is valid, such as 90d [default: until it is revoked]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        lifetime: Option<Duration>,
+    },
+    /// List tokens, oldest first, without the tokens themselves
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Make a token useless at once
+    Revoke {
+        /// The token's id: tok_…
+        token: String,
+    },
+    /// Make a token without a control plane, for its setting bootstrap_token_file
+    Generate,
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let mut api = context.client.tokens();
+    match verb {
+        Verb::Create { role, display_name, lifetime } => {
+            let tenant = context.tenant.clone().unwrap_or_default();
+            let lifetime = lifetime.map(duration_to_wire);
+            let request = v1::CreateTokenRequest { display_name, role: role.into(), tenant, lifetime };
+            let made = api.create_token(request).await.doing("create a token")?.into_inner();
+            context.format.one(&NewToken::new(promised(made.token, "token")?, made.secret))?;
+            notice("The secret is shown this once: keep it. Programs send it as `authorization: Bearer …`.");
+            Ok(())
+        }
+        Verb::List { limit } => {
+            let tokens = pages::collect(limit, "list tokens", async |page_size, page_token| {
+                api.list_tokens(v1::ListTokensRequest { page_size, page_token }).await
+            });
+            tokens.await?.show::<Token>(context.format)
+        }
+        Verb::Revoke { token } => {
+            let request = v1::RevokeTokenRequest { token: token.clone() };
+            api.revoke_token(request).await.doing(format_args!("revoke {token}"))?;
+            context.done(format_args!("Revoked {token}."))
+        }
+        Verb::Generate => print(&format!("{}\n", new_token().as_str())),
+    }
+}
+
+/// A new token that no control plane knows yet.
+pub(crate) fn new_token() -> Zeroizing<String> {
+    let id = TokenId::new(clock::now(), rand::random());
+    Secret::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>()).expose_text()
+}

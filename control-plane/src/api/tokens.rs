@@ -1,0 +1,146 @@
+//! `TokenService`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::access::{Role, Scope};
+use postrider_domain::audit::Entry;
+use postrider_domain::id::{TenantId, TokenId};
+use postrider_domain::token::{Kind, SECRET_BYTES, Token};
+use postrider_proto::time;
+use postrider_proto::v1;
+use postrider_proto::v1::token_service_server::TokenService;
+use tonic::{Request, Response, Status};
+
+use super::{Api, page, status};
+use crate::store::TokenRow;
+
+const LIST: &str = "tokens";
+const MAX_NAME: usize = 200;
+const MIN_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_LIFETIME: Duration = Duration::from_secs(3653 * 86_400);
+
+#[tonic::async_trait]
+impl TokenService for Api {
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let (api, request) = self.call(request);
+        let id = TokenId::new(api.clock.wall(), rand::random());
+        let token = Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>());
+        let row = api.new_token(&request, &token)?;
+        let detail = match tenant_of(&row.scope) {
+            Some(tenant) => format!("{}, confined to {tenant}", row.role.as_str()),
+            None => row.role.as_str().to_owned(),
+        };
+        let audit = Entry { detail, ..api.entry("CreateToken", tenant_of(&row.scope), row.id) };
+        let made = write(&row);
+        api.tokens.add(row, audit).await.map_err(|error| status::store(&error))?;
+        Ok(Response::new(v1::CreateTokenResponse {
+            token: Some(made),
+            secret: token.expose_text().to_string(),
+        }))
+    }
+
+    async fn list_tokens(
+        &self,
+        request: Request<v1::ListTokensRequest>,
+    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let (api, request) = self.call(request);
+        let size = page::size(request.page_size)?;
+        let after: Option<TokenId> = page::read(LIST, &request.page_token)?;
+        let mut rows = api.tokens.list();
+        rows.retain(|row| api.caller.scope.covers(&row.scope) && after.is_none_or(|after| row.id > after));
+        let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
+        let tokens = rows.iter().map(|row| write(row)).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let (api, request) = self.call(request);
+        let row = api.token(&request.token)?;
+        let audit = api.entry("RevokeToken", tenant_of(&row.scope), row.id);
+        api.tokens.revoke(row.id, audit).await.map_err(|error| status::store(&error))?;
+        Ok(Response::new(v1::RevokeTokenResponse {}))
+    }
+}
+
+impl Api {
+    /// A token that the caller may see.
+    fn token(&self, id: &str) -> Result<Arc<TokenRow>, Status> {
+        let parsed: TokenId = status::parse("token", id)?;
+        let row = self.tokens.get(parsed).filter(|row| self.caller.scope.covers(&row.scope));
+        row.ok_or_else(|| status::not_found("token", id))
+    }
+
+    /// The row of a new token, as the request wants it.
+    fn new_token(&self, request: &v1::CreateTokenRequest, token: &Token) -> Result<TokenRow, Status> {
+        if request.display_name.chars().count() > MAX_NAME {
+            return Err(status::invalid_field("display_name", "must have at most 200 characters"));
+        }
+        let role = read_role(request.role())?;
+        let scope = match request.tenant.as_str() {
+            "" => Scope::Everything,
+            tenant => Scope::Tenant(self.tenant(tenant)?),
+        };
+        if !self.caller.scope.covers(&scope) {
+            return Err(status::more_than_own());
+        }
+        let lifetime = request.lifetime.as_ref().map(|lifetime| time::read_duration("lifetime", lifetime));
+        let lifetime = lifetime.transpose().map_err(|violation| status::invalid(&[violation]))?;
+        if lifetime.is_some_and(|lifetime| !(MIN_LIFETIME..=MAX_LIFETIME).contains(&lifetime)) {
+            return Err(status::invalid_field("lifetime", "must be 1 minute to 10 years, or unset"));
+        }
+        Ok(TokenRow {
+            id: token.id(),
+            digest: token.digest(),
+            display_name: request.display_name.clone(),
+            role,
+            scope,
+            expires: lifetime.map(|lifetime| token.id().created() + lifetime),
+            last_used: None,
+        })
+    }
+}
+
+fn tenant_of(scope: &Scope) -> Option<&TenantId> {
+    match scope {
+        Scope::Tenant(tenant) => Some(tenant),
+        Scope::Everything | Scope::Nothing => None,
+    }
+}
+
+fn read_role(role: v1::Role) -> Result<Role, Status> {
+    match role {
+        v1::Role::Admin => Ok(Role::Admin),
+        v1::Role::Operator => Ok(Role::Operator),
+        v1::Role::Emitter => Ok(Role::Emitter),
+        v1::Role::Viewer => Ok(Role::Viewer),
+        v1::Role::Unspecified => Err(status::invalid_field(
+            "role",
+            "must be ROLE_ADMIN, ROLE_OPERATOR, ROLE_EMITTER or ROLE_VIEWER",
+        )),
+    }
+}
+
+fn write(row: &TokenRow) -> v1::Token {
+    let role = match row.role {
+        Role::Admin => v1::Role::Admin,
+        Role::Operator => v1::Role::Operator,
+        Role::Emitter => v1::Role::Emitter,
+        Role::Viewer => v1::Role::Viewer,
+    };
+    v1::Token {
+        id: row.id.to_string(),
+        display_name: row.display_name.clone(),
+        role: role.into(),
+        tenant: tenant_of(&row.scope).map(ToString::to_string).unwrap_or_default(),
+        create_time: Some(time::write(row.id.created())),
+        expire_time: row.expires.map(time::write),
+        last_use_time: row.last_used.map(time::write),
+    }
+}
