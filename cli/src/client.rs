@@ -35,12 +35,13 @@ pub(crate) struct Connection {
     #[arg(default_value = "10s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
     /// A token that the control plane knows (prt_…); better in the environment than on the command line
-    #[arg(long, global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    #[arg(help_heading = SHARED)]
+    // Its id is not `token`: verbs have arguments of that name.
+    #[arg(id = "api_token", long = "token", global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN")]
+    #[arg(hide_env_values = true, help_heading = SHARED)]
     pub(crate) token: Option<Hidden>,
     /// A file that holds the token
     #[arg(long, global = true, env = "POSTRIDER_TOKEN_FILE", value_name = "FILE", help_heading = SHARED)]
-    #[arg(conflicts_with = "token")]
+    #[arg(conflicts_with = "api_token")]
     pub(crate) token_file: Option<PathBuf>,
     /// For https: certificates (PEM) of the authorities to trust, instead of the system's
     #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = SHARED)]

@@ -40,6 +40,7 @@ page!(ListSubscriptionsResponse, Subscription, subscriptions);
 page!(ListEventsResponse, Event, events);
 page!(ListDeliveriesResponse, Delivery, deliveries);
 page!(ListAgentsResponse, Agent, agents);
+page!(ListJoinTokensResponse, JoinToken, join_tokens);
 page!(ListTokensResponse, Token, tokens);
 page!(ListAuditRecordsResponse, AuditRecord, records);
 

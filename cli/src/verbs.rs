@@ -2,11 +2,13 @@
 
 pub(crate) mod agents;
 pub(crate) mod audit;
+pub(crate) mod authorities;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deliveries;
 pub(crate) mod emit;
 pub(crate) mod emit_lines;
+pub(crate) mod enroll_tokens;
 pub(crate) mod event_types;
 pub(crate) mod events;
 pub(crate) mod follow;

@@ -6,9 +6,11 @@
 pub(crate) mod agent;
 pub(crate) mod attempt;
 pub(crate) mod audit;
+pub(crate) mod authority;
 pub(crate) mod delivery;
 pub(crate) mod event;
 pub(crate) mod event_type;
+pub(crate) mod join_token;
 pub(crate) mod key;
 pub(crate) mod subscription;
 pub(crate) mod tenant;

@@ -3,13 +3,15 @@
 mod access;
 mod agents;
 mod audit;
+mod authorities;
 mod deliveries;
 mod event_types;
 mod events;
+mod join_tokens;
 mod page;
 mod requests;
 mod signing_keys;
-mod status;
+pub(crate) mod status;
 mod subscriptions;
 mod tenants;
 mod tokens;
@@ -24,8 +26,10 @@ use tonic::{Request, Status};
 
 pub use self::access::{Caller, Gate};
 use crate::agents::Agents;
+use crate::authority::Authorities;
 use crate::clock::Clock;
 use crate::emit::Emitter;
+use crate::identities::Identities;
 use crate::lanes::Lanes;
 use crate::registry::Registry;
 use crate::store::{Store, SubscriptionRow};
@@ -49,6 +53,12 @@ pub struct Api {
     pub agents: Arc<Agents>,
     /// Who may call.
     pub tokens: Arc<Tokens>,
+    /// Who may become an agent, and who is one.
+    pub identities: Arc<Identities>,
+    /// Who vouches for agents.
+    pub authorities: Arc<Authorities>,
+    /// By which host and port agents reach theirs.
+    pub agent_address: Option<(String, u16)>,
     /// Who calls. Handlers work on the copy that [`Api::call`] gives them: the original is nobody's.
     pub caller: Caller,
     /// Time.

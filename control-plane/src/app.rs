@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use postrider_domain::id::SubscriptionId;
+use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
+use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
 use postrider_proto::v1;
 use tokio::net::TcpListener;
@@ -22,8 +24,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
@@ -31,12 +33,15 @@ use tracing::{error, info, warn};
 
 use crate::agents::Agents;
 use crate::api::{Api, Caller, Gate};
+use crate::authority::Authorities;
 use crate::clock::Clock;
-use crate::config::{Config, Tls};
+use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
+use crate::identities::Identities;
 use crate::lanes::{Lanes, Runner};
-use crate::link::Links;
+use crate::link::{Links, Registrar};
+use crate::listen::{Door, STRANGERS_LAST, SharedTls};
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
@@ -65,6 +70,17 @@ const SERVICES: [&str; 10] = [
     "postrider.v1.TenantService",
     "postrider.v1.TokenService",
 ];
+/// The largest message of somebody who wants to be an agent.
+const MAX_ENROLMENT: usize = 64 * 1024;
+/// Calls of one connection at once: to the API, and of an agent, which has one session and renews.
+const API_STREAMS: u32 = 1000;
+const AGENT_STREAMS: u32 = 16;
+/// Bytes of a request's headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// How often it is looked at what time brings to certificates and join tokens.
+const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How often join tokens and identities are forgotten that are too old.
+const FORGET_EVERY: u32 = 60;
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -72,9 +88,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When it cannot start, or a part of it fails.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
+    config.listens_for_agents(agent_listener.local_addr()?);
     let options = Options { path: config.data_dir.join("store"), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
@@ -91,12 +108,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> anyhow::Resu
         tls = config.tls.is_some(),
         "control plane started"
     );
-    if config.tls.is_none() {
-        warn!(
-            "without TLS: only programs on this machine can connect; set tls_cert and tls_key to serve others"
-        );
+    if config.insecure_loopback {
+        warn!("insecure_loopback: no TLS and no tokens; whoever is on this machine can do everything");
     }
-    parts.serve(api_listener, agent_listener, config.tls.as_ref(), config.insecure_loopback).await?;
+    parts.serve(api_listener, agent_listener, &config).await?;
     tokio::select! {
         () = stop => {}
         ended = parts.tasks.join_next() => {
@@ -132,6 +147,7 @@ struct Parts {
     lanes: Lanes,
     api: Api,
     links: Links,
+    authorities: Arc<Authorities>,
     health: HealthReporter,
     /// Cancelled when servers must end.
     closing: CancellationToken,
@@ -148,6 +164,15 @@ impl Parts {
         let (agents, expected) = Agents::load(store.clone()).await?;
         let agents = Arc::new(agents);
         let tokens = Arc::new(Tokens::load(store.clone()).await?);
+        let identities = Arc::new(Identities::load(store.clone()).await?);
+        let authorities = Authorities::load(
+            store.clone(),
+            Arc::new(crate::seal::Sealer),
+            config.authority.clone(),
+            identities.clone(),
+            clock.wall(),
+        );
+        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
         let mut scheduler = Scheduler::new(store.epoch());
         scheduler.await_agents(expected, clock.now() + config.resume_window);
         for row in registry.all() {
@@ -166,6 +191,7 @@ impl Parts {
             lanes: lanes.clone(),
             dispatcher,
             agents: agents.clone(),
+            identities: identities.clone(),
             closing: closing.clone(),
             sessions: TaskTracker::new(),
         };
@@ -177,6 +203,9 @@ impl Parts {
             updates: updates.clone(),
             agents: agents.clone(),
             tokens: tokens.clone(),
+            identities: identities.clone(),
+            authorities: authorities.clone(),
+            agent_address: config.agent_address.clone(),
             caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
@@ -190,34 +219,58 @@ impl Parts {
         pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
         pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
         pipeline.spawn(tokens.tend(clock));
+        pipeline.spawn(tend(authorities.clone(), identities, clock));
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
         let health = HealthReporter::new();
-        Ok(Self { store, lanes, api, links, health, closing, tasks: JoinSet::new(), pipeline })
+        let tasks = JoinSet::new();
+        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })
     }
 
-    async fn serve(
-        &mut self,
-        api: TcpListener,
-        agents: TcpListener,
-        tls: Option<&Tls>,
-        insecure: bool,
-    ) -> anyhow::Result<()> {
-        let gate = Gate::new((!insecure).then(|| self.api.tokens.clone()), self.api.clock);
-        let api_router = self.api_router(gate, tls)?;
-        let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(4 * MAX_MESSAGE);
-        let agent_router = server(tls)?.add_service(link);
-        let incoming =
-            |listener| tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
+        let api = Door {
+            name: "api",
+            listener: api,
+            tls: self.api_tls(config)?,
+            max_connections: config.max_api_connections,
+            strangers_last: None,
+        };
+        let secured = !config.insecure_loopback;
+        let agents = Door {
+            name: "agents",
+            listener: agents,
+            tls: secured.then(|| self.authorities.tls()),
+            max_connections: config.max_agent_connections,
+            strangers_last: secured.then_some(STRANGERS_LAST),
+        };
+        let gate = Gate::new(secured.then(|| self.api.tokens.clone()), self.api.clock);
         let closing = || self.closing.clone().cancelled_owned();
-        let api = api_router.serve_with_incoming_shutdown(incoming(api), closing());
-        let agents = agent_router.serve_with_incoming_shutdown(incoming(agents), closing());
+        let api = self.api_router(gate)?.serve_with_incoming_shutdown(api.open(), closing());
+        let agents = self.agent_router().serve_with_incoming_shutdown(agents.open(), closing());
         self.tasks.spawn(async move { api.await.context("the API's server failed") });
         self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
         Ok(())
     }
 
-    fn api_router(&self, gate: Gate, tls: Option<&Tls>) -> anyhow::Result<Router<Stack<Gate, Identity>>> {
+    /// The API's TLS settings, followed as their files change.
+    fn api_tls(&mut self, config: &Config) -> anyhow::Result<Option<SharedTls>> {
+        let Some(files) = &config.tls else { return Ok(None) };
+        let (shared, follow) = files.clone().share()?;
+        self.pipeline.spawn(follow);
+        Ok(Some(shared))
+    }
+
+    fn agent_router(&self) -> Router {
+        let clock = self.api.clock;
+        let registrar = Registrar::new(self.authorities.clone(), self.links.identities.clone(), clock);
+        let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(4 * MAX_MESSAGE);
+        let enrolment =
+            EnrollmentServiceServer::new(registrar.clone()).max_decoding_message_size(MAX_ENROLMENT);
+        let renewal = IdentityServiceServer::new(registrar).max_decoding_message_size(MAX_ENROLMENT);
+        server(AGENT_STREAMS).add_service(link).add_service(enrolment).add_service(renewal)
+    }
+
+    fn api_router(&self, gate: Gate) -> anyhow::Result<Router<Stack<Gate, Identity>>> {
         let api = &self.api;
         let events = v1::event_service_server::EventServiceServer::new(api.clone());
         let deliveries = v1::delivery_service_server::DeliveryServiceServer::new(api.clone());
@@ -227,7 +280,7 @@ impl Parts {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
             SERVICES.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
-        Ok(server(tls)?
+        Ok(server(API_STREAMS)
             .layer(gate)
             .add_service(events.max_decoding_message_size(MAX_MESSAGE))
             .add_service(deliveries)
@@ -273,20 +326,35 @@ impl Parts {
     }
 }
 
-fn server(tls: Option<&Tls>) -> anyhow::Result<Server> {
-    let server = Server::builder()
+fn server(streams: u32) -> Server {
+    Server::builder()
         .tcp_nodelay(true)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
+        .max_concurrent_streams(streams)
+        .http2_max_header_list_size(MAX_HEADERS)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)));
-    let Some(tls) = tls else { return Ok(server) };
-    let mut config =
-        ServerTlsConfig::new().identity(tonic::transport::Identity::from_pem(&tls.cert, &tls.key));
-    if let Some(authority) = &tls.client_ca {
-        config = config.client_ca_root(Certificate::from_pem(authority));
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
+
+/// What time brings to authorities, join tokens and identities.
+async fn tend(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) {
+    let mut told = String::new();
+    for round in (0..FORGET_EVERY).cycle() {
+        tokio::time::sleep(TEND_EVERY).await;
+        let mut done = authorities.tend(clock.wall()).await.map_err(|error| error.to_string());
+        if round == 0 && done.is_ok() {
+            done = identities.forget_old(clock.wall()).await.map_err(|error| error.to_string());
+        }
+        match done {
+            Ok(()) => told.clear(),
+            Err(error) if error != told => {
+                warn!("what was known of agents' certificates before stays in force: {error}");
+                told = error;
+            }
+            Err(_) => {}
+        }
     }
-    server.tls_config(config).context("tls_cert, tls_key or tls_client_ca cannot be used")
 }
 
 /// Disables subscriptions whose endpoint is gone.

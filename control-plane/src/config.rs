@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::authority::{self, AuthorityFiles};
+use crate::listen::tls::ApiFiles;
+
 /// The settings as they are given: any of them, in the file, the environment or as flags.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -20,16 +23,39 @@ pub struct Settings {
     /// Address that agents connect to [default: 127.0.0.1:7071]
     #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
     pub agent_listen: Option<String>,
-    /// Certificate chain for both addresses, PEM. Without it they must be loopback addresses [default: none]
+    /// Certificate chain of the API, PEM; read anew when it changes. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Private key of the certificate, PEM [default: none]
+    /// Private key of the certificate, PEM. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Certificates of the authority that clients' and agents' certificates must be from, PEM. With it, both addresses
-    /// demand a client certificate [default: none]
+    /// Certificates of the authorities that the API's clients must have a certificate from, PEM [default: none: tokens
+    /// alone]
     #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Name or IP address, and port, by which agents reach agent_listen: it goes into join strings and the certificate
+    /// that agents see [default: agent_listen, unless that is 0.0.0.0 or [::]]
+    #[arg(long, env = "POSTRIDER_AGENT_ADDRESS", value_name = "HOST:PORT")]
+    pub agent_address: Option<String>,
+    /// More names and IP addresses for that certificate, where agents reach the port by several [default: none]
+    #[arg(long, env = "POSTRIDER_AGENT_NAMES", value_name = "NAME,…", value_delimiter = ',')]
+    pub agent_names: Option<Vec<String>>,
+    /// Authorities of your own for agents' certificates, instead of built-in ones: folders that hold tls.crt (a certificate
+    /// that may issue) and tls.key, PEM, read anew when they change. The first one issues, all are trusted [default: none]
+    #[arg(long, env = "POSTRIDER_AGENT_CA", value_name = "DIR,…", value_delimiter = ',')]
+    pub agent_ca: Option<Vec<PathBuf>>,
+    /// How long agents' certificates last; agents renew at half of it: 10s to 90days [default: 1day]
+    #[arg(long, env = "POSTRIDER_AGENT_CERTIFICATE_LIFETIME", value_name = "DURATION")]
+    pub agent_certificate_lifetime: Option<String>,
+    /// Trust domain in agents' identities, spiffe://TRUST_DOMAIN/pool/…/agent/… [default: postrider]
+    #[arg(long, env = "POSTRIDER_TRUST_DOMAIN", value_name = "NAME")]
+    pub trust_domain: Option<String>,
+    /// Connections to the API at once: 1 to 1000000 [default: 10000]
+    #[arg(long, env = "POSTRIDER_MAX_API_CONNECTIONS", value_name = "NUMBER")]
+    pub max_api_connections: Option<usize>,
+    /// Connections of agents at once: 1 to 1000000 [default: 10000]
+    #[arg(long, env = "POSTRIDER_MAX_AGENT_CONNECTIONS", value_name = "NUMBER")]
+    pub max_agent_connections: Option<usize>,
     /// File that holds the first admin's token, for when no admin's token is valid yet. Without it one is made then and
     /// printed once [default: none]
     #[arg(long, env = "POSTRIDER_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
@@ -74,17 +100,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// TLS material, as read from its files.
-#[derive(Clone)]
-pub struct Tls {
-    /// Certificate chain, PEM.
-    pub cert: Vec<u8>,
-    /// Private key, PEM.
-    pub key: Vec<u8>,
-    /// Authority of clients, PEM.
-    pub client_ca: Option<Vec<u8>>,
-}
-
 /// The settings in force: complete and within their bounds.
 #[derive(Clone)]
 pub struct Config {
@@ -94,8 +109,16 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Address for agents.
     pub agent_listen: SocketAddr,
-    /// TLS for both; absent only on loopback.
-    pub tls: Option<Tls>,
+    /// TLS of the API; absent only with `insecure_loopback`.
+    pub tls: Option<ApiFiles>,
+    /// By which host and port agents reach theirs, if that is known.
+    pub agent_address: Option<(String, u16)>,
+    /// What agents' certificates are made with.
+    pub authority: authority::Settings,
+    /// Connections to the API at once.
+    pub max_api_connections: usize,
+    /// Connections of agents at once.
+    pub max_agent_connections: usize,
     /// The first admin's token.
     pub bootstrap_token_file: Option<PathBuf>,
     /// Whether there are neither TLS nor tokens.
@@ -116,6 +139,16 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written.
     pub log: String,
+}
+
+impl Config {
+    /// The agents' port listens there: unless the settings say otherwise, agents reach it there, if that is one address.
+    pub fn listens_for_agents(&mut self, listen: SocketAddr) {
+        if self.agent_address.is_none() && !listen.ip().is_unspecified() {
+            self.agent_address = Some((listen.ip().to_string(), listen.port()));
+        }
+        self.authority.names.extend(self.agent_address.iter().map(|(host, _)| host.clone()));
+    }
 }
 
 /// Every mistake in the settings.
@@ -147,6 +180,13 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         tls_cert,
         tls_key,
         tls_client_ca,
+        agent_address,
+        agent_names,
+        agent_ca,
+        agent_certificate_lifetime,
+        trust_domain,
+        max_api_connections,
+        max_agent_connections,
         bootstrap_token_file,
         insecure_loopback,
         cache_mib,
@@ -174,15 +214,31 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
         !data_dir.as_os_str().is_empty(),
         "data_dir is not set; name the folder for the embedded store",
     );
-    let tls = checker.tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca);
+    let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
+    let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.address("api_listen", settings.api_listen, 7070);
     let agent_listen = checker.address("agent_listen", settings.agent_listen, 7071);
     for (name, address) in [("api_listen", api_listen), ("agent_listen", agent_listen)] {
         checker.require(
-            tls.is_some() || address.ip().is_loopback(),
-            &format!("{name} is {address}, which others can reach: set tls_cert and tls_key, or listen on 127.0.0.1"),
+            !insecure_loopback || address.ip().is_loopback(),
+            &format!(
+                "{name} is {address}, which others can reach: unset insecure_loopback, or listen on 127.0.0.1"
+            ),
         );
     }
+    let agent_address = checker.agent_address(settings.agent_address);
+    let lifetime = checker.duration(
+        "agent_certificate_lifetime",
+        settings.agent_certificate_lifetime,
+        Duration::from_secs(86_400),
+        Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
+    );
+    let authority = checker.authority(
+        settings.trust_domain,
+        settings.agent_names.unwrap_or_default(),
+        lifetime,
+        settings.agent_ca.unwrap_or_default(),
+    );
     let day = Duration::from_secs(86_400);
     let retain_events = checker.duration("retain_events", settings.retain_events, 30 * day, day..=3650 * day);
     let config = Config {
@@ -191,7 +247,21 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
         agent_listen,
         tls,
         bootstrap_token_file: settings.bootstrap_token_file,
-        insecure_loopback: settings.insecure_loopback.unwrap_or(false),
+        insecure_loopback,
+        agent_address,
+        authority,
+        max_api_connections: checker.number(
+            "max_api_connections",
+            settings.max_api_connections,
+            10_000,
+            1..=1_000_000,
+        ),
+        max_agent_connections: checker.number(
+            "max_agent_connections",
+            settings.max_agent_connections,
+            10_000,
+            1..=1_000_000,
+        ),
         cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,
         max_event_bytes: checker.number("max_event_kib", settings.max_event_kib, 256, 1..=1024) * 1024,
         retain_events,
@@ -276,26 +346,63 @@ impl Checker {
 
     fn tls(
         &mut self,
+        insecure_loopback: bool,
         cert: Option<PathBuf>,
         key: Option<PathBuf>,
         client_ca: Option<PathBuf>,
-    ) -> Option<Tls> {
-        if cert.is_some() != key.is_some() {
-            self.mistakes.push("tls_cert and tls_key belong together; set both, or neither".to_owned());
+    ) -> Option<ApiFiles> {
+        if insecure_loopback {
+            let given = cert.is_some() || key.is_some() || client_ca.is_some();
+            self.require(
+                !given,
+                "insecure_loopback and tls_cert, tls_key or tls_client_ca exclude each other",
+            );
+            return None;
         }
-        self.require(cert.is_some() || client_ca.is_none(), "tls_client_ca needs tls_cert and tls_key");
-        let client_ca = client_ca.and_then(|path| self.pem("tls_client_ca", &path));
-        let (cert, key) = (cert?, key?);
-        let (cert, key) = (self.pem("tls_cert", &cert), self.pem("tls_key", &key));
-        Some(Tls { cert: cert?, key: key?, client_ca })
+        let (Some(cert), Some(key)) = (cert, key) else {
+            self.mistakes.push(
+                "tls_cert and tls_key are not both set; name the API's certificate and key (PEM), or, for development \
+                 on this machine alone, set insecure_loopback = true"
+                    .to_owned(),
+            );
+            return None;
+        };
+        let files = ApiFiles { cert, key, client_ca };
+        files.load().map_err(|error| self.mistakes.push(error.to_string())).ok()?;
+        Some(files)
     }
 
-    fn pem(&mut self, name: &str, path: &Path) -> Option<Vec<u8>> {
-        std::fs::read(path)
-            .map_err(|error| {
-                self.mistakes.push(format!("{name}: {} cannot be read: {error}", path.display()))
-            })
-            .ok()
+    fn agent_address(&mut self, given: Option<String>) -> Option<(String, u16)> {
+        let given = given?;
+        let split = given.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some((host.to_owned(), port.parse().ok().filter(|port| *port != 0)?))
+        });
+        let good = split.filter(|(host, _)| is_name(host));
+        self.require(
+            good.is_some(),
+            &format!("agent_address is «{given}»; it must be a name or IP address and a port, such as agents.example.com:7071"),
+        );
+        good
+    }
+
+    fn authority(
+        &mut self,
+        trust_domain: Option<String>,
+        names: Vec<String>,
+        lifetime: Duration,
+        folders: Vec<PathBuf>,
+    ) -> authority::Settings {
+        for name in names.iter().filter(|name| !is_name(name)) {
+            self.mistakes.push(format!("agent_names has «{name}», which is no name or IP address"));
+        }
+        let trust_domain = trust_domain.map(|text| text.parse().map_err(|why| (text, why))).transpose();
+        let trust_domain = trust_domain.unwrap_or_else(|(text, why)| {
+            self.mistakes.push(format!("trust_domain is «{text}»; it {why}"));
+            None
+        });
+        let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
+        authority::Settings { trust_domain: trust_domain.unwrap_or_default(), names, lifetime, files }
     }
 
     fn log_format(&mut self, given: Option<String>) -> LogFormat {
@@ -319,6 +426,11 @@ impl Checker {
     }
 }
 
+/// Whether a text can stand in a certificate as a DNS name or an IP address.
+fn is_name(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || rustls::pki_types::DnsName::try_from(text).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,12 +445,24 @@ mod tests {
     fn the_example_shows_the_defaults() {
         // Every setting stands in the example, commented out with its default unless it is required.
         let active = EXAMPLE.replace("\n#= ", "\n");
-        let shown =
-            check(Settings { tls_cert: None, tls_key: None, tls_client_ca: None, ..settings(&active) })
-                .unwrap();
-        let default = check(settings("data_dir = 'x'")).unwrap();
+        let without_files = Settings {
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            agent_ca: None,
+            agent_address: None,
+            agent_names: None,
+            insecure_loopback: Some(true),
+            ..settings(&active)
+        };
+        let shown = check(without_files).unwrap();
+        let default = check(settings("data_dir = 'x'\ninsecure_loopback = true")).unwrap();
         assert_eq!(shown.api_listen, default.api_listen);
         assert_eq!(shown.agent_listen, default.agent_listen);
+        assert_eq!(shown.authority.lifetime, default.authority.lifetime);
+        assert_eq!(shown.authority.trust_domain, default.authority.trust_domain);
+        assert_eq!(shown.max_api_connections, default.max_api_connections);
+        assert_eq!(shown.max_agent_connections, default.max_agent_connections);
         assert_eq!(shown.cache_bytes, default.cache_bytes);
         assert_eq!(shown.max_event_bytes, default.max_event_bytes);
         assert_eq!(shown.retain_events, default.retain_events);
@@ -347,7 +471,16 @@ mod tests {
         assert_eq!(shown.shutdown_grace, default.shutdown_grace);
         assert_eq!(shown.log_format, default.log_format);
         assert_eq!(shown.log, default.log);
-        for line in ["data_dir", "tls_cert", "tls_key", "tls_client_ca"] {
+        for line in [
+            "data_dir",
+            "tls_cert",
+            "tls_key",
+            "tls_client_ca",
+            "agent_address",
+            "agent_names",
+            "agent_ca",
+            "insecure_loopback",
+        ] {
             assert!(EXAMPLE.contains(&format!("{line} = ")), "{line}");
         }
     }
@@ -355,14 +488,19 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\ncache_mib = 1\nmax_event_kib = 4096\n\
-            retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'";
+            retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
+            agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
+            max_api_connections = 0";
         let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
         let words = [
             "data_dir",
-            "tls_client_ca needs",
-            "/nowhere",
+            "tls_cert and tls_key are not both set",
             "agent_listen",
-            "api_listen",
+            "agent_address",
+            "agent_names",
+            "trust_domain",
+            "agent_certificate_lifetime",
+            "max_api_connections",
             "retain_events",
             "cache_mib",
             "max_event_kib",
@@ -374,13 +512,20 @@ mod tests {
         for word in words {
             assert!(mistakes.iter().any(|mistake| mistake.contains(word)), "{word}");
         }
+        let open = "data_dir = 'x'\napi_listen = '0.0.0.0:1'\ninsecure_loopback = true\ntls_cert = 'c'";
+        let ConfigError(mistakes) = check(settings(open)).err().unwrap();
+        assert!(mistakes.len() == 2 && mistakes[0].contains("exclude each other"), "{mistakes:?}");
+        assert!(mistakes[1].contains("which others can reach"), "{mistakes:?}");
+        let files = "data_dir = 'x'\ntls_cert = '/nowhere'\ntls_key = '/nowhere'";
+        let ConfigError(mistakes) = check(settings(files)).err().unwrap();
+        assert!(mistakes.len() == 1 && mistakes[0].contains("/nowhere cannot be read"), "{mistakes:?}");
     }
 
     #[test]
     fn flags_are_stronger_than_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
-        std::fs::write(&file, "data_dir = 'from-file'\ncache_mib = 16").unwrap();
+        std::fs::write(&file, "data_dir = 'from-file'\ncache_mib = 16\ninsecure_loopback = true").unwrap();
         let flags = Settings { cache_mib: Some(24), ..Settings::default() };
         let config = load(Some(&file), flags).unwrap();
         assert_eq!(config.cache_bytes, 24 * 1024 * 1024);

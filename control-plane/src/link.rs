@@ -1,7 +1,8 @@
 //! The link to agents: `SessionService.Connect`. One task a stream; it reads what the agent says, sends what the
-//! schedule commands, and never waits for work to finish.
+//! schedule commands, and never waits for work to finish. Beside it, the services by which agents get their identity.
 
 mod acks;
+mod enrollment;
 mod hello;
 mod outbox;
 mod session;
@@ -17,9 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+pub use self::enrollment::Registrar;
 use crate::agents::Agents;
+use crate::api::status;
 use crate::dispatch::Dispatcher;
+use crate::identities::Identities;
 use crate::lanes::Lanes;
+use crate::listen::Peer;
 
 /// How soon a new stream must say Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -39,6 +44,8 @@ pub struct Links {
     pub dispatcher: Dispatcher,
     /// Who is connected.
     pub agents: Arc<Agents>,
+    /// Who may connect.
+    pub identities: Arc<Identities>,
     /// Cancelled when sessions must end.
     pub closing: CancellationToken,
     /// Every session's task.
@@ -53,8 +60,11 @@ impl SessionService for Links {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        let peer = request.extensions().get::<Peer>().ok_or_else(status::no_certificate)?;
+        // Plaintext is served on loopback only, for development: there the agent is believed.
+        let certificate = if peer.secured { Some(enrollment::certificate(peer)?) } else { None };
         let (outbound, messages) = mpsc::channel(OUTBOUND);
-        self.sessions.spawn(session::run(self.clone(), request.into_inner(), outbound));
+        self.sessions.spawn(session::run(self.clone(), certificate, request.into_inner(), outbound));
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }

@@ -15,7 +15,10 @@ use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, EventTypeName};
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{
+    AgentId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
+};
+use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::signing::KeyRing;
 use postrider_domain::subscription::Subscription;
@@ -247,6 +250,67 @@ pub struct TokenRow {
     pub last_used: Option<Timestamp>,
 }
 
+/// What agents enrol by. A revoked one has no row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinTokenRow {
+    /// Its id.
+    pub id: TokenId,
+    /// What is stored of the token itself.
+    pub digest: TokenDigest,
+    /// For people.
+    pub display_name: String,
+    /// The pool of its agents.
+    pub pool: PoolName,
+    /// How many agents may enrol by it.
+    pub max_uses: u32,
+    /// How many have.
+    pub uses: u32,
+    /// When it ceases to be valid.
+    pub expires: Timestamp,
+}
+
+/// Who an agent is that has enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityRow {
+    /// Its id.
+    pub agent: AgentId,
+    /// Its pool.
+    pub pool: PoolName,
+    /// For people: what it calls itself.
+    pub display_name: String,
+    /// The join token that it enrolled by.
+    pub join_token: TokenId,
+    /// The public key that it enrolled with.
+    pub first_key: Pin,
+    /// Its present public key.
+    pub key: Pin,
+    /// The authority of its latest certificate.
+    pub authority: Pin,
+    /// When it enrolled.
+    pub enrolled: Timestamp,
+    /// When its latest certificate ends.
+    pub certificate_expires: Timestamp,
+    /// When it was revoked.
+    pub revoked: Option<Timestamp>,
+    /// When two processes were last seen with it.
+    pub duplicate: Option<Timestamp>,
+}
+
+/// An authority of agents' certificates, made by the control plane. It has no `Debug`: it holds a key, though a sealed one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthorityRow {
+    /// The SHA-256 of its public key.
+    pub pin: Pin,
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, sealed.
+    pub sealed_key: Vec<u8>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Until when it is trusted beside its successor.
+    pub retire: Option<Timestamp>,
+}
+
 /// Which audit records a list wants.
 #[derive(Clone, Debug, Default)]
 pub struct AuditQuery {
@@ -434,6 +498,30 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_token(&self, id: TokenId, audit: audit::Entry) -> Result<(), StoreError>;
     /// Every token, by id.
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError>;
+
+    /// Writes a join token.
+    async fn put_join_token(&self, row: &JoinTokenRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes a join token; without an entry when it is only too old.
+    async fn delete_join_token(&self, id: TokenId, audit: Option<audit::Entry>) -> Result<(), StoreError>;
+    /// Every join token, by id.
+    async fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError>;
+    /// Writes an agent's identity, together with the join token that it has just used.
+    async fn put_identity(
+        &self,
+        row: &IdentityRow,
+        used: Option<&JoinTokenRow>,
+        audit: audit::Entry,
+    ) -> Result<(), StoreError>;
+    /// Forgets an identity that nobody can use any more.
+    async fn delete_identity(&self, agent: &AgentId) -> Result<(), StoreError>;
+    /// Every identity, by agent.
+    async fn identities(&self) -> Result<Vec<IdentityRow>, StoreError>;
+    /// Writes authorities together: a new one, and those that it replaces.
+    async fn put_authorities(&self, rows: &[AuthorityRow], audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes an authority that is trusted no more.
+    async fn delete_authority(&self, pin: Pin, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every authority.
+    async fn authorities(&self) -> Result<Vec<AuthorityRow>, StoreError>;
 
     /// Writes an audit record of what changes no row: a secret is shown, a delivery is retried.
     async fn put_audit_entry(&self, entry: audit::Entry) -> Result<(), StoreError>;

@@ -8,6 +8,9 @@ mod crash;
 #[path = "store/suite.rs"]
 mod suite;
 
+#[path = "store/trust.rs"]
+mod trust;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,17 +40,17 @@ pub(crate) fn open_sled(path: PathBuf) -> SledStore {
 }
 
 macro_rules! conformance {
-    ($backend:ty: $($name:ident),+ $(,)?) => {
+    ($backend:ty, $suite:ident: $($name:ident),+ $(,)?) => {
         $(
             #[tokio::test]
             async fn $name() {
-                suite::$name(&<$backend>::default()).await;
+                $suite::$name(&<$backend>::default()).await;
             }
         )+
     };
 }
 
-conformance!(Sled:
+conformance!(Sled, suite:
     accepts_and_finds_again,
     an_idempotency_key_makes_one_event,
     an_idempotency_key_is_forgotten_after_a_day,
@@ -65,4 +68,9 @@ conformance!(Sled:
     what_is_owed_does_not_age_out,
     every_change_has_its_audit_record_in_one_chain,
     tokens_are_kept_until_they_are_removed,
+);
+
+conformance!(Sled, trust:
+    an_identity_and_the_use_of_its_join_token_are_one_write,
+    authorities_change_together,
 );

@@ -194,13 +194,22 @@ name_id!(
     PoolName, is_slug, "1 to 63 characters of a-z, 0-9 and '-', with a letter or digit at both ends"
 );
 name_id!(
-    /// An agent, named by its own configuration.
+    /// An agent, named by the control plane when it enrols.
     AgentId, is_slug, "1 to 63 characters of a-z, 0-9 and '-', with a letter or digit at both ends"
 );
 name_id!(
     /// An event as users and receivers know it: what `webhook-id` carries.
     EventId, is_event_id, "1 to 64 characters of a-z, A-Z, 0-9, '_' and '-'"
 );
+
+impl AgentId {
+    /// A new id for an agent that enrols, made of a time and 80 random bits.
+    #[must_use]
+    pub fn new(now: Timestamp, random: u128) -> Self {
+        let ulid = Ulid::from_parts(u64::try_from(now.as_millis()).unwrap_or(0), random);
+        Self(format!("agt-{}", write_ulid(ulid)).into())
+    }
+}
 
 impl PoolName {
     /// The pool of subscriptions and agents that name none.
@@ -261,6 +270,8 @@ mod tests {
             prop_assert_eq!(delivery.to_string().parse(), Ok(delivery));
             let key = EventKey::new(now, random);
             prop_assert_eq!(EventId::from(key).key(), Some(key));
+            let agent = AgentId::new(now, random);
+            prop_assert_eq!(agent.as_str().parse(), Ok(agent.clone()));
         }
 
         #[test]

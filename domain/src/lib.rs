@@ -15,6 +15,7 @@ pub mod egress;
 pub mod event;
 pub mod headers;
 pub mod id;
+pub mod identity;
 pub mod join;
 pub mod lane;
 pub mod outcome;

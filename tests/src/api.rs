@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use postrider_domain::join::Join;
 use postrider_proto::v1::{self, AgentState, DeliveryState};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
@@ -234,13 +235,23 @@ impl Api {
         .await
     }
 
-    /// An agent, if the control plane knows it.
+    /// Makes a join string for a pool.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn join(&self, pool: &str, max_uses: u32) -> Result<Join> {
+        let request = v1::CreateJoinTokenRequest { pool: pool.to_owned(), max_uses, ..Default::default() };
+        let made = self.agents().create_join_token(request).await?.into_inner();
+        made.join.parse().context("what was made is no join string")
+    }
+
+    /// An agent, by its id or by the name that it gave itself, if the control plane knows it.
     ///
     /// # Errors
     /// When the server refuses.
     pub async fn agent(&self, id: &str) -> Result<Option<v1::Agent>> {
         let answer = self.agents().list_agents(v1::ListAgentsRequest::default()).await?.into_inner();
-        Ok(answer.agents.into_iter().find(|agent| agent.id == id))
+        Ok(answer.agents.into_iter().find(|agent| agent.id == id || agent.display_name == id))
     }
 }
 

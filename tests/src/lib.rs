@@ -5,7 +5,9 @@
 //! Nothing here knows Postrider's insides: it starts binaries, calls the API and listens.
 
 pub mod api;
+pub mod applicant;
 pub mod binaries;
+pub mod certificates;
 pub mod checker;
 pub mod cli;
 pub mod clock;

@@ -10,7 +10,7 @@ use postrider_proto::v1;
 use tempfile::TempDir;
 
 pub use self::agent::{Agent, AgentSettings};
-pub use self::control_plane::{ControlPlane, TlsFiles};
+pub use self::control_plane::{ControlPlane, Security, TlsFiles};
 use crate::api::Api;
 use crate::checker::{Route, Verdict};
 use crate::cli::Cli;
@@ -73,7 +73,7 @@ impl World {
         // For whoever looks for the reason of a failure: logs and stores stay.
         folder.disable_cleanup(std::env::var_os("KEEP_WORLDS").is_some());
         let receiver = Receiver::start().await?;
-        let control_plane = ControlPlane::start(folder.path(), lines, None).await?;
+        let control_plane = ControlPlane::start(folder.path(), lines, Security::Open).await?;
         let api = control_plane.api(TENANT)?;
         api.create_tenant().await?;
         let mut settings = AgentSettings { control_plane: control_plane.agents_url(), ..settings };

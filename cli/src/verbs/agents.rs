@@ -2,7 +2,7 @@
 
 use postrider_proto::v1;
 
-use super::Context;
+use super::{Context, authorities, enroll_tokens};
 use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
 use crate::view::agent::Agent;
@@ -11,7 +11,7 @@ use crate::view::promised;
 /// What to do with agents.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// List agents: connected ones, and those seen in the last 24 hours
+    /// List agents: those that have enrolled, and those that were seen in the last 24 hours
     List {
         /// Only of this pool
         #[arg(long, value_name = "POOL", default_value = "")]
@@ -24,6 +24,20 @@ pub(crate) enum Verb {
         /// Its id
         id: String,
     },
+    /// Revoke an agent: it is refused from now on, and its connections end within seconds
+    Revoke {
+        /// Its id
+        id: String,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// What agents enrol by
+    #[command(subcommand)]
+    EnrollToken(enroll_tokens::Verb),
+    /// Who vouches for agents
+    #[command(subcommand)]
+    Authorities(authorities::Verb),
 }
 
 /// Runs the verb.
@@ -41,5 +55,12 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let answer = api.get_agent(v1::GetAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
+        Verb::Revoke { id, reason } => {
+            let step = format!("revoke the agent «{id}»");
+            let answer = api.revoke_agent(v1::RevokeAgentRequest { agent: id, reason }).await.doing(step)?;
+            context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
+        }
+        Verb::EnrollToken(verb) => enroll_tokens::run(context, verb).await,
+        Verb::Authorities(verb) => authorities::run(context, verb).await,
     }
 }

@@ -20,6 +20,11 @@ pub(crate) struct Agent {
     max_in_flight: u32,
     streams: u32,
     egress_policy_hash: String,
+    display_name: String,
+    enroll_time: Option<String>,
+    certificate_expire_time: Option<String>,
+    revoke_time: Option<String>,
+    duplicate_time: Option<String>,
     #[serde(skip)]
     last_seen: String,
 }
@@ -30,6 +35,11 @@ impl From<v1::Agent> for Agent {
             state: word::<v1::AgentState>(agent.state),
             connect_time: time(agent.connect_time.as_ref()),
             last_seen_time: time(agent.last_seen_time.as_ref()),
+            enroll_time: time(agent.enroll_time.as_ref()),
+            certificate_expire_time: time(agent.certificate_expire_time.as_ref()),
+            revoke_time: time(agent.revoke_time.as_ref()),
+            duplicate_time: time(agent.duplicate_time.as_ref()),
+            display_name: agent.display_name,
             last_seen: time_for_table(agent.last_seen_time.as_ref()),
             id: agent.id,
             pool: agent.pool,
@@ -47,6 +57,17 @@ impl Agent {
     fn load(&self) -> String {
         format!("{}/{}", self.in_flight, self.max_in_flight)
     }
+
+    /// An alarm must not be overlooked in a list.
+    fn state_with_alarm(&self) -> String {
+        if self.duplicate_time.is_some() { format!("{} (copied?)", self.state) } else { self.state.clone() }
+    }
+
+    fn alarm(&self) -> String {
+        self.duplicate_time.as_ref().map_or_else(String::new, |time| {
+            format!("two processes used this identity, last at {time}; revoke it if you do not know why")
+        })
+    }
 }
 
 impl View for Agent {
@@ -56,7 +77,7 @@ impl View for Agent {
         vec![
             self.id.clone(),
             self.pool.clone(),
-            self.state.clone(),
+            self.state_with_alarm(),
             self.load(),
             self.last_seen.clone(),
             self.version.clone(),
@@ -66,8 +87,10 @@ impl View for Agent {
     fn details(&self) -> Vec<(&'static str, String)> {
         vec![
             ("Agent", self.id.clone()),
+            ("Name", self.display_name.clone()),
             ("Pool", self.pool.clone()),
             ("State", self.state.clone()),
+            ("Alarm", self.alarm()),
             ("Version", self.version.clone()),
             ("Instance", self.instance.clone()),
             ("Connected", self.connect_time.clone().unwrap_or_default()),
@@ -75,6 +98,12 @@ impl View for Agent {
             ("In flight", self.load()),
             ("Streams", self.streams.to_string()),
             ("Egress policy", self.egress_policy_hash.clone()),
+            ("Enrolled", self.enroll_time.clone().unwrap_or_default()),
+            (
+                "Certificate",
+                self.certificate_expire_time.as_ref().map(|end| format!("until {end}")).unwrap_or_default(),
+            ),
+            ("Revoked", self.revoke_time.clone().unwrap_or_default()),
         ]
     }
 }

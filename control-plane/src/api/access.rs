@@ -15,12 +15,12 @@ use postrider_domain::token::{Kind, Token, TokenError};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use self::Reach::{Everything, Own};
 use super::status;
 use crate::clock::Clock;
+use crate::listen::Peer;
 use crate::tokens::Tokens;
 
 /// What a call is about.
@@ -34,8 +34,14 @@ pub(super) enum Reach {
 
 /// Every call of the API: what it takes, and what it is about. What is not here cannot be called.
 pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
+    ("postrider.v1.AgentService/CreateJoinToken", Administer, Everything),
     ("postrider.v1.AgentService/GetAgent", Read, Everything),
     ("postrider.v1.AgentService/ListAgents", Read, Everything),
+    ("postrider.v1.AgentService/ListAuthorities", Administer, Everything),
+    ("postrider.v1.AgentService/ListJoinTokens", Administer, Everything),
+    ("postrider.v1.AgentService/RevokeAgent", Administer, Everything),
+    ("postrider.v1.AgentService/RevokeJoinToken", Administer, Everything),
+    ("postrider.v1.AgentService/RotateAuthority", Administer, Everything),
     ("postrider.v1.AuditService/ListAuditRecords", Administer, Own),
     ("postrider.v1.AuditService/VerifyAuditLog", Administer, Everything),
     ("postrider.v1.DeliveryService/CancelDelivery", Operate, Own),
@@ -148,8 +154,7 @@ impl Gate {
         if OPEN.iter().any(|open| call.starts_with(open)) {
             return Ok(None);
         }
-        let info = extensions.get::<TcpConnectInfo>();
-        let address = info.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+        let address = extensions.get::<Peer>().map(|peer| peer.address.ip());
         let caller = self.identify(headers, address)?;
         judge(&caller, call)?;
         Ok(Some(caller))
@@ -297,7 +302,7 @@ mod tests {
         for (call, permission, _) in CALLS {
             let method = call.rsplit('/').next().unwrap();
             let reads = ["Get", "List", "Watch"].iter().any(|verb| method.starts_with(verb));
-            let about_trust = call.contains("Audit") || call.contains("Token");
+            let about_trust = ["Audit", "Token", "Authorit"].iter().any(|word| call.contains(word));
             assert_eq!(*permission == Read, reads && !about_trust, "{call}");
         }
     }

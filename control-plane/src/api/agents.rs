@@ -1,7 +1,11 @@
 //! `AgentService`.
 
+use std::collections::BTreeMap;
+
+use postrider_domain::audit::Entry;
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_proto::time;
+use postrider_proto::v1;
 use postrider_proto::v1::agent_service_server::AgentService;
 use postrider_proto::v1::{
     Agent, AgentState, GetAgentRequest, GetAgentResponse, ListAgentsRequest, ListAgentsResponse,
@@ -10,8 +14,10 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, page, status};
 use crate::agents::{AgentView, REMEMBERED};
+use crate::store::IdentityRow;
 
 const LIST: &str = "agents";
+const MAX_REASON: usize = 200;
 
 #[tonic::async_trait]
 impl AgentService for Api {
@@ -25,13 +31,13 @@ impl AgentService for Api {
         if !request.pool.is_empty() {
             let _known_form: PoolName = status::parse("pool", &request.pool)?;
         }
-        let mut found = api.visible_agents();
-        found.retain(|view| request.pool.is_empty() || view.row.pool == request.pool);
-        found.retain(|view| after.as_ref().is_none_or(|after| view.row.id > *after));
-        let next_page_token = page::after(LIST, &mut found, size, |view| view.row.id.to_string());
+        let mut found: Vec<(AgentId, Seen)> = api.visible_agents().into_iter().collect();
+        found.retain(|(_, seen)| request.pool.is_empty() || seen.pool() == request.pool);
+        found.retain(|(id, _)| after.as_ref().is_none_or(|after| id > after));
+        let next_page_token = page::after(LIST, &mut found, size, |(id, _)| id.to_string());
         let mut agents = Vec::with_capacity(found.len());
-        for view in found {
-            agents.push(api.agent_view(view).await);
+        for (id, seen) in found {
+            agents.push(api.agent_view(&id, seen).await);
         }
         Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
     }
@@ -42,21 +48,122 @@ impl AgentService for Api {
     ) -> Result<Response<GetAgentResponse>, Status> {
         let (api, request) = self.call(request);
         let id: AgentId = status::parse("agent", &request.agent)?;
-        let view = api.visible_agents().into_iter().find(|view| view.row.id == id);
-        let view = view.ok_or_else(|| status::not_found("agent", &request.agent))?;
-        Ok(Response::new(GetAgentResponse { agent: Some(api.agent_view(view).await) }))
+        let seen = api.visible_agents().remove(&id);
+        let seen = seen.ok_or_else(|| status::not_found("agent", &request.agent))?;
+        Ok(Response::new(GetAgentResponse { agent: Some(api.agent_view(&id, seen).await) }))
+    }
+
+    async fn revoke_agent(
+        &self,
+        request: Request<v1::RevokeAgentRequest>,
+    ) -> Result<Response<v1::RevokeAgentResponse>, Status> {
+        let (api, request) = self.call(request);
+        let id: AgentId = status::parse("agent", &request.agent)?;
+        if request.reason.chars().count() > MAX_REASON {
+            return Err(status::invalid_field("reason", "must have at most 200 characters"));
+        }
+        let audit = Entry { detail: request.reason, ..api.entry("RevokeAgent", None, &id) };
+        let revoked = api.identities.revoke(&id, audit).await.map_err(|error| status::store(&error))?;
+        let revoked = revoked.ok_or_else(|| status::not_found("agent", &request.agent))?;
+        let view = api.visible_agents().remove(&id).and_then(|seen| seen.view);
+        let agent = api.agent_view(&id, Seen { view, identity: Some(revoked) }).await;
+        Ok(Response::new(v1::RevokeAgentResponse { agent: Some(agent) }))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.make_join_token(request).await.map(Response::new)
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.page_of_join_tokens(&request).map(Response::new)
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.end_join_token(&request.join_token).await.map(Response::new)
+    }
+
+    async fn list_authorities(
+        &self,
+        request: Request<v1::ListAuthoritiesRequest>,
+    ) -> Result<Response<v1::ListAuthoritiesResponse>, Status> {
+        let (api, _) = self.call(request);
+        Ok(Response::new(api.all_authorities()))
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::RotateAuthorityResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.new_authority(&request).await.map(Response::new)
+    }
+}
+
+/// What is known of an agent: that it was here, that it has enrolled, or both.
+#[derive(Default)]
+struct Seen {
+    view: Option<AgentView>,
+    identity: Option<IdentityRow>,
+}
+
+impl Seen {
+    fn pool(&self) -> &str {
+        let of_view = self.view.as_ref().map(|view| view.row.pool.as_str());
+        of_view.or(self.identity.as_ref().map(|identity| identity.pool.as_str())).unwrap_or_default()
     }
 }
 
 impl Api {
-    fn visible_agents(&self) -> Vec<AgentView> {
+    /// Agents that are connected or were lately, and those that have enrolled.
+    fn visible_agents(&self) -> BTreeMap<AgentId, Seen> {
         let since = self.clock.wall() - REMEMBERED;
-        let mut views = self.agents.list();
-        views.retain(|view| !view.holders.is_empty() || view.row.last_seen >= since);
-        views
+        let mut seen: BTreeMap<AgentId, Seen> = BTreeMap::new();
+        for view in self.agents.list() {
+            if !view.holders.is_empty() || view.row.last_seen >= since {
+                let id = view.row.id.clone();
+                seen.entry(id).or_default().view = Some(view);
+            }
+        }
+        for identity in self.identities.list() {
+            let id = identity.agent.clone();
+            seen.entry(id).or_default().identity = Some(identity);
+        }
+        seen
     }
 
-    async fn agent_view(&self, view: AgentView) -> Agent {
+    async fn agent_view(&self, id: &AgentId, seen: Seen) -> Agent {
+        let pool = seen.pool().to_owned();
+        let agent = match seen.view {
+            Some(view) => self.connected_view(view).await,
+            None => Agent { state: AgentState::Disconnected.into(), ..Agent::default() },
+        };
+        let agent = Agent { id: id.to_string(), pool, ..agent };
+        let Some(identity) = seen.identity else { return agent };
+        let state = if identity.revoked.is_some() { AgentState::Revoked.into() } else { agent.state };
+        Agent {
+            state,
+            display_name: identity.display_name,
+            enroll_time: Some(time::write(identity.enrolled)),
+            certificate_expire_time: Some(time::write(identity.certificate_expires)),
+            revoke_time: identity.revoked.map(time::write),
+            duplicate_time: identity.duplicate.map(time::write),
+            ..agent
+        }
+    }
+
+    async fn connected_view(&self, view: AgentView) -> Agent {
         let AgentView { row, holders, draining } = view;
         let state = match (holders.is_empty(), draining) {
             (true, _) => AgentState::Disconnected,
@@ -65,8 +172,6 @@ impl Api {
         };
         let streams = u32::try_from(holders.len()).unwrap_or(u32::MAX);
         Agent {
-            id: row.id.to_string(),
-            pool: row.pool,
             state: state.into(),
             version: row.version,
             instance: row.instance,
@@ -76,6 +181,7 @@ impl Api {
             max_in_flight: row.max_in_flight.saturating_mul(streams.max(1)),
             streams,
             egress_policy_hash: row.egress_policy_hash,
+            ..Agent::default()
         }
     }
 }

@@ -28,7 +28,7 @@ fn status(code: Code, reason: &str, message: impl Into<String>, mut details: Err
 }
 
 /// Fields are wrong.
-pub(super) fn invalid(violations: &[Violation]) -> Status {
+pub(crate) fn invalid(violations: &[Violation]) -> Status {
     let mut details = ErrorDetails::new();
     for violation in violations {
         details.add_bad_request_violation(&violation.field, &violation.problem);
@@ -38,7 +38,7 @@ pub(super) fn invalid(violations: &[Violation]) -> Status {
 }
 
 /// One field is wrong.
-pub(super) fn invalid_field(field: &str, problem: impl Into<String>) -> Status {
+pub(crate) fn invalid_field(field: &str, problem: impl Into<String>) -> Status {
     invalid(&[Violation::new(field, problem)])
 }
 
@@ -146,6 +146,48 @@ pub(super) fn token_ended() -> Status {
     unauthenticated("TOKEN_ENDED", "the token was revoked or has expired")
 }
 
+/// The join token does not make an agent: why not is nobody's business.
+pub(crate) fn join_token_unusable() -> Status {
+    unauthenticated(
+        "JOIN_TOKEN_UNUSABLE",
+        "the join token is unknown, revoked, expired or used up; get another join string: `postrider agents \
+         enroll-token create`",
+    )
+}
+
+/// Only an agent may call this.
+pub(crate) fn no_certificate() -> Status {
+    unauthenticated("CERTIFICATE_MISSING", "an agent's certificate is needed: enrol with a join string first")
+}
+
+/// The agent is revoked, or forgotten.
+pub(crate) fn agent_revoked() -> Status {
+    status(
+        Code::PermissionDenied,
+        "AGENT_REVOKED",
+        "the agent is revoked; to run it again, remove its identity and enrol with a new join string",
+        ErrorDetails::new(),
+    )
+}
+
+/// Too many have wanted to enrol or renew from one address.
+pub(crate) fn too_many_enrolments() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(FAILURES_RETRY));
+    let message = "too many agents enrol from this address at once; come back later";
+    status(Code::ResourceExhausted, "TOO_MANY_ENROLMENTS", message, details)
+}
+
+/// No certificate could be made.
+pub(crate) fn not_issued() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
+    status(
+        Code::Unavailable,
+        "NOT_ISSUED",
+        "no certificate could be issued; the control plane's log says why",
+        details,
+    )
+}
+
 /// There is no such call.
 pub(super) fn unknown_call(call: &str) -> Status {
     status(Code::Unimplemented, "UNKNOWN_CALL", format!("there is no {call}"), ErrorDetails::new())
@@ -158,7 +200,7 @@ pub(super) fn stopping() -> Status {
 }
 
 /// The store failed.
-pub(super) fn store(error: &StoreError) -> Status {
+pub(crate) fn store(error: &StoreError) -> Status {
     tracing::error!(%error, "a call failed in the store");
     match error {
         StoreError::Full(_) => {

@@ -5,6 +5,7 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::agent::{Hello, Reject, RejectCode};
 use postrider_proto::session::{JobKey, PROTOCOL};
 
+use crate::listen::AgentCertificate;
 use crate::schedule::{Connected, Station};
 use crate::store::AgentRow;
 
@@ -68,6 +69,22 @@ pub(super) fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
         max_bytes: hello.max_in_flight_bytes.max(1),
         next_outcome: hello.next_outcome_sequence,
     })
+}
+
+/// What is claimed must be what the certificate says.
+pub(super) fn compare(accepted: &Accepted, certificate: Option<&AgentCertificate>) -> Result<(), Reject> {
+    let Some(certificate) = certificate else { return Ok(()) };
+    let (claimed, identity) = (&accepted.connected, &certificate.identity);
+    if claimed.station.agent == identity.agent && claimed.pool == identity.pool {
+        return Ok(());
+    }
+    Err(permanent(
+        RejectCode::IdentityMismatch,
+        format!(
+            "the agent claims to be {} of pool {}, its certificate says {} of pool {}; enrol it anew",
+            claimed.station.agent, claimed.pool, identity.agent, identity.pool
+        ),
+    ))
 }
 
 pub(super) fn permanent(code: RejectCode, message: impl Into<String>) -> Reject {

@@ -1,8 +1,11 @@
 //! One stream of one agent, from Hello to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::id::AgentId;
+use postrider_domain::time::Timestamp;
 use postrider_proto::agent::agent_message::Message as FromAgent;
 use postrider_proto::agent::control_message::Message as ToAgent;
 use postrider_proto::agent::{
@@ -12,6 +15,7 @@ use postrider_proto::agent::{
 use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
@@ -20,7 +24,9 @@ use super::hello::{self, permanent, temporary};
 use super::outbox::Outbox;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
 use crate::dispatch::Prepared;
+use crate::identities::{Identities, own_entry};
 use crate::lanes::LinkCommand;
+use crate::listen::AgentCertificate;
 use crate::schedule::{Assignment, HolderId};
 
 /// Commands that may wait beyond one for each job: the schedule closes a link that does not take them.
@@ -46,11 +52,19 @@ enum End {
     Lost,
     /// The agent is told why.
     Rejected(Reject),
-    /// We are stopping.
-    Stopping,
+    /// The agent is to come back on another connection: we are stopping, or its certificate has ended.
+    Drained,
 }
 
-pub(super) async fn run(links: Links, mut inbound: Streaming<AgentMessage>, outbound: Outbound) {
+/// What an agent has shown; `None` on a plaintext loopback link.
+type Certificate = Option<Arc<AgentCertificate>>;
+
+pub(super) async fn run(
+    links: Links,
+    certificate: Certificate,
+    mut inbound: Streaming<AgentMessage>,
+    outbound: Outbound,
+) {
     let hello = match timeout(HELLO_WITHIN, inbound.message()).await {
         Ok(Ok(Some(AgentMessage { message: Some(FromAgent::Hello(hello)) }))) => hello,
         Ok(Ok(None) | Err(_)) => return,
@@ -62,14 +76,28 @@ pub(super) async fn run(links: Links, mut inbound: Streaming<AgentMessage>, outb
         }
     };
     let span = info_span!("session", agent = %hello.agent_id, stream = hello.stream);
-    serve(links, hello, inbound, outbound).instrument(span).await;
+    serve(links, certificate, hello, inbound, outbound).instrument(span).await;
 }
 
-async fn serve(links: Links, hello: Hello, inbound: Streaming<AgentMessage>, outbound: Outbound) {
-    let accepted = match hello::judge(hello, links.dispatcher.clock.wall()) {
-        Ok(accepted) => accepted,
+async fn serve(
+    links: Links,
+    certificate: Certificate,
+    hello: Hello,
+    inbound: Streaming<AgentMessage>,
+    outbound: Outbound,
+) {
+    let now = links.dispatcher.clock.wall();
+    let admitted = hello::judge(hello, now).and_then(|accepted| {
+        let trust =
+            Trust::of(certificate.as_deref(), &accepted.connected.station.agent, &links.identities, now)?;
+        hello::compare(&accepted, certificate.as_deref())?;
+        Ok((accepted, trust))
+    });
+    let (accepted, trust) = match admitted {
+        Ok(admitted) => admitted,
         Err(reject) => {
             warn!(reason = reject.message, "an agent was rejected");
+            links.note_mismatch(certificate.as_deref(), &reject, now).await;
             let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
             return;
         }
@@ -86,6 +114,7 @@ async fn serve(links: Links, hello: Hello, inbound: Streaming<AgentMessage>, out
         commands,
         acks: Acks::new(accepted.next_outcome.max(1)),
         outbox: Outbox::new(accepted.max_bytes),
+        trust,
         links: links.clone(),
     };
     let end = session.run(inbound).await;
@@ -93,6 +122,22 @@ async fn serve(links: Links, hello: Hello, inbound: Streaming<AgentMessage>, out
     session.finish(end).await;
     links.lanes.disconnected(holder).await;
     links.agents.disconnected(&agent, holder, lost, links.dispatcher.clock.wall()).await;
+}
+
+impl Links {
+    /// An agent that claims to be another one has been tampered with: that goes on record.
+    async fn note_mismatch(&self, certificate: Option<&AgentCertificate>, reject: &Reject, now: Timestamp) {
+        let (RejectCode::IdentityMismatch, Some(certificate)) = (reject.code(), certificate) else { return };
+        let agent = &certificate.identity.agent;
+        let entry = Entry {
+            actor: agent.to_string(),
+            detail: reject.message.clone(),
+            ..own_entry("RejectAgent", agent, now)
+        };
+        if let Err(error) = self.dispatcher.store.put_audit_entry(entry).await {
+            warn!(%error, "that an agent claims to be another one was not written down");
+        }
+    }
 }
 
 /// Whether the agent has room for more bytes.
@@ -110,6 +155,33 @@ struct Session {
     commands: mpsc::Receiver<LinkCommand>,
     acks: Acks,
     outbox: Outbox,
+    trust: Trust,
+}
+
+/// How long the session may go on.
+struct Trust {
+    /// Cancelled when it may not.
+    ended: CancellationToken,
+    /// When the certificate ends.
+    expires: Option<Instant>,
+}
+
+impl Trust {
+    fn of(
+        certificate: Option<&AgentCertificate>,
+        agent: &AgentId,
+        identities: &Identities,
+        now: Timestamp,
+    ) -> Result<Self, Reject> {
+        let Some(certificate) = certificate else {
+            return Ok(Self { ended: CancellationToken::new(), expires: None });
+        };
+        // Judged in the handshake already; it may have been revoked since.
+        let admitted = identities.admits(&certificate.identity);
+        let ended = identities.ended(agent).filter(|_| admitted);
+        let ended = ended.ok_or_else(revoked)?;
+        Ok(Self { ended, expires: Some(from_now(certificate.expires.since(now))) })
+    }
 }
 
 impl Session {
@@ -120,6 +192,8 @@ impl Session {
         let mut group = Vec::with_capacity(GROUP);
         let mut silent_at = silence();
         let closing = self.links.closing.clone();
+        let ended = self.trust.ended.clone();
+        let expires = self.trust.expires;
         loop {
             let done = tokio::select! {
                 said = inbound.message() => {
@@ -134,7 +208,9 @@ impl Session {
                     if taken == 0 { Err(protocol_error("the link did not take its commands")) } else { self.obey(&mut group).await }
                 }
                 () = sleep_until(silent_at) => Err(End::Rejected(temporary(RejectCode::Unavailable, "nothing was heard for 30 seconds"))),
-                () = closing.cancelled() => Err(End::Stopping),
+                () = closing.cancelled() => Err(End::Drained),
+                () = ended.cancelled() => Err(End::Rejected(revoked())),
+                () = until(expires) => Err(End::Drained),
             };
             if let Err(end) = done {
                 return end;
@@ -210,6 +286,10 @@ impl Session {
                 LinkCommand::Acknowledge(sequences) => stored.extend(sequences),
                 LinkCommand::Forget(keys) => forget.extend(self.outbox.forget(keys)),
                 LinkCommand::Replaced(by_another_process) => {
+                    if by_another_process {
+                        let now = self.links.dispatcher.clock.wall();
+                        self.links.identities.note_duplicate(&self.agent, now).await;
+                    }
                     return Err(End::Rejected(replaced(by_another_process)));
                 }
             }
@@ -298,7 +378,7 @@ impl Session {
                 warn!(reason = reject.message, "session ended");
                 ToAgent::Reject(reject)
             }
-            End::Stopping => ToAgent::Drain(Drain { reconnect_after_ms: millis(RECONNECT_AFTER) }),
+            End::Drained => ToAgent::Drain(Drain { reconnect_after_ms: millis(RECONNECT_AFTER) }),
         };
         let _already_gone = self.send(last).await;
     }
@@ -331,9 +411,27 @@ fn message(said: ToAgent) -> ControlMessage {
     ControlMessage { message: Some(said) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a deadline for tokio's own timer")]
+fn revoked() -> Reject {
+    permanent(
+        RejectCode::Revoked,
+        "the agent is revoked, or its authority is trusted no more; remove its identity and enrol with a new join string",
+    )
+}
+
 fn silence() -> Instant {
-    Instant::now() + SILENCE_LIMIT
+    from_now(SILENCE_LIMIT)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline for tokio's own timer")]
+fn from_now(duration: Duration) -> Instant {
+    Instant::now() + duration
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn millis(duration: Duration) -> u32 {

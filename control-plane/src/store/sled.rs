@@ -9,6 +9,7 @@ mod key;
 mod read;
 mod retention;
 mod token;
+mod trust;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use postrider_domain::audit::{Entry, Head, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
@@ -24,9 +26,9 @@ use prost::Message as _;
 
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, Conflict, DeliveryQuery, DeliveryRow, DueRows, EventQuery,
-    EventRow, FreshRows, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
-    SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuthorityRow, Conflict, DeliveryQuery, DeliveryRow, DueRows,
+    EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow, Page, RequestKey, RequestRow,
+    Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -286,6 +288,49 @@ impl Store for SledStore {
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.read(token::all).await
+    }
+
+    async fn put_join_token(&self, row: &JoinTokenRow, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![trust::write_join_token(row)], Some(audit)).await
+    }
+
+    async fn delete_join_token(&self, id: TokenId, audit: Option<Entry>) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::join_token(id), None)], audit).await
+    }
+
+    async fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError> {
+        self.read(trust::join_tokens).await
+    }
+
+    async fn put_identity(
+        &self,
+        row: &IdentityRow,
+        used: Option<&JoinTokenRow>,
+        audit: Entry,
+    ) -> Result<(), StoreError> {
+        let mut writes = vec![trust::write_identity(row)];
+        writes.extend(used.map(trust::write_join_token));
+        self.writer.write(writes, Some(audit)).await
+    }
+
+    async fn delete_identity(&self, agent: &AgentId) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::identity(agent), None)], None).await
+    }
+
+    async fn identities(&self) -> Result<Vec<IdentityRow>, StoreError> {
+        self.read(trust::identities).await
+    }
+
+    async fn put_authorities(&self, rows: &[AuthorityRow], audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(rows.iter().map(trust::write_authority).collect(), Some(audit)).await
+    }
+
+    async fn delete_authority(&self, pin: Pin, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::authority(pin), None)], Some(audit)).await
+    }
+
+    async fn authorities(&self) -> Result<Vec<AuthorityRow>, StoreError> {
+        self.read(trust::authorities).await
     }
 
     async fn put_audit_entry(&self, entry: Entry) -> Result<(), StoreError> {

@@ -23,7 +23,7 @@ use crate::Backend;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn at(seconds: u64) -> Timestamp {
+pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_770_028_200_000) + Duration::from_secs(seconds)
 }
 
@@ -32,7 +32,7 @@ fn tenant() -> TenantId {
 }
 
 /// What the audit log is told.
-fn entry(action: &str) -> Entry {
+pub(crate) fn entry(action: &str) -> Entry {
     Entry {
         time: at(0),
         actor: "tok_1".into(),

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use super::TlsFiles;
 use crate::binaries;
 use crate::process::{Process, tail};
 
@@ -26,8 +25,8 @@ pub struct AgentSettings {
     pub max_in_flight: u32,
     /// Connections to the control plane.
     pub streams: u32,
-    /// For an https control plane.
-    pub tls: Option<TlsFiles>,
+    /// The join string; without it the link is plaintext, and the agent says who it is.
+    pub join: Option<String>,
 }
 
 impl Default for AgentSettings {
@@ -39,7 +38,7 @@ impl Default for AgentSettings {
             ports: Vec::new(),
             max_in_flight: 512,
             streams: 2,
-            tls: None,
+            join: None,
         }
     }
 }
@@ -109,16 +108,18 @@ impl Agent {
     }
 
     fn file(&self) -> String {
-        let AgentSettings { id, pool, control_plane, ports, max_in_flight, streams, tls } = &self.settings;
-        let tls = tls.as_ref().map(|tls| {
-            let [ca, cert, key] = [&tls.ca, &tls.client_cert, &tls.client_key].map(|path| path.display());
-            format!("[tls]\nca = \"{ca}\"\ncert = \"{cert}\"\nkey = \"{key}\"\n")
-        });
+        let AgentSettings { id, pool, control_plane, ports, max_in_flight, streams, join } = &self.settings;
+        let who = match join {
+            Some(join) => {
+                let state = self.folder.join(format!("{id}-identity"));
+                format!("join = \"{join}\"\nname = \"{id}\"\nstate_dir = \"{}\"", state.display())
+            }
+            None => format!("agent_id = \"{id}\"\npool = \"{pool}\""),
+        };
         format!(
             r#"
 control_plane = "{control_plane}"
-agent_id = "{id}"
-pool = "{pool}"
+{who}
 streams = {streams}
 max_in_flight = {max_in_flight}
 
@@ -129,9 +130,7 @@ allow_http = true
 
 [log]
 filter = "info,postrider_agent=debug"
-
-{}"#,
-            tls.unwrap_or_default()
+"#
         )
     }
 }

@@ -10,28 +10,58 @@ use anyhow::{Context as _, Result, bail};
 use postrider_domain::id::TokenId;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
+use postrider_proto::v1;
 use rustix::process::Signal;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
 use crate::api::Api;
+use crate::applicant::AgentPort;
 use crate::binaries;
+use crate::certificates::{Authority, Pair};
+use crate::cli::Cli;
 use crate::process::{Process, tail};
 use crate::wait::{PATIENCE, eventually, when, within};
 
-/// PEM files for both sides of a link.
+/// How a control plane is reached.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// In the clear, by everybody on this machine.
+    Open,
+    /// By TLS, with tokens.
+    Tls(TlsFiles),
+}
+
+/// PEM files for the API's link.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
-    /// The authority of everything below.
+    /// The authority of the control plane's certificate.
     pub ca: PathBuf,
     /// The control plane's certificate, for `localhost`.
-    pub server_cert: PathBuf,
-    /// Its key.
-    pub server_key: PathBuf,
-    /// A client's certificate.
-    pub client_cert: PathBuf,
-    /// Its key.
-    pub client_key: PathBuf,
+    pub server: Pair,
+    /// The authority that clients must have a certificate from, and one of those.
+    pub clients: Option<(PathBuf, Pair)>,
+}
+
+impl TlsFiles {
+    /// New ones, in a folder.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make(folder: &Path) -> Result<Self> {
+        let authority = Authority::new(folder)?;
+        Ok(Self { ca: authority.cert.clone(), server: authority.server("localhost")?, clients: None })
+    }
+
+    /// New ones with which clients must show a certificate.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn with_clients(folder: &Path) -> Result<Self> {
+        let authority = Authority::new(&folder.join("clients"))?;
+        let clients = Some((authority.cert.clone(), authority.client("client")?));
+        Ok(Self { clients, ..Self::make(folder)? })
+    }
 }
 
 /// The control plane.
@@ -39,7 +69,7 @@ pub struct TlsFiles {
 pub struct ControlPlane {
     folder: PathBuf,
     lines: Vec<String>,
-    tls: Option<TlsFiles>,
+    security: Security,
     /// Of the API and of the agents' side; port 0 until it has chosen.
     addresses: (SocketAddr, SocketAddr),
     runs: usize,
@@ -51,12 +81,12 @@ impl ControlPlane {
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(folder: &Path, lines: &[&str], tls: Option<TlsFiles>) -> Result<Self> {
+    pub async fn start(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let mut control_plane = Self {
             folder: folder.to_owned(),
             lines: lines.iter().map(|line| (*line).to_owned()).collect(),
-            tls,
+            security,
             addresses: (any, any),
             runs: 0,
             process: None,
@@ -143,26 +173,48 @@ impl ControlPlane {
         Api::new(self.channel()?, tenant, &token)
     }
 
+    /// The command, as the first admin uses it.
+    #[must_use]
+    pub fn cli(&self, tenant: &str) -> Cli {
+        let cli = Cli::new(&self.api_url(), tenant).with("POSTRIDER_TOKEN_FILE", self.token_file());
+        match &self.security {
+            Security::Open => cli,
+            Security::Tls(files) => cli.with("POSTRIDER_CA", &files.ca),
+        }
+    }
+
     /// A connection to the API, opened by its first use, and again after a restart.
     ///
     /// # Errors
     /// When the TLS files are no good.
     pub fn channel(&self) -> Result<Channel> {
         let mut endpoint = Endpoint::from_shared(self.api_url())?.timeout(PATIENCE);
-        if let Some(tls) = &self.tls {
-            let identity =
-                Identity::from_pem(std::fs::read(&tls.client_cert)?, std::fs::read(&tls.client_key)?);
-            let ca = Certificate::from_pem(std::fs::read(&tls.ca)?);
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(ca).identity(identity))?;
+        if let Security::Tls(files) = &self.security {
+            let ca = Certificate::from_pem(std::fs::read(&files.ca)?);
+            let mut tls = ClientTlsConfig::new().ca_certificate(ca);
+            if let Some((_, pair)) = &files.clients {
+                tls = tls.identity(Identity::from_pem(std::fs::read(&pair.cert)?, std::fs::read(&pair.key)?));
+            }
+            endpoint = endpoint.tls_config(tls)?;
         }
         Ok(endpoint.connect_lazy())
     }
 
     fn url(&self, address: SocketAddr) -> String {
-        match self.tls {
-            Some(_) => format!("https://localhost:{}", address.port()),
-            None => format!("http://{address}"),
+        match self.security {
+            Security::Tls(_) => format!("https://localhost:{}", address.port()),
+            Security::Open => format!("http://{address}"),
         }
+    }
+
+    /// The agents' port, as a client sees it that trusts the authorities in force now.
+    ///
+    /// # Errors
+    /// When the server refuses to list them.
+    pub async fn agent_port(&self, api: &Api) -> Result<AgentPort> {
+        let listed = api.agents().list_authorities(v1::ListAuthoritiesRequest {}).await?.into_inner();
+        let trust = listed.authorities.iter().map(|authority| authority.certificate.as_str()).collect();
+        Ok(AgentPort { url: self.agents_url(), trust })
     }
 
     fn spawn(&mut self) -> Result<Process> {
@@ -184,14 +236,15 @@ impl ControlPlane {
         line("agent_listen", &self.addresses.1)?;
         line("log_format", &"json")?;
         line("bootstrap_token_file", &self.token_file().display())?;
-        if self.tls.is_none() {
-            write!(settings, "\ninsecure_loopback = true")?;
-        }
-        let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
-        if let Some(tls) = &self.tls {
-            line("tls_cert", &tls.server_cert.display())?;
-            line("tls_key", &tls.server_key.display())?;
-            line("tls_client_ca", &tls.ca.display())?;
+        match &self.security {
+            Security::Open => write!(settings, "\ninsecure_loopback = true")?,
+            Security::Tls(files) => {
+                line("tls_cert", &files.server.cert.display())?;
+                line("tls_key", &files.server.key.display())?;
+                if let Some((ca, _)) = &files.clients {
+                    line("tls_client_ca", &ca.display())?;
+                }
+            }
         }
         Ok(settings)
     }

@@ -4,16 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use postrider_proto::v1::DeliveryState;
-use postrider_tests::api::event;
 use postrider_tests::binaries;
 use postrider_tests::cli::{Cli, finish};
-use postrider_tests::receiver::Receiver;
 use postrider_tests::wait::{PATIENCE, eventually, when};
-use postrider_tests::world::{AGENT, Agent, AgentSettings, ControlPlane, TENANT, TlsFiles, World};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
+use postrider_tests::world::{AGENT, Agent, ControlPlane, Security, TENANT, TlsFiles, World};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -22,11 +16,15 @@ async fn a_control_plane_without_tls_refuses_to_be_reached_from_elsewhere() -> R
     let data = folder.path().join("data");
     for (flag, name) in [("--api-listen", "api_listen"), ("--agent-listen", "agent_listen")] {
         let mut command = Command::new(binaries::path(binaries::CONTROL_PLANE)?);
-        command.arg("--data-dir").arg(&data).args([flag, "0.0.0.0:0"]);
+        command.arg("--data-dir").arg(&data).args([flag, "0.0.0.0:0", "--insecure-loopback"]);
         let ended = finish(command, None).await?;
         assert_eq!(ended.code, 2, "{ended:?}");
-        assert!(ended.stderr.contains(name) && ended.stderr.contains("tls_cert"), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("{name} is 0.0.0.0:0, which others can reach")), "{ended:?}");
     }
+    let mut command = Command::new(binaries::path(binaries::CONTROL_PLANE)?);
+    command.arg("--data-dir").arg(&data);
+    let ended = finish(command, None).await?;
+    assert!(ended.code == 2 && ended.stderr.contains("tls_cert and tls_key are not both set"), "{ended:?}");
     assert!(!data.exists(), "something was made before the settings were judged");
     Ok(())
 }
@@ -43,97 +41,49 @@ async fn an_agent_refuses_plain_text_to_another_machine() -> Result<()> {
     Ok(())
 }
 
-/// An authority in a folder, with a certificate for `localhost` and one for a client.
-fn certificates(folder: &Path) -> Result<TlsFiles> {
-    std::fs::create_dir_all(folder)?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Told apart by their names: a certificate of one is nothing to those who trust the other.
-    params.distinguished_name.push(DnType::CommonName, folder.to_string_lossy());
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let write = |name: &str, text: String| -> Result<_> {
-        let path = folder.join(name);
-        std::fs::write(&path, text)?;
-        Ok(path)
-    };
-    let issue = |name: &str, usage: ExtendedKeyUsagePurpose| -> Result<_> {
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &authority)?;
-        Ok((
-            write(&format!("{name}.crt"), certificate.pem())?,
-            write(&format!("{name}.key"), key.serialize_pem())?,
-        ))
-    };
-    let (server_cert, server_key) = issue("localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
-    let (client_cert, client_key) = issue("client", ExtendedKeyUsagePurpose::ClientAuth)?;
-    Ok(TlsFiles { ca: write("ca.crt", authority.pem())?, server_cert, server_key, client_cert, client_key })
-}
-
 #[tokio::test]
-async fn with_certificates_an_event_goes_all_the_way_over_tls() -> Result<()> {
+async fn clients_of_the_api_show_a_certificate_when_its_owner_wants_one() -> Result<()> {
     let folder = TempDir::new()?;
-    let tls = certificates(&folder.path().join("tls"))?;
-    let receiver = Receiver::start().await?;
-    let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
-    let api = control_plane.api(TENANT)?;
-    api.create_tenant().await?;
-    let settings = AgentSettings {
-        control_plane: control_plane.agents_url(),
-        ports: vec![receiver.port()],
-        tls: Some(tls.clone()),
-        ..AgentSettings::default()
-    };
-    let mut agent = Agent::new(folder.path(), settings);
-    agent.start()?;
-    api.agent_connected(AGENT, 2).await?;
-    let wanted = postrider_proto::v1::Subscription { url: receiver.url("/a"), ..Default::default() };
-    api.subscribe(wanted, "").await?;
-    let (_, delivery) = api.emit_to_one(event("a.b", "{}")).await?;
-    api.delivery_in(&delivery, DeliveryState::Delivered).await?;
-    assert_eq!(receiver.count(), 1);
+    let tls = TlsFiles::with_clients(&folder.path().join("tls"))?;
+    let (_, pair) = tls.clients.clone().context("a client's certificate")?;
+    let control_plane = ControlPlane::start(folder.path(), &[], Security::Tls(tls)).await?;
+    control_plane.api(TENANT)?.create_tenant().await?;
 
-    let cli =
-        Cli::new(&control_plane.api_url(), TENANT).with("POSTRIDER_TOKEN_FILE", control_plane.token_file());
-    let [ca, cert, key] = [&tls.ca, &tls.client_cert, &tls.client_key].map(|path| path.to_string_lossy());
-    let listed = cli.run(&["agents", "list", "--ca", &ca, "--cert", &cert, "--key", &key]).await?;
-    assert!(listed.code == 0 && listed.stdout.contains(AGENT), "{listed:?}");
-    let without = cli.run(&["agents", "list", "--ca", &ca]).await?;
+    let cli = control_plane.cli(TENANT);
+    let [cert, key] = [&pair.cert, &pair.key].map(|path| path.to_string_lossy());
+    let listed = cli.run(&["tenants", "list", "--cert", &cert, "--key", &key]).await?;
+    assert!(listed.code == 0 && listed.stdout.contains(TENANT), "{listed:?}");
+    let without = cli.run(&["tenants", "list"]).await?;
     assert_eq!(without.code, 6, "without a certificate: {without:?}");
-    let distrusting = cli.run(&["agents", "list", "--cert", &cert, "--key", &key]).await?;
+    let distrusting = Cli::new(&control_plane.api_url(), TENANT);
+    let distrusting = distrusting.run(&["tenants", "list", "--cert", &cert, "--key", &key]).await?;
     assert_eq!(distrusting.code, 6, "without the authority: {distrusting:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn an_agent_with_a_strangers_certificate_gets_no_session() -> Result<()> {
+async fn the_apis_certificate_is_read_anew_when_its_files_change() -> Result<()> {
     let folder = TempDir::new()?;
-    let tls = certificates(&folder.path().join("tls"))?;
-    let strangers = certificates(&folder.path().join("strangers"))?;
-    let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
-    let api = control_plane.api(TENANT)?;
-    let stranger =
-        TlsFiles { client_cert: strangers.client_cert, client_key: strangers.client_key, ..tls.clone() };
-    let connect = |id: &str, tls| {
-        let settings = AgentSettings {
-            id: id.to_owned(),
-            control_plane: control_plane.agents_url(),
-            tls: Some(tls),
-            ..AgentSettings::default()
-        };
-        Agent::new(folder.path(), settings)
+    let files = folder.path().join("tls");
+    let first = TlsFiles::make(&files)?;
+    let control_plane = ControlPlane::start(folder.path(), &[], Security::Tls(first.clone())).await?;
+    let list = async |ca: &Path| {
+        let cli = control_plane.cli(TENANT).with("POSTRIDER_CA", ca);
+        anyhow::Ok(cli.run(&["tenants", "list"]).await?.code)
     };
-    let mut refused = connect("stranger", stranger);
-    refused.start()?;
-    let said = async || Ok(when(refused.log().contains("fatal alert")));
-    let told = eventually("the stranger says that the other side refused it", said).await;
-    told.with_context(|| refused.log())?;
-    let mut known = connect("known", tls);
-    known.start()?;
-    api.agent_connected("known", 2).await?;
-    assert!(api.agent("stranger").await?.is_none());
-    refused.kill()
+    let former = folder.path().join("former.crt");
+    std::fs::copy(&first.ca, &former)?;
+    assert_eq!(list(&former).await?, 0);
+    // Half a change: what was read before stays in use.
+    std::fs::write(&first.server.key, "no key")?;
+    let told = async || Ok(when(control_plane.log().contains("holds no private key")));
+    eventually("the mistake is told", told).await?;
+    assert_eq!(list(&former).await?, 0);
+    let second = TlsFiles::make(&files)?;
+    let served = async || Ok(when(list(&second.ca).await? == 0));
+    eventually("the new certificate is served", served).await?;
+    assert_eq!(list(&former).await?, 6, "the former certificate is not served any more");
+    Ok(())
 }
 
 #[tokio::test]

@@ -18,3 +18,4 @@ mod protos;
 mod readme;
 mod restarts;
 mod streams;
+mod trust;

@@ -3,6 +3,7 @@
 
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
 
 use crate::store::RequestKey;
@@ -10,12 +11,15 @@ use crate::store::RequestKey;
 const AGENT: u8 = b'G';
 const ATTEMPT: u8 = b'A';
 const AUDIT: u8 = b'U';
+const AUTHORITY: u8 = b'H';
 const CLIENT_ID: u8 = b'C';
 const DELIVERY: u8 = b'D';
 const DUE: u8 = b'W';
 const EVENT: u8 = b'E';
 const EVENT_TYPE: u8 = b'Y';
 const IDEMPOTENCY: u8 = b'I';
+const IDENTITY: u8 = b'N';
+const JOIN_TOKEN: u8 = b'J';
 const LANE: u8 = b'L';
 const META: u8 = b'M';
 const REQUEST: u8 = b'R';
@@ -165,6 +169,30 @@ pub(super) fn token(id: TokenId) -> Vec<u8> {
 
 pub(super) fn token_use(id: TokenId) -> Vec<u8> {
     Key::new(TOKEN_USE).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn join_tokens() -> Vec<u8> {
+    Key::new(JOIN_TOKEN).0
+}
+
+pub(super) fn join_token(id: TokenId) -> Vec<u8> {
+    Key::new(JOIN_TOKEN).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn identities() -> Vec<u8> {
+    Key::new(IDENTITY).0
+}
+
+pub(super) fn identity(agent: &AgentId) -> Vec<u8> {
+    Key::new(IDENTITY).bytes(agent.as_str().as_bytes()).0
+}
+
+pub(super) fn authorities() -> Vec<u8> {
+    Key::new(AUTHORITY).0
+}
+
+pub(super) fn authority(pin: Pin) -> Vec<u8> {
+    Key::new(AUTHORITY).bytes(&pin.to_bytes()).0
 }
 
 pub(super) fn audit_records() -> Vec<u8> {

@@ -1,0 +1,75 @@
+//! `postrider agents enroll-token`: what agents enrol by.
+
+use std::time::Duration;
+
+use postrider_proto::v1;
+
+use super::Context;
+use crate::failure::{Doing as _, Result};
+use crate::output::{Format, notice, print};
+use crate::pages::{self, Limit};
+use crate::time::{duration_to_wire, parse_duration};
+use crate::view::join_token::{JoinToken, NewJoinToken};
+use crate::view::promised;
+
+/// What to do with join tokens.
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Verb {
+    /// Make a join string: one line with all that an agent needs, for its setting `join`
+    ///
+    /// It holds the control plane's address, a token, and the fingerprint of the authority that the agent must find
+    /// there. It is a secret until it is used up or has expired.
+    Create {
+        /// The pool that the agents belong to
+        #[arg(long, value_name = "POOL", default_value = "default")]
+        pool: String,
+        /// How many agents may enrol by it, as many as a deployment has replicas: 1 to 10000
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        uses: u32,
+        /// How long it is valid: 1m to 366d [default: 15m]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        lifetime: Option<Duration>,
+        /// A name for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        display_name: String,
+    },
+    /// List join tokens, oldest first, without the tokens themselves
+    List {
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// Make a join token useless at once; agents that enrolled by it stay
+    Revoke {
+        /// The token's id: tok_…
+        token: String,
+    },
+}
+
+/// Runs the verb.
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let mut api = context.client.agents();
+    match verb {
+        Verb::Create { pool, uses, lifetime, display_name } => {
+            let lifetime = lifetime.map(duration_to_wire);
+            let request = v1::CreateJoinTokenRequest { display_name, pool, max_uses: uses, lifetime };
+            let made = api.create_join_token(request).await.doing("create a join token")?.into_inner();
+            let token = JoinToken::from(promised(made.join_token, "join_token")?);
+            if context.format == Format::Json {
+                return context.format.one(&NewJoinToken::new(token, made.join));
+            }
+            notice(token.promise());
+            print(&format!("{}\n", made.join))
+        }
+        Verb::List { limit } => {
+            let tokens = pages::collect(limit, "list join tokens", async |page_size, page_token| {
+                api.list_join_tokens(v1::ListJoinTokensRequest { page_size, page_token }).await
+            });
+            tokens.await?.show::<JoinToken>(context.format)
+        }
+        Verb::Revoke { token } => {
+            let request = v1::RevokeJoinTokenRequest { join_token: token.clone() };
+            api.revoke_join_token(request).await.doing(format_args!("revoke {token}"))?;
+            context.done(format_args!("Revoked {token}."))
+        }
+    }
+}

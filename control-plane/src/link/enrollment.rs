@@ -1,0 +1,130 @@
+//! `EnrollmentService` and `IdentityService`: how an agent gets its identity, and a new certificate for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use postrider_domain::token::{Kind, Token};
+use postrider_proto::agent::enrollment_service_server::EnrollmentService;
+use postrider_proto::agent::identity_service_server::IdentityService;
+use postrider_proto::agent::{EnrollRequest, EnrollResponse, RenewRequest, RenewResponse};
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::api::status;
+use crate::authority::{Authorities, AuthorityError, RequestedKey};
+use crate::clock::Clock;
+use crate::identities::{Candidate, EnrolError, Identities};
+use crate::listen::{AgentCertificate, Peer};
+
+/// Calls of one address in a second, and in a burst: a large deployment behind one address enrols at once.
+const CALLS_PER_SECOND: u32 = 10;
+const CALLS_BURST: u32 = 200;
+/// Characters of a name for people.
+const MAX_NAME: usize = 200;
+
+/// Implements both services.
+#[derive(Clone)]
+pub struct Registrar {
+    authorities: Arc<Authorities>,
+    identities: Arc<Identities>,
+    clock: Clock,
+    calls: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+}
+
+impl Registrar {
+    /// One that issues by these authorities.
+    #[must_use]
+    pub fn new(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) -> Self {
+        let quota = |rate: u32, burst: u32| {
+            Some(Quota::per_second(rate.try_into().ok()?).allow_burst(burst.try_into().ok()?))
+        };
+        let quota = quota(CALLS_PER_SECOND, CALLS_BURST).expect("neither is zero");
+        Self { authorities, identities, clock, calls: Arc::new(RateLimiter::keyed(quota)) }
+    }
+
+    /// Forgets addresses that have not called lately.
+    pub fn forget_addresses(&self) {
+        self.calls.retain_recent();
+    }
+
+    fn count(&self, address: IpAddr) -> Result<(), Status> {
+        self.calls.check_key(&address).map_err(|_| status::too_many_enrolments())
+    }
+}
+
+#[tonic::async_trait]
+impl EnrollmentService for Registrar {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
+        let address = peer(&request)?.address.ip();
+        self.count(address)?;
+        let request = request.into_inner();
+        let token = Token::parse(Kind::Join, &request.token).map_err(|_| status::join_token_unusable())?;
+        let key = read_key(&request.certificate_request)?;
+        let name = request.display_name;
+        if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(status::invalid_field("display_name", "must have at most 200 printable characters"));
+        }
+        let now = self.clock.wall();
+        let candidate = Candidate { token, key: key.pin, display_name: name, address: address.to_string() };
+        let issue =
+            |row: &crate::store::IdentityRow| self.authorities.issue(&row.agent, &row.pool, &key, now);
+        match self.identities.enrol(candidate, now, issue).await {
+            Ok(identity) => {
+                info!(agent = identity.agent_id, pool = identity.pool, %address, "an agent has enrolled");
+                Ok(Response::new(EnrollResponse { identity: Some(identity) }))
+            }
+            Err(EnrolError::Unusable) => {
+                warn!(%address, "somebody tried to enrol with a join token that cannot be used");
+                Err(status::join_token_unusable())
+            }
+            Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
+            Err(EnrolError::Store(error)) => Err(status::store(&error)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl IdentityService for Registrar {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        let peer = peer(&request)?.clone();
+        self.count(peer.address.ip())?;
+        let present = certificate(&peer)?;
+        let key = read_key(&request.into_inner().certificate_request)?;
+        if key.pin == present.key {
+            let problem = "must be for a new key: this one is the present certificate's";
+            return Err(status::invalid_field("certificate_request", problem));
+        }
+        let now = self.clock.wall();
+        let agent = &present.identity.agent;
+        let issue =
+            |row: &crate::store::IdentityRow| self.authorities.issue(&row.agent, &row.pool, &key, now);
+        match self.identities.renew(agent, key.pin, peer.address.ip().to_string(), now, issue).await {
+            Ok(Some(identity)) => Ok(Response::new(RenewResponse { identity: Some(identity) })),
+            Ok(None) | Err(EnrolError::Unusable) => Err(status::agent_revoked()),
+            Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
+            Err(EnrolError::Store(error)) => Err(status::store(&error)),
+        }
+    }
+}
+
+/// Who calls. The listener puts it there.
+fn peer<T>(request: &Request<T>) -> Result<&Peer, Status> {
+    request.extensions().get().ok_or_else(status::no_certificate)
+}
+
+/// The agent that calls.
+pub(super) fn certificate(peer: &Peer) -> Result<Arc<AgentCertificate>, Status> {
+    peer.agent.clone().ok_or_else(status::no_certificate)
+}
+
+fn read_key(request: &[u8]) -> Result<RequestedKey, Status> {
+    RequestedKey::read(request).ok_or_else(|| {
+        status::invalid_field("certificate_request", "must be a signed PKCS#10 certificate request, DER")
+    })
+}
+
+fn not_issued(error: &AuthorityError) -> Status {
+    tracing::error!(%error, "an agent's certificate could not be issued");
+    status::not_issued()
+}
