@@ -42,6 +42,8 @@ pub enum LinkCommand {
     Acknowledge(Vec<u64>),
     /// These jobs are not needed any more.
     Forget(Vec<JobKey>),
+    /// The agent has spoken of a job that it cannot have.
+    Trespassed(JobKey),
     /// Another connection takes this one's place; `true` when it is another process's.
     Replaced(bool),
 }
@@ -310,6 +312,7 @@ impl Runner {
                     self.command(holder, LinkCommand::Replaced(by_another_process));
                     self.links.remove(&holder);
                 }
+                Effect::Trespass { holder, key } => self.command(holder, LinkCommand::Trespassed(key)),
                 Effect::Disable(id) => {
                     if self.disable.try_send(id).is_err() {
                         error!(subscription = %id, "the endpoint is gone, but too many are: it is held, not disabled");

@@ -122,6 +122,13 @@ pub enum Effect {
         /// Whether another process took it, which is a mistake of the agent's owner.
         by_another_process: bool,
     },
+    /// A holder speaks of a job that only agents of another pool can have: end its connection, and put it on record.
+    Trespass {
+        /// Who.
+        holder: HolderId,
+        /// The job.
+        key: JobKey,
+    },
     /// The endpoint says it is gone: disable the subscription.
     Disable(SubscriptionId),
     /// Write how far a lane is settled.

@@ -279,12 +279,13 @@ impl Session {
     }
 
     async fn obey(&mut self, group: &mut Vec<LinkCommand>) -> Result<(), End> {
-        let (mut stored, mut forget) = (Vec::new(), Vec::new());
+        let (mut stored, mut forget, mut trespassed) = (Vec::new(), Vec::new(), None);
         for command in group.drain(..) {
             match command {
                 LinkCommand::Jobs(jobs) => self.outbox.push(jobs),
                 LinkCommand::Acknowledge(sequences) => stored.extend(sequences),
                 LinkCommand::Forget(keys) => forget.extend(self.outbox.forget(keys)),
+                LinkCommand::Trespassed(key) => trespassed = Some(key),
                 LinkCommand::Replaced(by_another_process) => {
                     if by_another_process {
                         let now = self.links.dispatcher.clock.wall();
@@ -299,10 +300,26 @@ impl Session {
             self.send(ToAgent::Cancel(Cancel { keys })).await?;
         }
         self.send_jobs().await?;
-        match self.acks.stored(stored) {
-            Some(sequence) => self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await,
+        if let Some(sequence) = self.acks.stored(stored) {
+            self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await?;
+        }
+        match trespassed {
+            Some(key) => Err(self.trespassed(key).await),
             None => Ok(()),
         }
+    }
+
+    /// A job is answered only by an agent that can have got it: anything else goes on record.
+    async fn trespassed(&self, key: JobKey) -> End {
+        let entry = Entry {
+            actor: self.agent.to_string(),
+            detail: format!("spoke of attempt {} of a delivery that is not its pool's", key.attempt),
+            ..own_entry("RejectAgent", key.delivery, self.links.dispatcher.clock.wall())
+        };
+        if let Err(error) = self.links.dispatcher.store.put_audit_entry(entry).await {
+            warn!(%error, "that an agent spoke of another pool's job was not written down");
+        }
+        protocol_error("a job was named that is not this pool's")
     }
 
     /// Signs and sends what there is room for.

@@ -136,7 +136,10 @@ impl Scheduler {
         };
         let mut forget = Vec::new();
         for key in hello.in_flight {
-            if self.assigned.get(&key.delivery) != Some(&id) {
+            if self.is_foreign(id, key) {
+                forget.push(key);
+                self.effects.push(Effect::Trespass { holder: id, key });
+            } else if self.assigned.get(&key.delivery) != Some(&id) {
                 if let Some(holder) = self.holders.get_mut(&id) {
                     holder.others.insert(key);
                 }
@@ -148,6 +151,13 @@ impl Scheduler {
         }
         self.count_back(&hello.station, now);
         id
+    }
+
+    /// Whether a job can only have been given to agents of another pool than the holder's, by the settings of now.
+    pub(super) fn is_foreign(&self, id: HolderId, key: JobKey) -> bool {
+        let holder = self.holders.get(&id);
+        let slot = self.lanes.get(&key.delivery.subscription);
+        holder.zip(slot).is_some_and(|(holder, slot)| holder.pool != slot.settings.pool)
     }
 
     /// A stream ended. Its jobs may still be under way.

@@ -28,6 +28,12 @@ impl Scheduler {
         }
         let held = self.holders.get(&reported.holder).and_then(|holder| holder.jobs.get(&key.delivery));
         let own = held.is_some_and(|held| held.key == key);
+        if !own && self.is_foreign(reported.holder, key) {
+            // Acknowledged, or the agent would report it for ever.
+            self.effects.push(Effect::Acknowledge(reported));
+            self.effects.push(Effect::Trespass { holder: reported.holder, key });
+            return;
+        }
         match (own, report) {
             (true, Report::NotStarted) => {
                 self.take_from_holder(reported.holder, key.delivery);

@@ -1,6 +1,8 @@
 //! The schedule in a simulated world: agents that come, go and lose messages, a store that is slow, endpoints that
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
+mod rules;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -227,7 +229,7 @@ impl World {
                 Effect::Acknowledge(reported) => self.acknowledge(reported),
                 Effect::Withdraw { .. } | Effect::Forget { .. } | Effect::Answer(..) => {}
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
-                Effect::Disable(_) => panic!("nobody answers 410"),
+                Effect::Disable(_) | Effect::Trespass { .. } => panic!("nobody gives cause for it"),
                 Effect::LowWater(lane, number) => {
                     // Written behind what is queued: a crash loses both or neither.
                     if self.writes.is_empty() {
@@ -515,50 +517,6 @@ fn an_endpoint_that_fails_for_a_day_is_tried_by_the_schedule_and_then_given_up()
         // Each attempt before it took up to 3 seconds.
         let slack = 3 * number as u64;
         assert!((planned..=planned + slack).contains(time), "{times:?}");
-    }
-}
-
-#[test]
-fn lanes_take_turns_and_one_dead_endpoint_holds_nobody_up() {
-    let mut scheduler = Scheduler::new(1);
-    let now = start();
-    for number in 0..3 {
-        scheduler.changed(settings(number), now);
-        let deliveries: Vec<_> =
-            (1..=50).map(|sequence| (lane(number), Delivery::new(sequence, EventKey::new(now, 1)))).collect();
-        scheduler.accepted(&deliveries, now);
-    }
-    let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-    let hello =
-        Connected { station, pool: PoolName::default_pool(), max_in_flight: 100, in_flight: Vec::new() };
-    scheduler.connected(hello, now);
-    let effects = scheduler.effects(now);
-    let jobs = effects.iter().find_map(|effect| match effect {
-        Effect::Dispatch { jobs, .. } => Some(jobs),
-        _ => None,
-    });
-    let order: Vec<_> = jobs.unwrap().iter().map(|job| job.key.delivery.subscription).collect();
-    assert_eq!(order.len(), 3 * CAP, "each lane up to its cap, though the agent could hold more");
-    for turn in order.chunks(3) {
-        assert_eq!(turn.iter().collect::<HashSet<_>>().len(), 3, "a lane was passed over: {order:?}");
-    }
-}
-
-#[test]
-fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
-    let now = start();
-    let mut scheduler = Scheduler::new(2);
-    let agent: AgentId = "a".parse().unwrap();
-    scheduler.await_agents([(agent.clone(), 2)].into(), now + Duration::from_secs(3));
-    let hello = |stream| Connected {
-        station: Station { agent: agent.clone(), instance: "1".into(), stream },
-        pool: PoolName::default_pool(),
-        max_in_flight: 1,
-        in_flight: Vec::new(),
-    };
-    for (stream, still_awaited) in [(0, true), (0, true), (1, false)] {
-        scheduler.connected(hello(stream), now);
-        assert_eq!(scheduler.resume_until().is_some(), still_awaited, "after stream {stream}");
     }
 }
 

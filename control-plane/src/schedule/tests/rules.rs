@@ -1,0 +1,75 @@
+//! Rules that need no simulated world: a few steps show them.
+
+use super::*;
+
+#[test]
+fn lanes_take_turns_and_one_dead_endpoint_holds_nobody_up() {
+    let mut scheduler = Scheduler::new(1);
+    let now = start();
+    for number in 0..3 {
+        scheduler.changed(settings(number), now);
+        let deliveries: Vec<_> =
+            (1..=50).map(|sequence| (lane(number), Delivery::new(sequence, EventKey::new(now, 1)))).collect();
+        scheduler.accepted(&deliveries, now);
+    }
+    let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
+    let hello =
+        Connected { station, pool: PoolName::default_pool(), max_in_flight: 100, in_flight: Vec::new() };
+    scheduler.connected(hello, now);
+    let effects = scheduler.effects(now);
+    let jobs = effects.iter().find_map(|effect| match effect {
+        Effect::Dispatch { jobs, .. } => Some(jobs),
+        _ => None,
+    });
+    let order: Vec<_> = jobs.unwrap().iter().map(|job| job.key.delivery.subscription).collect();
+    assert_eq!(order.len(), 3 * CAP, "each lane up to its cap, though the agent could hold more");
+    for turn in order.chunks(3) {
+        assert_eq!(turn.iter().collect::<HashSet<_>>().len(), 3, "a lane was passed over: {order:?}");
+    }
+}
+
+#[test]
+fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
+    let now = start();
+    let mut scheduler = Scheduler::new(2);
+    let agent: AgentId = "a".parse().unwrap();
+    scheduler.await_agents([(agent.clone(), 2)].into(), now + Duration::from_secs(3));
+    let hello = |stream| Connected {
+        station: Station { agent: agent.clone(), instance: "1".into(), stream },
+        pool: PoolName::default_pool(),
+        max_in_flight: 1,
+        in_flight: Vec::new(),
+    };
+    for (stream, still_awaited) in [(0, true), (0, true), (1, false)] {
+        scheduler.connected(hello(stream), now);
+        assert_eq!(scheduler.resume_until().is_some(), still_awaited, "after stream {stream}");
+    }
+}
+
+/// An agent of another pool can neither settle nor withhold what it was never given.
+#[test]
+fn an_agent_that_speaks_of_another_pools_job_changes_nothing_and_is_cut_off() {
+    let now = start();
+    let mut scheduler = Scheduler::new(1);
+    scheduler.changed(settings(0), now);
+    let delivery = Delivery::new(1, EventKey::new(now, 1));
+    scheduler.accepted(&[(lane(0), delivery)], now);
+    let key = JobKey { delivery: DeliveryId { subscription: lane(0), sequence: 1 }, attempt: 1, epoch: 1 };
+    let hello = |agent: &str, pool: &str, in_flight| Connected {
+        station: Station { agent: agent.parse().unwrap(), instance: "1".into(), stream: 0 },
+        pool: pool.parse().unwrap(),
+        max_in_flight: 8,
+        in_flight,
+    };
+    let thief = scheduler.connected(hello("thief", "elsewhere", vec![key]), now);
+    let report = || Report::Made(Box::new(response(200)));
+    scheduler.reported(Reported { holder: thief, sequence: 1 }, key, report(), 0.5, now);
+    let effects = scheduler.effects(now);
+    let trespasses = effects.iter().filter(|effect| matches!(effect, Effect::Trespass { .. })).count();
+    assert_eq!(trespasses, 2, "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Acknowledge(_))));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle { .. } | Effect::Read { .. })));
+    let owner = scheduler.connected(hello("owner", "default", Vec::new()), now);
+    let given = |effect: &Effect| matches!(effect, Effect::Dispatch { holder, jobs } if *holder == owner && jobs.len() == 1);
+    assert!(scheduler.effects(now).iter().any(given), "the delivery is still its owner's");
+}
