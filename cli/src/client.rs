@@ -71,14 +71,14 @@ impl fmt::Debug for Hidden {
 }
 
 impl Connection {
-    /// To a control plane on this machine.
-    pub(crate) fn plain(port: u16, token_file: PathBuf) -> Self {
+    /// To this control plane, with a token and an authority from files.
+    pub(crate) fn to(server: String, token_file: PathBuf, ca: PathBuf) -> Self {
         Self {
-            server: format!("http://127.0.0.1:{port}"),
+            server,
             timeout: Duration::from_secs(10),
             token: None,
             token_file: Some(token_file),
-            ca: None,
+            ca: Some(ca),
             cert: None,
             key: None,
         }

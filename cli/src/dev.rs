@@ -5,6 +5,7 @@
 //! and shows the POST that arrives. The children end when this process does, however it ends.
 
 mod catalogue;
+mod certificates;
 mod home;
 mod parts;
 mod ports;
@@ -34,7 +35,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Nothing of this is for production: the agent may call 127.0.0.0/8 over http, which agents
-refuse by default, and the API listens on loopback without TLS.")]
+refuse by default, and the API's certificate is from an authority that exists only here.")]
 pub(crate) struct Args {
     /// Where to keep the store, settings and logs; run it again to go on with them [default: a temporary
     /// directory that is removed at the end]
@@ -66,7 +67,7 @@ async fn supervise(args: &Args) -> Result<()> {
     let (ports, listener) = ports::choose(&wanted).await?;
     let home = Home::open(args.data_dir.as_deref())?;
     home.write_token()?;
-    home.write_settings(&ports)?;
+    home.write_control_plane_settings(&ports)?;
     print(&show::opening(&home, &ports))?;
 
     let (mut parts, mut deaths) = Parts::new()?;
@@ -95,7 +96,7 @@ async fn play(
     listener: tokio::net::TcpListener,
     parts: &mut Parts,
 ) -> Result<()> {
-    let client = Client::new(&Connection::plain(ports.api, home.token_file()))?;
+    let client = Client::new(&Connection::to(ports.server(), home.token_file(), home.certificates()?.ca))?;
     let (receiver, mut posts) = Receiver::start(listener, client.clone());
     let begun = clock::instant();
     let first = async {
@@ -103,6 +104,9 @@ async fn play(
         seed::healthy(&client).await;
         let seed = seed::plant(&client, ports).await?;
         receiver.learn(seed.secret.clone());
+        // Used when the agent has no identity that is still good, from an earlier run.
+        let join = seed::join(&client).await?;
+        home.write_agent_settings(ports, &join)?;
         parts.start(home.agent()).await?;
         seed::agent_connected(&client).await?;
         let emitted = seed::emit_example(&client).await?;

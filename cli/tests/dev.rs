@@ -86,9 +86,9 @@ fn runs(process: &u32) -> bool {
     !state.is_empty() && !state.contains(") Z ")
 }
 
-/// Where `dev` keeps its admin's token.
-fn token_file(data_dir: &str) -> String {
-    format!("{data_dir}/admin-token")
+/// Where `dev` keeps its admin's token, and the authority of the API's certificate.
+fn files(data_dir: &str) -> (String, String) {
+    (format!("{data_dir}/admin-token"), format!("{data_dir}/ca.crt"))
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn nothing_outlives_a_dev_that_is_killed_and_its_directory_can_be_run_again() {
 
     let again = Dev::start(data_dir);
     let list = |what: &[&str]| {
-        let (server, token) = (again.server(), token_file(data_dir));
-        let shared = ["--server", &server, "--tenant", "docurift", "--token-file", &token, "-o", "json"];
-        let output = run(&[what, &shared].concat());
+        let (server, (token, ca)) = (again.server(), files(data_dir));
+        let shared = ["--server", &server, "--tenant", "docurift", "--token-file", &token, "--ca", &ca];
+        let output = run(&[what, &shared, &["-o", "json"]].concat());
         serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
     };
     assert_eq!(list(&["subscriptions", "list"]).as_array().unwrap().len(), 1, "it is used again");
@@ -135,14 +135,18 @@ fn exit_codes_mean_what_the_help_says() {
     let folder = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(folder.path().to_str().unwrap());
     let server = dev.server();
-    let token = token_file(folder.path().to_str().unwrap());
-    let shared = ["--server", &server, "--tenant", "docurift", "--token-file", &token];
+    let (token, ca) = files(folder.path().to_str().unwrap());
+    let shared = ["--server", &server, "--tenant", "docurift", "--token-file", &token, "--ca", &ca];
     let code = |args: &[&str]| run(&[args, &shared].concat()).status.code().unwrap();
     assert_eq!(code(&["emit", "document.completed", "--data", "{}", "--follow"]), 0);
     assert_eq!(code(&["emit", "document.completed"]), 2);
     assert_eq!(code(&["events", "get", "nothing"]), 3);
     assert_eq!(code(&["tenants", "create", "docurift"]), 4);
-    assert_eq!(run(&["tenants", "list", "--server", &server]).status.code(), Some(4), "without a token");
+    assert_eq!(
+        run(&["tenants", "list", "--server", &server, "--ca", &ca]).status.code(),
+        Some(4),
+        "without a token"
+    );
     let refused = ["subscriptions", "create", "--url", "http://127.0.0.1:1/", "--event-types", "x.y"];
     assert_eq!(code(&[&refused[..], &["--retry-window", "0"]].concat()), 0);
     assert_eq!(code(&["emit", "x.y", "--data", "{}", "--follow"]), 5);

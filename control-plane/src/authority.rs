@@ -277,7 +277,7 @@ impl Authorities {
         self.apply(stay, now)?;
         for authority in gone {
             tracing::info!(authority = %authority.pin, "an authority of agents has retired");
-            let entry = crate::identities::own_entry("RetireAuthority", &authority.pin, now);
+            let entry = crate::identities::own_entry("RetireAuthority", authority.pin, now);
             self.store.delete_authority(authority.pin, entry).await?;
         }
         Ok(())
@@ -355,7 +355,7 @@ async fn stored(
     trusted.sort_by_key(|authority| (authority.retire.is_some(), std::cmp::Reverse(authority.created)));
     if trusted.first().is_none_or(|first| first.retire.is_some()) {
         let first = create(sealer, now)?;
-        let entry = crate::identities::own_entry("CreateAuthority", &first.pin, now);
+        let entry = crate::identities::own_entry("CreateAuthority", first.pin, now);
         store.put_authorities(&[first.row()], entry).await?;
         trusted.insert(0, Arc::new(first));
     }

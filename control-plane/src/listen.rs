@@ -53,7 +53,6 @@ pub struct Door {
 
 impl Door {
     /// The connections that come in, until the stream is dropped.
-    #[must_use]
     pub fn open(self) -> impl Stream<Item = Result<Connection, Infallible>> + use<> {
         let (ready, connections) = mpsc::channel(READY);
         tokio::spawn(self.accept(ready));

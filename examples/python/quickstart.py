@@ -67,14 +67,31 @@ def wait_until_ended(channel: grpc.Channel, tenant: str, event: str) -> bool:
     return all(state == deliveries_pb2.DELIVERY_STATE_DELIVERED for state in states.values())
 
 
+def connect(args: argparse.Namespace) -> grpc.Channel:
+    """A channel over TLS that says with each call who makes it."""
+    with open(args.token_file, encoding="ascii") as file:
+        token = grpc.access_token_call_credentials(file.read().strip())
+    authority = None  # the system's
+    if args.ca:
+        with open(args.ca, "rb") as file:
+            authority = file.read()
+    tls = grpc.ssl_channel_credentials(authority)
+    return grpc.secure_channel(args.server, grpc.composite_channel_credentials(tls, token))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", default="127.0.0.1:7070")
+    server = os.environ.get("POSTRIDER_SERVER", "127.0.0.1:7070").removeprefix("https://")
+    parser.add_argument("--server", default=server)
+    parser.add_argument("--ca", default=os.environ.get("POSTRIDER_CA"), help="the authority of the server, PEM")
+    parser.add_argument("--token-file", default=os.environ.get("POSTRIDER_TOKEN_FILE"), help="the token of an admin")
     parser.add_argument("--tenant", default="python-example")
     parser.add_argument("--url", default="http://127.0.0.1:7072/webhooks", help="where the receiver waits")
     args = parser.parse_args()
+    if not args.token_file:
+        parser.error("a token is needed: --token-file or POSTRIDER_TOKEN_FILE; `postrider dev` says which")
 
-    with grpc.insecure_channel(args.server) as channel:
+    with connect(args) as channel:
         ensure_tenant(channel, args.tenant)
         subscribe(channel, args.tenant, args.url)
         data = {"documentId": f"doc_{os.urandom(4).hex()}", "status": "completed", "confidence": 0.95}

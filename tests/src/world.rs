@@ -19,7 +19,9 @@ use crate::receiver::Receiver;
 
 /// The tenant of every world.
 pub const TENANT: &str = "acme";
-/// The first agent of every world.
+/// As many agents as a world may have of one pool.
+const MANY: u32 = 100;
+/// What the first agent of every world calls itself.
 pub const AGENT: &str = "agent-1";
 
 /// Everything of one test. It ends with its value.
@@ -73,10 +75,14 @@ impl World {
         // For whoever looks for the reason of a failure: logs and stores stay.
         folder.disable_cleanup(std::env::var_os("KEEP_WORLDS").is_some());
         let receiver = Receiver::start().await?;
-        let control_plane = ControlPlane::start(folder.path(), lines, Security::Open).await?;
+        let files = TlsFiles::make(&folder.path().join("tls"))?;
+        let control_plane = ControlPlane::start(folder.path(), lines, Security::Tls(files)).await?;
         let api = control_plane.api(TENANT)?;
         api.create_tenant().await?;
-        let mut settings = AgentSettings { control_plane: control_plane.agents_url(), ..settings };
+        // Each process of an agent is an agent of its own.
+        let join = api.join(&settings.pool, MANY).await?.expose_text().to_string();
+        let mut settings =
+            AgentSettings { control_plane: control_plane.agents_url(), join: Some(join), ..settings };
         settings.ports.push(receiver.port());
         let agent = Agent::new(folder.path(), settings);
         Ok(Self { agent, control_plane, api, receiver, folder })
@@ -111,7 +117,7 @@ impl World {
     /// The command, for this world's control plane and tenant.
     #[must_use]
     pub fn cli(&self) -> Cli {
-        Cli::new(&self.control_plane.api_url(), TENANT)
+        self.control_plane.cli(TENANT)
     }
 
     /// A subscription to everything at a path of the receiver.

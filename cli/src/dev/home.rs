@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::parts::Part;
 use super::ports::Ports;
 use crate::failure::{Doing as _, Exit, Failure, Result};
@@ -77,26 +78,34 @@ impl Home {
         write_secret(&file, &tokens::new_token()).doing(format_args!("write {}", file.display()))
     }
 
-    /// Writes the settings of both parts. The key-encryption key is made once and kept.
-    pub(crate) fn write_settings(&self, ports: &Ports) -> Result<()> {
-        for (part, settings) in [
-            (self.control_plane(), self.control_plane_settings(ports)),
-            (self.agent(), agent_settings(ports)),
-        ] {
-            std::fs::write(&part.settings, settings)
-                .doing(format_args!("write {}", part.settings.display()))?;
-        }
-        Ok(())
+    /// The API's certificate and its authority, made once and kept.
+    pub(crate) fn certificates(&self) -> Result<Certificates> {
+        Certificates::keep_in(&self.path)
     }
 
-    fn control_plane_settings(&self, ports: &Ports) -> String {
-        let data = toml_string(&self.path.join("control-plane").to_string_lossy());
-        let token = toml_string(&self.token_file().to_string_lossy());
+    /// Writes the settings of the control plane.
+    pub(crate) fn write_control_plane_settings(&self, ports: &Ports) -> Result<()> {
+        let settings = self.control_plane_settings(ports, &self.certificates()?);
+        write_settings(&self.control_plane(), &settings)
+    }
+
+    /// Writes the settings of the agent, with a join string for when it has no identity yet.
+    pub(crate) fn write_agent_settings(&self, ports: &Ports, join: &str) -> Result<()> {
+        write_settings(&self.agent(), &self.agent_settings(ports, join))
+    }
+
+    fn control_plane_settings(&self, ports: &Ports, certificates: &Certificates) -> String {
+        let path = |path: &Path| toml_string(&path.to_string_lossy());
+        let data = path(&self.path.join("control-plane"));
+        let token = path(&self.token_file());
+        let (cert, key) = (path(&certificates.cert), path(&certificates.key));
         format!(
             r#"# Written by `postrider dev`.
 data_dir = {data}
 api_listen = "127.0.0.1:{api}"
 agent_listen = "127.0.0.1:{agent}"
+tls_cert = {cert}
+tls_key = {key}
 bootstrap_token_file = {token}
 shutdown_grace = "5s"
 "#,
@@ -105,18 +114,14 @@ shutdown_grace = "5s"
         )
     }
 
-    /// The ends of both logs, for when nobody knows who is to blame.
-    pub(crate) fn log_tails(&self) -> String {
-        let end = |part: Part| format!("the end of {}:\n{}", part.log.display(), tail(&part.log));
-        format!("{}\n  {}", end(self.control_plane()), end(self.agent()))
-    }
-}
-
-fn agent_settings(ports: &Ports) -> String {
-    format!(
-        r#"# Written by `postrider dev`. Not for production: the egress policy opens this machine's own addresses.
-control_plane = "http://127.0.0.1:{agent}"
-agent_id = "dev-agent"
+    fn agent_settings(&self, ports: &Ports, join: &str) -> String {
+        let state = toml_string(&self.path.join("agent-identity").to_string_lossy());
+        format!(
+            r#"# Written by `postrider dev`. Not for production: the egress policy opens this machine's own addresses.
+control_plane = "https://{agents}"
+join = "{join}"
+state_dir = {state}
+name = "dev-agent"
 shutdown_grace = "5s"
 
 [egress]
@@ -127,13 +132,26 @@ allow_http = true
 [log]
 filter = "info,postrider_agent=debug"
 "#,
-        agent = ports.agent,
-        receiver = ports.receiver,
-    )
+            agents = ports.agents(),
+            receiver = ports.receiver,
+        )
+    }
+
+    /// The ends of both logs, for when nobody knows who is to blame.
+    pub(crate) fn log_tails(&self) -> String {
+        let end = |part: Part| format!("the end of {}:\n{}", part.log.display(), tail(&part.log));
+        format!("{}\n  {}", end(self.control_plane()), end(self.agent()))
+    }
+}
+
+/// Settings can hold a join string.
+fn write_settings(part: &Part, settings: &str) -> Result<()> {
+    let _earlier_run = std::fs::remove_file(&part.settings);
+    write_secret(&part.settings, settings).doing(format_args!("write {}", part.settings.display()))
 }
 
 /// Writes a file that only its owner can read.
-fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{text}")
 }
@@ -176,7 +194,7 @@ mod tests {
         let ports = Ports { api: 1, agent: 2, receiver: 3 };
         let temporary = Home::open(None).unwrap();
         let path = temporary.path().to_owned();
-        temporary.write_settings(&ports).unwrap();
+        temporary.write_agent_settings(&ports, "join").unwrap();
         assert!(path.join("agent.toml").exists());
         drop(temporary);
         assert!(!path.exists());
@@ -184,12 +202,14 @@ mod tests {
         let parent = TempDir::new().unwrap();
         let given = parent.path().join("a/b");
         let home = Home::open(Some(&given)).unwrap();
-        home.write_settings(&ports).unwrap();
+        home.write_control_plane_settings(&ports).unwrap();
+        home.write_agent_settings(&ports, "join").unwrap();
         let failure = Home::open(Some(&given)).unwrap_err();
         assert!(failure.to_string().contains("in use by another"), "{failure}");
         drop(home);
         let again = Home::open(Some(&given)).unwrap();
-        again.write_settings(&ports).unwrap();
+        again.write_control_plane_settings(&ports).unwrap();
+        again.write_agent_settings(&ports, "join").unwrap();
         assert!(given.join("agent.toml").exists());
     }
 

@@ -29,7 +29,12 @@ pub(crate) struct Ports {
 impl Ports {
     /// The API's address.
     pub(crate) fn server(&self) -> String {
-        format!("http://127.0.0.1:{}", self.api)
+        format!("https://127.0.0.1:{}", self.api)
+    }
+
+    /// The address that the agent connects to.
+    pub(crate) fn agents(&self) -> String {
+        format!("127.0.0.1:{}", self.agent)
     }
 
     /// Where the sample receiver waits.

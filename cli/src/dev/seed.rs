@@ -48,6 +48,12 @@ pub(crate) async fn healthy(client: &Client) {
     }
 }
 
+/// A join string for the agent.
+pub(crate) async fn join(client: &Client) -> Result<String> {
+    let request = v1::CreateJoinTokenRequest { display_name: "postrider dev".into(), ..Default::default() };
+    Ok(client.agents().create_join_token(request).await.doing("create a join token")?.into_inner().join)
+}
+
 /// Waits until an agent takes jobs.
 pub(crate) async fn agent_connected(client: &Client) -> Result<()> {
     let mut agents = client.agents();

@@ -21,15 +21,15 @@ pub(crate) fn opening(home: &Home, ports: &Ports) -> String {
     format!(
         "Postrider for development\n\
          \n  \
-           API        {server}  (gRPC, with reflection and health)\n  \
-           agents     http://127.0.0.1:{agent}\n  \
+           API        {server}  (gRPC over TLS, with reflection and health)\n  \
+           agents     {agents}  (TLS both ways: the agent enrols)\n  \
            receiver   {receiver}  (verifies with the crate standardwebhooks)\n  \
            data       {home}  ({kept})\n\
          \n\
          Only here: the agent's egress policy allows 127.0.0.0/8, port {port} and http, so that it can reach the\n\
          receiver. An agent's default is public addresses over https.\n",
         server = ports.server(),
-        agent = ports.agent,
+        agents = ports.agents(),
         receiver = ports.receiver_url(),
         home = home.path().display(),
         port = ports.receiver,
@@ -105,10 +105,12 @@ pub(crate) fn next_steps(home: &Home, ports: &Ports, seed: &Seed, emitted: &Emit
         ("everything else", "--help".into()),
     ];
     let mut text = String::from("\nTry next, in another terminal:\n\n");
-    let token = quoted(&home.token_file().to_string_lossy());
+    let file = |name: &str| quoted(&home.path().join(name).to_string_lossy());
     let exports = format!(
-        "  export POSTRIDER_SERVER={} POSTRIDER_TENANT={TENANT} POSTRIDER_TOKEN_FILE={token}\n",
-        ports.server()
+        "  export POSTRIDER_SERVER={} POSTRIDER_TENANT={TENANT}\n  export POSTRIDER_CA={} POSTRIDER_TOKEN_FILE={}\n",
+        ports.server(),
+        file("ca.crt"),
+        file("admin-token"),
     );
     text.push_str(&exports);
     for (why, command) in steps {

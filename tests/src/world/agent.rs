@@ -101,6 +101,12 @@ impl Agent {
         process.exit(limit).await.with_context(|| tail(&process.log()))
     }
 
+    /// The folder with its identity.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.folder.join(format!("{}-identity", self.settings.id))
+    }
+
     /// What this run of it has logged.
     #[must_use]
     pub fn log(&self) -> String {
@@ -111,7 +117,7 @@ impl Agent {
         let AgentSettings { id, pool, control_plane, ports, max_in_flight, streams, join } = &self.settings;
         let who = match join {
             Some(join) => {
-                let state = self.folder.join(format!("{id}-identity"));
+                let state = self.identity();
                 format!("join = \"{join}\"\nname = \"{id}\"\nstate_dir = \"{}\"", state.display())
             }
             None => format!("agent_id = \"{id}\"\npool = \"{pool}\""),

@@ -164,6 +164,15 @@ impl ControlPlane {
         self.folder.join("admin-token")
     }
 
+    /// The authority of the API's certificate, if it has one.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match &self.security {
+            Security::Open => None,
+            Security::Tls(files) => Some(&files.ca),
+        }
+    }
+
     /// The API as the first admin uses it, for a tenant.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use postrider_proto::v1::{self, DeliveryState};
 use postrider_tests::api::{duration, event};
 use postrider_tests::clock::now;
@@ -127,7 +127,9 @@ async fn the_jobs_of_a_killed_agent_reach_another_one_within_their_timeout_and_f
     // What happened is visible: the first attempt's agent was lost.
     assert_eq!((delivery.attempt_count, attempts.len()), (2, 2));
     assert_eq!(attempts[0].outcome(), v1::OutcomeClass::AgentLost);
-    assert_eq!((attempts[0].agent.as_str(), attempts[1].agent.as_str()), ("agent-1", "agent-2"));
+    let [first, second] = ["agent-1", "agent-2"].map(|name| world.api.agent(name));
+    let (first, second) = (first.await?.context("the first")?, second.await?.context("the second")?);
+    assert_eq!((&attempts[0].agent, &attempts[1].agent), (&first.id, &second.id));
     Ok(())
 }
 

@@ -42,8 +42,14 @@ async fn stubs(folder: &Path) -> Result<PathBuf> {
     Ok(stubs)
 }
 
-fn authority(url: &str) -> &str {
-    url.trim_start_matches("http://")
+/// How a Python client reaches a world's control plane.
+fn reaching(world: &World) -> Result<Vec<String>> {
+    let (ca, token) =
+        (world.control_plane.ca().context("a world with TLS")?, world.control_plane.token_file());
+    let server = world.control_plane.api_url();
+    let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+    let server = server.trim_start_matches("https://").to_owned();
+    Ok(vec!["--server".into(), server, "--ca".into(), text(ca)?, "--token-file".into(), text(&token)?])
 }
 
 #[tokio::test]
@@ -51,17 +57,11 @@ async fn a_python_client_calls_every_rpc_with_good_input_and_bad() -> Result<()>
     let world = World::start().await?;
     let stubs = stubs(world.folder()).await?;
     let program = repository().join("tests/python/every_rpc.py");
-    let server = world.control_plane.api_url();
+    let reaching = reaching(&world)?;
     let url = world.receiver.url("/hook");
-    let arguments = [
-        &program.to_string_lossy(),
-        "--server",
-        authority(&server),
-        "--stubs",
-        &stubs.to_string_lossy(),
-        "--url",
-        &url,
-    ];
+    let (program, stubs) = (program.to_string_lossy(), stubs.to_string_lossy());
+    let mut arguments = vec![&*program, "--stubs", &stubs, "--url", &url];
+    arguments.extend(reaching.iter().map(String::as_str));
     let ended = python(&arguments, world.folder()).await?;
     assert!(ended.stdout.contains("\"checked\": "), "{}", ended.stdout);
     Ok(())
@@ -74,8 +74,10 @@ async fn the_python_example_runs_as_it_is() -> Result<()> {
     // Its readers generate the stubs beside it.
     let program = stubs.join("quickstart.py");
     std::fs::copy(repository().join("examples/python/quickstart.py"), &program)?;
-    let (server, url) = (world.control_plane.api_url(), world.receiver.url("/webhooks"));
-    let arguments = [&program.to_string_lossy(), "--server", authority(&server), "--url", &url];
+    let (reaching, url) = (reaching(&world)?, world.receiver.url("/webhooks"));
+    let program = program.to_string_lossy();
+    let mut arguments = vec![&*program, "--url", &url];
+    arguments.extend(reaching.iter().map(String::as_str));
     let ended = python(&arguments, &stubs).await?;
     assert!(ended.stdout.contains("DELIVERED"), "{}", ended.stdout);
     assert!(ended.stdout.contains("accepted before"), "{}", ended.stdout);

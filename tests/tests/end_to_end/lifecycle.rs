@@ -53,9 +53,13 @@ async fn without_an_agent_in_the_pool_deliveries_wait_and_spend_no_attempt() -> 
     let _other = world.another_agent("elsewhere").await?;
     held_for_want_of_an_agent().await?;
     world.agent.settings.pool = "eu".into();
+    world.agent.settings.join = Some(world.api.join("eu", 1).await?.expose_text().to_string());
     world.agent.start()?;
     let (delivered, attempts) = world.api.delivery_in(&delivery, DeliveryState::Delivered).await?;
-    assert_eq!((delivered.attempt_count, attempts[0].agent.as_str()), (1, "agent-1"));
+    assert_eq!(
+        (delivered.attempt_count, attempts[0].agent.as_str()),
+        (1, world.agent_connected().await?.id.as_str())
+    );
     assert_eq!(world.receiver.posts_to("/eu").len(), 1);
     Ok(())
 }

@@ -87,18 +87,30 @@ async fn the_apis_certificate_is_read_anew_when_its_files_change() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_second_process_with_an_agents_name_takes_its_place_and_says_so() -> Result<()> {
+async fn a_second_process_with_a_copied_identity_takes_its_place_and_raises_an_alarm() -> Result<()> {
     let mut world = World::start().await?;
     let before = world.agent_connected().await?.instance;
     let folder = TempDir::new()?;
+    copy_folder(&world.agent.identity(), &folder.path().join("agent-1-identity"))?;
     let mut twin = Agent::new(folder.path(), world.agent.settings.clone());
     twin.start()?;
     eventually("the newer one is the agent", async || {
         let found = world.api.agent(AGENT).await?;
-        Ok(found.filter(|agent| agent.instance != before))
+        Ok(found.filter(|agent| agent.instance != before && agent.duplicate_time.is_some()))
     })
     .await?;
     let status = world.agent.exit(PATIENCE).await?;
     assert_eq!(status.code(), Some(3), "the older one ends for good: {status}");
+    Ok(())
+}
+
+/// As somebody would who steals an identity: files, and who may read them.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
     Ok(())
 }
