@@ -1,23 +1,26 @@
 //! Wires the agent together and keeps its tasks.
 //!
 //! Dramatis personae: each stream to the control plane is a task ([`crate::session`]); each of its jobs is a
-//! task of that stream; each connection to an endpoint has a task in the transport's pool. One sweep closes
-//! idle connections. Whatever ends with an error ends all.
+//! task of that stream; each connection to an endpoint has a task in the transport's pool. Beside the streams the
+//! keeper of the identity renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
+//! the next one begin anew, as another agent. One sweep closes idle connections. Whatever ends with an error ends all.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_domain::egress::Policy;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 use tracing::Instrument as _;
 
-use crate::config::{Config, TlsFiles};
+use crate::config::{Config, ControlPlane, Enrolled, Plaintext};
+use crate::dial::tls::{AuthorityFileError, read_authorities};
+use crate::dial::{Dialer, NoServerName, Route, Security};
+use crate::identity::doubt::Doubt;
+use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
 use crate::transport::guard::Guard;
 use crate::transport::http::{HttpTransport, TransportError};
@@ -29,20 +32,18 @@ pub enum AppError {
     /// Coming back is useless until somebody changes something.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// There is no identity, or none that is of use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The way to endpoints could not be set up.
     #[error(transparent)]
     Transport(#[from] TransportError),
-    /// A file for TLS towards the control plane went away or is no good.
-    #[error("{path} cannot be read", path = path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// TLS towards the control plane could not be set up.
-    #[error("TLS for the control plane could not be set up; check the files under `tls`")]
-    Tls(#[source] tonic::transport::Error),
+    /// The file of authorities is no good.
+    #[error("`tls.ca` cannot be used")]
+    Authorities(#[from] AuthorityFileError),
+    /// The control plane's host cannot be in a certificate.
+    #[error(transparent)]
+    ServerName(#[from] NoServerName),
     /// A task died of a fault of ours.
     #[error("a stream's task has failed")]
     Task(#[from] JoinError),
@@ -60,34 +61,106 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let policy = Policy { own_addresses: interface_addresses(), ..config.egress.clone() };
     let guard = Arc::new(Guard::new(policy));
     let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), system_roots(), &config.dns_servers)?);
-    let link = Link::new(endpoint(&config)?, Arc::clone(&guard), config.max_in_flight_bytes);
-    let identity = Arc::new(Identity {
-        agent_id: config.agent_id.to_string(),
-        pool: config.pool.to_string(),
-        instance_id: format!("{:032x}", rand::random::<u128>()),
-        egress_policy_hash: guard.policy_hash(),
-    });
-    tracing::info!(
-        agent = identity.agent_id,
-        pool = identity.pool,
-        instance = identity.instance_id,
-        control_plane = %config.control_plane,
-        egress_policy = identity.egress_policy_hash,
-        version = env!("CARGO_PKG_VERSION"),
-        "agent started"
-    );
-    let mut streams = JoinSet::new();
-    for (number, credit) in (0..).zip(shares(&config)) {
-        let span = tracing::info_span!("stream", number);
-        let transport = Arc::clone(&transport);
-        let stream =
-            Stream::new(Arc::clone(&identity), number, credit, link.clone(), transport, stop.clone());
-        streams.spawn(stream.run().instrument(span));
-    }
+    let agent = Agent { config: &config, guard, transport: Arc::clone(&transport), stop: stop.clone() };
     tokio::select! {
-        ended = all_end(&mut streams) => ended,
+        ended = Box::pin(agent.serve()) => ended,
         () = transport.sweep() => Ok(()),
         () = grace_is_over(&stop, config.shutdown_grace) => Err(AppError::GraceExceeded(config.shutdown_grace)),
+    }
+}
+
+/// What every stream needs, whoever the agent is.
+struct Agent<'a> {
+    config: &'a Config,
+    guard: Arc<Guard>,
+    transport: Arc<HttpTransport>,
+    stop: CancellationToken,
+}
+
+impl Agent<'_> {
+    async fn serve(&self) -> Result<(), AppError> {
+        match &self.config.control_plane {
+            ControlPlane::Plaintext(plaintext) => self.serve_in_the_clear(plaintext).await,
+            ControlPlane::Enrolled(enrolled) => self.serve_enrolled(enrolled).await,
+        }
+    }
+
+    async fn serve_in_the_clear(&self, settings: &Plaintext) -> Result<(), AppError> {
+        tracing::warn!("insecure: the control plane is reached without TLS, which is for development only");
+        let dialer = Dialer::new(settings.address.clone(), None, Route::default(), Arc::clone(&self.guard))?;
+        let (_never_renewed, trust) =
+            watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO });
+        let link =
+            Link::new(Arc::new(dialer), trust, Arc::<Doubt>::default(), self.config.max_in_flight_bytes);
+        let mut streams = self.streams(settings.agent_id.to_string(), settings.pool.to_string(), &link);
+        all_end(&mut streams).await
+    }
+
+    async fn serve_enrolled(&self, settings: &Enrolled) -> Result<(), AppError> {
+        let authorities = settings.ca.as_deref().map(read_authorities).transpose()?;
+        let found = Found::read(&settings.identity)?;
+        let Some(address) = settings.address.clone().or_else(|| found.control_plane().cloned()) else {
+            return Err(IdentityError::Ended("this agent has no identity".to_owned()).into());
+        };
+        let dialer = Dialer::new(
+            address,
+            settings.server_name.clone(),
+            settings.route.clone(),
+            Arc::clone(&self.guard),
+        )?;
+        let dialer = Arc::new(dialer);
+        if let Some(proxy) = dialer.proxy() {
+            tracing::info!(%proxy, control_plane = %dialer.address(), "the control plane is reached through a proxy");
+        }
+        let mut keeper = Keeper::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
+        while let Some(assumed) = keeper.identity(&self.stop).await? {
+            let link = Link::new(
+                Arc::clone(&dialer),
+                assumed.trust,
+                keeper.doubt(),
+                self.config.max_in_flight_bytes,
+            );
+            let mut streams = self.streams(assumed.agent_id.to_string(), assumed.pool.to_string(), &link);
+            let ended = tokio::select! {
+                ended = all_end(&mut streams) => match ended {
+                    Err(AppError::Rejected(rejected)) if rejected.is_revocation() => Ended::Revoked(rejected.message),
+                    ended => return ended,
+                },
+                ended = keeper.keep() => ended?,
+            };
+            // Nothing more is started, or reported, as an agent that is none any more.
+            streams.shutdown().await;
+            keeper.give_up(ended)?;
+        }
+        tracing::info!("agent stopped before it was enrolled");
+        Ok(())
+    }
+
+    /// Starts the streams of an agent.
+    fn streams(&self, agent_id: String, pool: String, link: &Link) -> JoinSet<Result<(), Rejected>> {
+        let identity = Arc::new(Identity {
+            agent_id,
+            pool,
+            instance_id: format!("{:032x}", rand::random::<u128>()),
+            egress_policy_hash: self.guard.policy_hash(),
+        });
+        tracing::info!(
+            agent = identity.agent_id,
+            pool = identity.pool,
+            instance = identity.instance_id,
+            control_plane = %link.address(),
+            egress_policy = identity.egress_policy_hash,
+            version = env!("CARGO_PKG_VERSION"),
+            "agent started"
+        );
+        let mut streams = JoinSet::new();
+        for (number, credit) in (0..).zip(shares(self.config)) {
+            let span = tracing::info_span!("stream", number);
+            let (identity, transport) = (Arc::clone(&identity), Arc::clone(&self.transport));
+            let stream = Stream::new(identity, number, credit, link.clone(), transport, self.stop.clone());
+            streams.spawn(stream.run().instrument(span));
+        }
+        streams
     }
 }
 
@@ -123,33 +196,6 @@ fn interface_addresses() -> Vec<IpAddr> {
             Vec::new()
         }
     }
-}
-
-fn endpoint(config: &Config) -> Result<Endpoint, AppError> {
-    let endpoint = Endpoint::from(config.control_plane.clone());
-    if config.control_plane.scheme_str() != Some("https") {
-        return Ok(endpoint);
-    }
-    endpoint.tls_config(client_tls(&config.tls)?).map_err(AppError::Tls)
-}
-
-fn client_tls(files: &TlsFiles) -> Result<ClientTlsConfig, AppError> {
-    let mut tls = ClientTlsConfig::new();
-    tls = match &files.ca {
-        Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca)?)),
-        None => tls.trust_anchors(system_roots().roots),
-    };
-    if let (Some(cert), Some(key)) = (&files.cert, &files.key) {
-        tls = tls.identity(TlsIdentity::from_pem(read(cert)?, read(key)?));
-    }
-    if let Some(name) = &files.server_name {
-        tls = tls.domain_name(name);
-    }
-    Ok(tls)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, AppError> {
-    std::fs::read(path).map_err(|source| AppError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -4,20 +4,20 @@
 //! [`Config::load`]. All mistakes come back in one message, before any socket opens.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::Uri;
 use postrider_domain::egress::Policy;
-use postrider_domain::id::{AgentId, PoolName};
 use tracing_subscriber::EnvFilter;
 
 mod args;
+mod control_plane;
 mod layers;
 mod values;
 
-pub use self::args::Args;
+pub use self::args::{Args, Secret};
+use self::control_plane::ProxyVariables;
+pub use self::control_plane::{ControlPlane, Enrolled, Plaintext};
 use self::layers::Layers;
 use self::values::{Bytes, Seconds};
 
@@ -25,14 +25,10 @@ use self::values::{Bytes, Seconds};
 pub const ENV_PREFIX: &str = "POSTRIDER_AGENT_";
 
 /// Everything the agent is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the control plane is.
-    pub control_plane: Uri,
-    /// This agent's name.
-    pub agent_id: AgentId,
-    /// The pool it belongs to.
-    pub pool: PoolName,
+    /// Where the control plane is, and how this agent is known to it.
+    pub control_plane: ControlPlane,
     /// Connections to the control plane.
     pub streams: u32,
     /// Jobs at once, over all streams.
@@ -41,8 +37,6 @@ pub struct Config {
     pub max_in_flight_bytes: u64,
     /// Threads of the runtime.
     pub threads: usize,
-    /// For the connection to the control plane.
-    pub tls: TlsFiles,
     /// What this agent may call.
     pub egress: Policy,
     /// The name servers to ask. None: the machine's.
@@ -51,19 +45,6 @@ pub struct Config {
     pub log: Log,
     /// Time to finish in when told to stop.
     pub shutdown_grace: Duration,
-}
-
-/// PEM files for the connection to the control plane, and the name to expect.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsFiles {
-    /// Authorities that the control plane's certificate must be from. None: the machine's.
-    pub ca: Option<PathBuf>,
-    /// This agent's certificate chain.
-    pub cert: Option<PathBuf>,
-    /// The certificate's private key.
-    pub key: Option<PathBuf>,
-    /// The name in the control plane's certificate. None: the host of `control_plane`.
-    pub server_name: Option<String>,
 }
 
 /// How to log.
@@ -98,15 +79,20 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 impl Config {
-    /// Reads the settings file that `args` names, the environment's variables and `args`, which hold what
+    /// Reads the settings file that `args` names, the environment's `variables` and `args`, which hold what
     /// clap found in both of the latter.
     ///
     /// # Errors
     ///
     /// [`Mistakes`], all of them.
-    pub fn load(args: &Args, variables: impl Iterator<Item = String>) -> Result<Config, Mistakes> {
+    pub fn load(args: &Args, variables: impl Iterator<Item = (String, String)>) -> Result<Config, Mistakes> {
+        let (mut names, mut proxies) = (Vec::new(), ProxyVariables::default());
+        for (name, value) in variables {
+            proxies.note(&name, &value);
+            names.push(name);
+        }
         let mut layers = Layers::default();
-        layers.check_variables(variables);
+        layers.check_variables(names.into_iter());
         if let Some(path) = &args.config {
             match std::fs::read_to_string(path) {
                 Ok(text) => layers.add_file(&text, path),
@@ -114,7 +100,7 @@ impl Config {
             }
         }
         layers.add_args(args);
-        let config = Config::from_layers(&mut layers);
+        let config = Config::from_layers(&mut layers, &proxies);
         let mistakes = layers.finish();
         if mistakes.is_empty() {
             Ok(config.expect("without a mistake every setting has a value"))
@@ -124,20 +110,12 @@ impl Config {
     }
 
     /// Takes every setting out of `layers`, so that what is left over is unknown.
-    fn from_layers(layers: &mut Layers) -> Option<Config> {
-        let control_plane = layers.required("control_plane", values::control_plane);
-        let agent_id = layers.required("agent_id", values::parsed);
-        let pool = layers.or("pool", PoolName::default_pool(), values::parsed);
+    fn from_layers(layers: &mut Layers, proxies: &ProxyVariables) -> Option<Config> {
+        let control_plane = ControlPlane::from_layers(layers, proxies);
         let streams = layers.or("streams", 2, values::between(1, 16));
         let max_in_flight = layers.or("max_in_flight", 512, values::between(1, 65_536));
         let Bytes(max_in_flight_bytes) = layers.or("max_in_flight_bytes", Bytes(64 << 20), values::parsed);
         let threads = layers.or("threads", default_threads(), values::between(1, 64));
-        let tls = TlsFiles {
-            ca: layers.option("tls.ca", values::file),
-            cert: layers.option("tls.cert", values::file),
-            key: layers.option("tls.key", values::file),
-            server_name: layers.option("tls.server_name", values::parsed),
-        };
         let egress = egress(layers);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
         let log = Log {
@@ -154,20 +132,12 @@ impl Config {
                 "`max_in_flight_bytes` must be at least 2MiB for each of the `streams`, to hold any job",
             );
         }
-        if tls.cert.is_some() != tls.key.is_some() {
-            layers.mistake("`tls.cert` and `tls.key` belong together: give both or neither");
-        }
-        let control_plane = control_plane?;
-        check_plaintext(layers, &control_plane, &tls);
         Some(Config {
-            control_plane,
-            agent_id: agent_id?,
-            pool,
+            control_plane: control_plane?,
             streams,
             max_in_flight,
             max_in_flight_bytes,
             threads,
-            tls,
             egress,
             dns_servers,
             log,
@@ -191,27 +161,6 @@ fn egress(layers: &mut Layers) -> Policy {
         ),
         own_addresses: Vec::new(),
     }
-}
-
-/// Jobs carry signed requests and bodies, so they travel in the clear only inside one machine.
-fn check_plaintext(layers: &mut Layers, control_plane: &Uri, tls: &TlsFiles) {
-    if control_plane.scheme_str() == Some("https") {
-        return;
-    }
-    if !is_loopback(control_plane.host().unwrap_or_default()) {
-        layers.mistake(
-            "`control_plane` is http:// and not a loopback address: use https://, and name the certificate files \
-             under `tls` (`tls.ca` for a private authority, `tls.cert` and `tls.key` for this agent's own certificate)",
-        );
-    }
-    if *tls != TlsFiles::default() {
-        layers.mistake("the `tls` settings need a `control_plane` that begins with https://");
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// One where there is little to share, and no more than a few: a POST is cheap.

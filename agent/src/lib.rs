@@ -2,10 +2,12 @@
 //!
 //! It dials the control plane, which nothing but the agent's own configuration names; gets jobs that are
 //! signed already; POSTs each to its URL, if its owner's egress policy lets it; and reports what happened,
-//! until that is stored. It holds no signing key, keeps nothing on disk and decides nothing about retries.
+//! until that is stored. It holds no signing key, keeps nothing on disk but its own identity, and decides nothing about
+//! retries.
 //!
 //! [`main`] is the whole process, for the binary and for others that run an agent. It reads [`config`] and
-//! starts [`app`], which wires a [`session`] for each stream to one [`transport`].
+//! starts [`app`], which wires a [`session`] for each stream to one [`transport`], and to the control plane by way of
+//! [`dial`], as whom [`identity`] says.
 
 use std::process::ExitCode;
 
@@ -17,7 +19,9 @@ pub mod app;
 pub mod backoff;
 mod clock;
 pub mod config;
+pub mod dial;
 pub mod gate;
+pub mod identity;
 mod log;
 pub mod outbox;
 pub mod server_time;
@@ -25,7 +29,7 @@ pub mod session;
 pub mod transport;
 mod wire;
 
-pub use self::clock::Instant;
+pub use self::clock::{Instant, WallTime};
 pub use self::config::{Args, Config};
 
 /// The agent has ended for another reason than those below.
@@ -44,7 +48,8 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// SIGTERM and SIGINT let it finish; the second of them ends it at once.
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
-    let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
     let config = match Config::load(args, variables) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -82,6 +87,8 @@ async fn supervise(config: Config) -> u8 {
     tracing::error!("{}", with_causes(&error));
     match error {
         app::AppError::Rejected(_) => EXIT_REJECTED,
+        app::AppError::Identity(error) if error.is_rejection() => EXIT_REJECTED,
+        app::AppError::Identity(identity::IdentityError::NothingToEnrolWith(_)) => EXIT_SETTINGS,
         app::AppError::GraceExceeded(_) => EXIT_GRACE_EXCEEDED,
         _ => EXIT_FAILED,
     }

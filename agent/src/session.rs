@@ -10,12 +10,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_proto::agent::{Hello, JobKey, Outcome, Reject};
+use postrider_proto::agent::{Hello, JobKey, Outcome, Reject, RejectCode};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use self::attempt::Finished;
 use self::conversation::Conversation;
+use self::link::Opened;
 use self::running::Running;
 use crate::backoff::Backoff;
 use crate::clock::now;
@@ -42,7 +45,7 @@ const HOLDING_WAIT: Duration = Duration::from_secs(2);
 /// Who this agent is, the same for all its streams.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Its configured name.
+    /// Its name: from its certificate, or configured where there is none.
     pub agent_id: String,
     /// Its pool.
     pub pool: String,
@@ -92,6 +95,24 @@ enum End {
     Drained { reconnect_after: Duration },
     /// Ended because this agent stops.
     Stopped,
+    /// To be followed by a session on another connection, with a newer certificate.
+    Succeeded(Box<Succession>),
+}
+
+/// A connection that is to take the place of another.
+#[derive(Debug)]
+struct Succession {
+    successor: Channel,
+    /// Not read any more, and closed once the successor is welcome.
+    former: Opened,
+}
+
+impl Rejected {
+    /// Whether the control plane has revoked this agent.
+    #[must_use]
+    pub fn is_revocation(&self) -> bool {
+        self.code == RejectCode::Revoked.as_str_name()
+    }
 }
 
 impl Stream {
@@ -117,10 +138,15 @@ impl Stream {
     ///
     /// [`Rejected`] when coming back is useless until somebody changes something.
     pub async fn run(mut self) -> Result<(), Rejected> {
+        let mut succession = None;
         while !(self.work.is_stopping() && self.work.is_done()) {
-            let (end, healthy) = self.connect_once().await;
+            let (end, healthy) = self.connect_once(succession.take()).await;
             let wait = match end {
                 End::Stopped => break,
+                End::Succeeded(next) => {
+                    succession = Some(next);
+                    continue;
+                }
                 End::Drained { reconnect_after } => {
                     self.backoff.reset();
                     reconnect_after
@@ -145,13 +171,14 @@ impl Stream {
     }
 
     /// One connection, from nothing to its end, and how long it was up.
-    async fn connect_once(&mut self) -> (End, Duration) {
+    async fn connect_once(&mut self, succession: Option<Box<Succession>>) -> (End, Duration) {
         let stopping = self.work.is_stopping();
         let stop = self.work.stop.clone();
         self.work.collect();
         self.work.outbox.rewind();
+        let hello = self.hello();
         let opened = tokio::select! {
-            opened = self.link.open(self.hello()) => opened,
+            opened = self.open(hello, succession) => opened,
             // If nothing is left to report, there is no need to connect.
             () = stop.cancelled(), if !stopping => Err(End::lost("the agent is stopping")),
         };
@@ -167,8 +194,18 @@ impl Stream {
             "session is open"
         );
         let began = now();
-        let end = Conversation::new(&mut self.work, link).serve().await;
+        let end = Conversation::new(&mut self.work, link).serve(self.link.successor()).await;
         (end, now() - began)
+    }
+
+    /// A session on a new connection, or on the one that was made already. Whatever becomes of that, the former one is
+    /// over: the control plane may have taken back what was under way on it.
+    async fn open(&mut self, hello: Hello, succession: Option<Box<Succession>>) -> Result<Opened, End> {
+        let Some(succession) = succession else { return self.link.open(hello).await };
+        let Succession { successor, former } = *succession;
+        let opened = self.link.greet(successor, hello).await;
+        drop(former);
+        opened
     }
 
     fn hello(&self) -> Hello {
@@ -264,5 +301,18 @@ impl From<Reject> for Rejected {
 impl End {
     fn lost(why: impl Into<String>) -> End {
         End::Lost(why.into())
+    }
+
+    /// What it means that the stream ended with an error.
+    fn of(status: &Status) -> End {
+        if status.code() != Code::PermissionDenied {
+            return End::lost(status.to_string());
+        }
+        End::Rejected(Reject {
+            code: RejectCode::Revoked.into(),
+            message: status.message().to_owned(),
+            permanent: true,
+            retry_after_ms: 0,
+        })
     }
 }

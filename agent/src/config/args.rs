@@ -1,9 +1,11 @@
 //! The flags, with the environment's variables behind them. clap only collects them as text: what they
 //! mean, and whether it makes sense, is the same for every layer, and is judged in one go.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
+use zeroize::Zeroizing;
 
 /// Flags of the agent.
 ///
@@ -16,15 +18,36 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// `control_plane`: URL of the control plane, http(s)://host:port. Plain http is for loopback only (required)
+    /// `join`: the join string of `postrider agents enroll-token create`: where the control plane is, and what to
+    /// enrol with. Better in the environment or in `join_file`: others on this machine see flags [default: none]
+    #[arg(long, value_name = "STRING", env = "POSTRIDER_AGENT_JOIN", hide_env_values = true)]
+    pub join: Option<Secret>,
+
+    /// `join_file`: file that holds the join string [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_JOIN_FILE", value_parser = text())]
+    pub join_file: Option<String>,
+
+    /// `state_dir`: directory for the agent's key and certificate, its own alone; with it, restarts need no join
+    /// string [default: none, the agent enrols at every start]
+    #[arg(long, value_name = "DIRECTORY", env = "POSTRIDER_AGENT_STATE_DIR", value_parser = text())]
+    pub state_dir: Option<String>,
+
+    /// `name`: what people see beside the agent's id, at most 200 characters [default: the machine's name]
+    #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_NAME", value_parser = text())]
+    pub name: Option<String>,
+
+    /// `control_plane`: URL of the control plane, https://host:port. Plain http is for development, with a control
+    /// plane on this machine [default: the address in the join string, then the one it enrolled at]
     #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_CONTROL_PLANE", value_parser = text())]
     pub control_plane: Option<String>,
 
-    /// `agent_id`: this agent's name, stable across restarts and unique: 1 to 63 of a-z, 0-9 and '-' (required)
+    /// `agent_id`: only with a plain http control plane, which does not choose it: this agent's name, stable across
+    /// restarts and unique: 1 to 63 of a-z, 0-9 and '-' [default: none]
     #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_AGENT_ID", value_parser = text())]
     pub agent_id: Option<String>,
 
-    /// `pool`: the pool of agents that this one belongs to [default: default]
+    /// `pool`: only with a plain http control plane, which does not choose it: the pool of agents that this one
+    /// belongs to [default: default]
     #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_POOL", value_parser = text())]
     pub pool: Option<String>,
 
@@ -45,20 +68,22 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_THREADS", value_parser = text())]
     pub threads: Option<String>,
 
-    /// `tls.ca`: PEM file of the authorities that the control plane's certificate may be from [default: the
-    /// machine's]
+    /// `proxy.url`: HTTP proxy on the way to the control plane, http://user:password@host:port, or none
+    /// [default: the environment's HTTPS_PROXY]
+    #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_PROXY_URL", hide_env_values = true)]
+    pub proxy_url: Option<Secret>,
+
+    /// `proxy.no_proxy`: what is reached without the proxy: names, .suffixes, ranges, or * [default: the
+    /// environment's NO_PROXY beside its HTTPS_PROXY]
+    #[arg(long, value_name = "HOST,…", env = "POSTRIDER_AGENT_PROXY_NO_PROXY")]
+    pub proxy_no_proxy: Option<String>,
+
+    /// `tls.ca`: PEM file of the authorities that the control plane's certificate may be from [default: those that the
+    /// join string names, then those that the control plane names]
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_CA", value_parser = text())]
     pub tls_ca: Option<String>,
 
-    /// `tls.cert`: PEM file of this agent's certificate and its chain [default: none]
-    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_CERT", value_parser = text())]
-    pub tls_cert: Option<String>,
-
-    /// `tls.key`: PEM file of the private key of `tls.cert` [default: none]
-    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_KEY", value_parser = text())]
-    pub tls_key: Option<String>,
-
-    /// `tls.server_name`: the name in the control plane's certificate [default: the host of `control_plane`]
+    /// `tls.server_name`: the name in the control plane's certificate [default: the host of its address]
     #[arg(long, value_name = "NAME", env = "POSTRIDER_AGENT_TLS_SERVER_NAME", value_parser = text())]
     pub tls_server_name: Option<String>,
 
@@ -109,6 +134,22 @@ pub struct Args {
     pub shutdown_grace: Option<String>,
 }
 
+/// A setting that is not to be seen. Wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Secret {
+        Secret(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// Text that says something. An empty list does too, so lists take any text.
 fn text() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
@@ -117,7 +158,13 @@ fn text() -> NonEmptyStringValueParser {
 impl Args {
     /// The settings that are given, by name.
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let secrets = [("join", &self.join), ("proxy.url", &self.proxy_url)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value.as_ref()?.0.as_str())));
         [
+            ("join_file", &self.join_file),
+            ("state_dir", &self.state_dir),
+            ("name", &self.name),
             ("control_plane", &self.control_plane),
             ("agent_id", &self.agent_id),
             ("pool", &self.pool),
@@ -125,9 +172,8 @@ impl Args {
             ("max_in_flight", &self.max_in_flight),
             ("max_in_flight_bytes", &self.max_in_flight_bytes),
             ("threads", &self.threads),
+            ("proxy.no_proxy", &self.proxy_no_proxy),
             ("tls.ca", &self.tls_ca),
-            ("tls.cert", &self.tls_cert),
-            ("tls.key", &self.tls_key),
             ("tls.server_name", &self.tls_server_name),
             ("egress.allow_cidrs", &self.egress_allow_cidrs),
             ("egress.allow_hosts", &self.egress_allow_hosts),
@@ -145,5 +191,6 @@ impl Args {
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value.as_deref()?)))
+        .chain(secrets)
     }
 }

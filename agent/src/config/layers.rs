@@ -64,8 +64,10 @@ impl Layers {
         let source = path.display().to_string();
         match text.parse::<toml::Table>() {
             Ok(table) => self.add_table("", table, &source),
+            // Not the whole error: that repeats the line, and a secret may be on it.
             Err(error) => {
-                self.mistake(format!("{source} is not valid TOML: {}", error.to_string().trim_end()))
+                let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                self.mistake(format!("{source} is not valid TOML, on line {line}: {}", error.message()));
             }
         }
     }
@@ -75,6 +77,16 @@ impl Layers {
             let source = "a flag or the environment".to_owned();
             self.given.insert(key.to_owned(), Given { value: Written::Text(text.to_owned()), source });
         }
+    }
+
+    /// Whether somebody has given this setting, well or badly.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
+    /// Takes a setting out without reading it, if it is given.
+    pub(super) fn take(&mut self, key: &str) -> bool {
+        self.given.remove(key).is_some()
     }
 
     /// A setting that has to be there.

@@ -6,6 +6,11 @@ use clap::{Args as _, FromArgMatches as _};
 
 use super::*;
 
+use postrider_domain::id::TokenId;
+use postrider_domain::join::{Join, Pin};
+use postrider_domain::time::Timestamp;
+use postrider_domain::token::{Kind, Token};
+
 const EXAMPLE: &str = include_str!("../../agent.example.toml");
 
 fn args(flags: &[&str]) -> Args {
@@ -28,9 +33,30 @@ fn with_file(text: &str, flags: &[&str]) -> Result<Config, Mistakes> {
     load(&[&["--config", path], flags].concat())
 }
 
+/// What stands for the secret in [`join`]'s text.
+const SECRET: &str = "0909090909";
+
+fn join() -> String {
+    let id = TokenId::new(Timestamp::from_millis(1_770_028_200_000), 7);
+    let join = Join::new("cp.example.com", 7071, Token::new(Kind::Join, id, [9; 32]), vec![Pin::of(b"key")]);
+    join.unwrap().expose_text().to_string()
+}
+
+fn enrolled(config: Config) -> Enrolled {
+    match config.control_plane {
+        ControlPlane::Enrolled(enrolled) => *enrolled,
+        ControlPlane::Plaintext(plaintext) => panic!("{plaintext:?}"),
+    }
+}
+
+fn mistakes(flags: &[&str]) -> String {
+    load(flags).unwrap_err().to_string()
+}
+
 #[test]
 fn the_example_is_the_defaults() {
-    assert_eq!(with_file(EXAMPLE, &[]).unwrap(), load(&minimal()).unwrap());
+    let least = load(&["--state-dir", "/var/lib/postrider-agent"]).unwrap();
+    assert_eq!(format!("{:?}", with_file(EXAMPLE, &[]).unwrap()), format!("{least:?}"));
 }
 
 #[test]
@@ -55,13 +81,13 @@ fn the_example_and_the_help_name_every_setting() {
         assert_eq!(argument.get_long().unwrap(), key.replace(['.', '_'], "-"));
         count += 1;
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 25);
 }
 
 #[test]
 fn a_flag_wins_over_the_file() {
     let file =
-        "control_plane = 'https://cp.example.com'\nagent_id = 'a'\nstreams = 3\n[egress]\nallow_ports = [80]";
+        "control_plane = 'http://localhost:1'\nagent_id = 'a'\nstreams = 3\n[egress]\nallow_ports = [80]";
     let config = with_file(file, &["--streams", "4", "--egress-allow-http"]).unwrap();
     assert_eq!(config.streams, 4);
     assert_eq!(config.egress.allow_ports, [80]);
@@ -91,18 +117,20 @@ fn values_are_read_in_their_units() {
 
 #[test]
 fn all_mistakes_come_at_once() {
-    let file = "agent_id = 'No'\nstrems = 2\nstreams = 'x'\n[egress]\nallow_cidrs = ['10.0.0.0/33', 'y']\nallow = 1\n\
-                [tls]\ncert = '/nowhere'\n[log]\nfilter = 1.5";
-    let variables = ["POSTRIDER_AGENT_POOL", "POSTRIDER_AGENT_POOOL", "HOME"].map(str::to_owned);
+    let file = "state_dir = 7\nstrems = 2\nstreams = 'x'\n[egress]\nallow_cidrs = ['10.0.0.0/33', 'y']\nallow = 1\n\
+                [tls]\nca = '/nowhere'\n[proxy]\nurl = 'socks5://u:hidden@p:1'\nno_proxy = ['a/b']\n[log]\nfilter = 1.5";
+    let variables = ["POSTRIDER_AGENT_POOL", "POSTRIDER_AGENT_POOOL", "HOME"];
+    let variables = variables.map(|name| (name.to_owned(), "secret-value".to_owned()));
     let mut temp = tempfile::NamedTempFile::new().unwrap();
     temp.write_all(file.as_bytes()).unwrap();
-    let flags = args(&["--config", temp.path().to_str().unwrap(), "--max-in-flight", "0"]);
+    let path = temp.path().to_str().unwrap();
+    let flags = args(&["--config", path, "--max-in-flight", "0", "--join", "hidden/hidden", "--pool", "p"]);
     let mistakes = Config::load(&flags, variables.into_iter()).unwrap_err();
     let text = mistakes.to_string();
     for expected in [
         "POSTRIDER_AGENT_POOOL is not a setting",
-        "`control_plane` is missing",
-        "`agent_id` in",
+        "`join` in a flag or the environment must be what `postrider agents enroll-token create` printed",
+        "`pool` is for a control plane on this machine",
         "`streams` in",
         "must be a number from 1 to 16",
         "\"10.0.0.0/33\"",
@@ -110,35 +138,139 @@ fn all_mistakes_come_at_once() {
         "`strems` in",
         "`egress.allow` in",
         "\"/nowhere\", which cannot be read",
+        "must begin with http://",
+        "an entry is a name",
         "`log.filter` in",
         "`max_in_flight` in a flag or the environment is \"0\"",
     ] {
         assert!(text.contains(expected), "{expected} is not in:\n{text}");
     }
-    assert_eq!(mistakes.0.len(), 11, "{text}");
+    assert!(!text.contains("hidden") && !text.contains("secret-value"), "{text}");
+    assert_eq!(mistakes.0.len(), 13, "{text}");
+}
+
+#[test]
+fn a_line_that_is_no_toml_is_named_and_not_shown() {
+    let file = format!("streams = 2\njoin = '{}", join());
+    let text = with_file(&file, &[]).unwrap_err().to_string();
+    assert!(text.contains("on line 2") && !text.contains(SECRET), "{text}");
 }
 
 #[test]
 fn plain_http_is_for_loopback_only() {
-    for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1/", "https://10.0.0.1:1"] {
+    for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1/"] {
         assert!(load(&["--agent-id", "a", "--control-plane", url]).is_ok(), "{url}");
     }
-    let mistakes =
-        load(&["--agent-id", "a", "--control-plane", "http://10.0.0.1:1"]).unwrap_err().to_string();
-    assert!(mistakes.contains("use https://") && mistakes.contains("`tls`"), "{mistakes}");
-    for url in ["10.0.0.1:1", "ftp://a", "https://a/b", "https://u@a", "https://"] {
+    let text = mistakes(&["--agent-id", "a", "--control-plane", "http://10.0.0.1:1"]);
+    assert!(text.contains("use https://") && text.contains("`join`"), "{text}");
+    for url in ["10.0.0.1:1", "ftp://a", "https://a/b", "https://u@a", "https://", "http://localhost:0"] {
         assert!(load(&["--agent-id", "a", "--control-plane", url]).is_err(), "{url}");
+    }
+    assert!(mistakes(&["--control-plane", "http://127.0.0.1:1"]).contains("`agent_id` is missing"));
+}
+
+#[test]
+fn the_control_plane_chooses_id_and_pool_of_who_enrols() {
+    let text = mistakes(&["--control-plane=https://cp", "--state-dir=/s", "--agent-id=a", "--pool=p"]);
+    assert!(text.contains("`agent_id` is for") && text.contains("`pool` is for"), "{text}");
+    for flag in
+        ["--join=x", "--join-file=x", "--state-dir=x", "--name=x", "--proxy-url=", "--tls-server-name=x"]
+    {
+        let text = mistakes(&[minimal(), vec![flag]].concat());
+        assert!(text.contains("needs a control plane at https://"), "{flag}: {text}");
     }
 }
 
 #[test]
+fn where_the_control_plane_is() {
+    let join = join();
+    let with_join = ["--join", &join];
+    let address = |flags: &[&str]| enrolled(load(flags).unwrap()).address.map(|address| address.to_string());
+    assert_eq!(address(&with_join).as_deref(), Some("cp.example.com:7071"));
+    let both = [&with_join[..], &["--control-plane", "https://other"]].concat();
+    assert_eq!(address(&both).as_deref(), Some("other:443"));
+    assert_eq!(address(&["--state-dir", "/s"]), None, "as stored");
+    let nothing = mistakes(&[]);
+    assert!(
+        nothing.contains("`join` is missing") && nothing.contains("where the control plane is"),
+        "{nothing}"
+    );
+    assert!(mistakes(&["--control-plane=https://cp"]).contains("`join` is missing"));
+}
+
+#[test]
+fn a_join_string_is_read_from_a_file_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, state) = (folder.path().join("join"), folder.path().join("state"));
+    let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
+    let of_file = ["--join-file", file, "--state-dir", state];
+    assert!(mistakes(&of_file).contains("cannot be read"));
+    std::fs::create_dir(state).unwrap();
+    std::fs::write(format!("{state}/identity.pem"), "").unwrap();
+    assert!(enrolled(load(&of_file).unwrap()).identity.join.is_none(), "it has served");
+    std::fs::write(file, format!("{}x", join())).unwrap();
+    let text = mistakes(&of_file);
+    assert!(text.contains("does not hold a join string") && !text.contains(SECRET), "{text}");
+    std::fs::write(file, format!("{}\n", join())).unwrap();
+    let config = load(&of_file).unwrap();
+    assert!(!format!("{config:?}").contains(SECRET));
+    assert_eq!(enrolled(config).identity.join.unwrap().host(), "cp.example.com");
+    let given = args(&["--join", &join()]);
+    assert!(!format!("{given:?}").contains(SECRET));
+    assert!(mistakes(&[&of_file[..], &["--join", &join()]].concat()).contains("give one of them"));
+    let text = mistakes(&["--join", &join().replace("09", "08")]);
+    assert!(text.contains("typing mistake") && !text.contains("0808"), "{text}");
+}
+
+#[test]
+fn a_proxy_is_that_of_the_settings_or_of_the_environment() {
+    let join = join();
+    let config = |flags: &[&str], variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        Config::load(&args(&[&["--join", join.as_str()], flags].concat()), variables)
+    };
+    let proxy = |flags: &[&str], variables: &[(&str, &str)]| {
+        let enrolled = enrolled(config(flags, variables).unwrap());
+        let proxy = enrolled.route.towards(&enrolled.address.unwrap());
+        proxy.map(|proxy| proxy.address().to_string())
+    };
+    let https = ("HTTPS_PROXY", "http://u:hidden@upper:1");
+    type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], Option<&'a str>);
+    let table: [Row<'_>; 14] = [
+        (&[], &[], None),
+        (&[], &[https], Some("upper:1")),
+        (&[], &[https, ("https_proxy", "lower:2")], Some("lower:2")),
+        (&[], &[("https_proxy", "lower:2"), https], Some("lower:2")),
+        (&[], &[("https_proxy", ""), https], Some("upper:1")),
+        (&[], &[("HTTP_PROXY", "http://x:1"), ("ALL_PROXY", "http://x:1")], None),
+        (&[], &[https, ("NO_PROXY", "x, example.com")], None),
+        (&[], &[https, ("no_proxy", "x"), ("NO_PROXY", "*")], Some("upper:1")),
+        (&[], &[https, ("NO_PROXY", "x")], Some("upper:1")),
+        (&["--proxy-no-proxy=.example.com"], &[https, ("NO_PROXY", "x")], None),
+        (&["--proxy-url=http://set:3"], &[https, ("NO_PROXY", "*")], Some("set:3")),
+        (&["--proxy-url=http://set:3", "--proxy-no-proxy=a,cp.example.com"], &[], None),
+        (&["--proxy-url=none"], &[https], None),
+        (&["--proxy-url="], &[https], None),
+    ];
+    for (flags, variables, expected) in table {
+        assert_eq!(proxy(flags, variables).as_deref(), expected, "{flags:?} {variables:?}");
+    }
+    let here = [https];
+    let local = enrolled(config(&["--control-plane=https://127.0.0.1:1"], &here).unwrap());
+    assert!(local.route.towards(&local.address.unwrap()).is_none(), "this machine");
+    let text = config(&[], &[("HTTPS_PROXY", "https://u:hidden@p:1")]).unwrap_err().to_string();
+    assert!(text.contains("the environment's HTTPS_PROXY must begin with http://"), "{text}");
+    assert!(!text.contains("hidden") && !format!("{:?}", config(&[], &here).unwrap()).contains("hidden"));
+}
+
+#[test]
 fn settings_that_do_not_fit_together_are_mistakes() {
-    let with = |more: &[&'static str]| load(&[minimal(), more.to_vec()].concat()).unwrap_err().to_string();
+    let with = |more: &[&'static str]| mistakes(&[minimal(), more.to_vec()].concat());
     assert!(with(&["--streams=8", "--max-in-flight=7"]).contains("at least `streams`"));
     assert!(with(&["--streams=8", "--max-in-flight-bytes=15MiB"]).contains("2MiB"));
-    assert!(with(&["--tls-server-name=x"]).contains("need a `control_plane` that begins with https"));
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap();
-    let https = ["--agent-id", "a", "--control-plane", "https://a", "--tls-cert", path];
-    assert!(load(&https).unwrap_err().to_string().contains("belong together"));
+    let name = "x".repeat(201);
+    let long = ["--state-dir", "/s", "--name", &name];
+    assert!(mistakes(&long).contains("1 to 200 characters"));
+    let own = enrolled(load(&["--state-dir", "/s"]).unwrap()).identity.name;
+    assert!(!own.is_empty() && own.chars().count() <= 200);
 }

@@ -1,15 +1,25 @@
 //! How a setting's text is read. Each error ends the sentence that begins with the setting's name.
 
 use std::fmt::Display;
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use http::Uri;
 use ipnet::IpNet;
+use postrider_domain::join::Join;
+use rustls::pki_types::ServerName;
+use zeroize::Zeroizing;
 
 use super::LogFormat;
+use crate::dial::Proxy;
+
+/// The longest name that people see, in characters.
+pub(super) const MAX_NAME: usize = 200;
+/// What a file with a join string may hold.
+const MAX_JOIN_FILE: u64 = 16 << 10;
 
 /// A size: `65536`, `64KiB`, `64MiB`, `1GiB`.
 pub(super) struct Bytes(pub(super) u64);
@@ -45,6 +55,46 @@ pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     match std::fs::File::open(text) {
         Ok(_) => Ok(text.into()),
         Err(error) => Err(format!("is {text:?}, which cannot be read: {error}")),
+    }
+}
+
+/// A join string, which is never repeated.
+pub(super) fn join(text: &str) -> Result<Join, String> {
+    text.parse().map_err(|error: postrider_domain::join::JoinError| error.to_string())
+}
+
+/// The join string in a file, or what is wrong with the file.
+pub(super) fn join_in(path: &Path) -> Result<Join, String> {
+    let read = || {
+        let mut text = Zeroizing::new(String::with_capacity(MAX_JOIN_FILE as usize));
+        std::fs::File::open(path)?.take(MAX_JOIN_FILE).read_to_string(&mut text).map(|_| text)
+    };
+    let text = read().map_err(|error| format!("cannot be read: {error}"))?;
+    join(&text).map_err(|why| format!("does not hold a join string: it {why}"))
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+pub(super) fn name(text: &str) -> Result<String, String> {
+    if (1..=MAX_NAME).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must have 1 to {MAX_NAME} characters, and none that controls a terminal"))
+    }
+}
+
+pub(super) fn server_name(text: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(text.to_owned())
+        .map_err(|_| format!("is {text:?}, but must be a DNS name or an IP address"))
+}
+
+/// A proxy, or that there is none. It is never repeated.
+pub(super) fn proxy(text: &str) -> Result<Option<Proxy>, String> {
+    match text {
+        "" | "none" => Ok(None),
+        url => url.parse().map(Some).map_err(|error: crate::dial::ProxyUrlError| error.to_string()),
     }
 }
 

@@ -15,10 +15,11 @@ use postrider_proto::agent::{
 };
 use tokio::time::{sleep_until, timeout};
 use tonic::Status;
+use tonic::transport::Channel;
 
 use super::attempt::{Finished, attempt};
 use super::link::Opened;
-use super::{End, Work};
+use super::{End, Succession, Work};
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
 use crate::server_time::ServerTime;
@@ -74,6 +75,8 @@ enum Event {
     /// There is room for a message, or the connection is gone.
     CanSend(bool),
     Timer,
+    /// A connection with a newer certificate stands.
+    Successor(Channel),
 }
 
 impl<'a> Conversation<'a> {
@@ -103,10 +106,11 @@ impl<'a> Conversation<'a> {
         conversation
     }
 
-    /// Talks until the connection ends or has to.
-    pub(super) async fn serve(&mut self) -> End {
+    /// Talks until the connection ends or has to, or `successor` is ready to take its place.
+    pub(super) async fn serve(mut self, successor: impl Future<Output = Channel>) -> End {
         let stop = self.work.stop.clone();
         let mut stopped = pin!(stop.cancelled());
+        let mut successor = pin!(successor);
         let mut timer = pin!(sleep_until(self.next_timer()));
         loop {
             if self.is_over() {
@@ -120,6 +124,7 @@ impl<'a> Conversation<'a> {
                 finished = self.work.running.next() => Event::Finished(finished),
                 room = self.link.outbound.reserve(), if has_to_say => Event::CanSend(room.is_ok()),
                 () = &mut timer => Event::Timer,
+                channel = &mut successor, if self.drain == Drain::No => Event::Successor(channel),
             };
             let ended = match event {
                 Event::Stop => self.begin_to_stop(),
@@ -131,6 +136,9 @@ impl<'a> Conversation<'a> {
                     let ended = self.tick(now());
                     timer.as_mut().reset(self.next_timer());
                     ended
+                }
+                Event::Successor(successor) => {
+                    return End::Succeeded(Box::new(Succession { successor, former: self.link }));
                 }
             };
             if let Some(end) = ended {
@@ -151,7 +159,7 @@ impl<'a> Conversation<'a> {
             Err(status) => {
                 return Some(match self.drain {
                     Drain::ByControlPlane(reconnect_after) => End::Drained { reconnect_after },
-                    _ => End::lost(status.to_string()),
+                    _ => End::of(&status),
                 });
             }
         };

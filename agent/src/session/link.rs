@@ -1,6 +1,11 @@
 //! Opens one connection to the control plane, up to its Welcome.
 //!
 //! Every stream has a connection of its own, so that behind a load balancer two streams reach two replicas.
+//!
+//! After a renewal each stream moves to a connection that shows the new certificate. The new connection is made while
+//! the old one is in use; then, in one step, nothing more is read from the old one and Hello is said on the new one. So
+//! Hello names exactly the jobs that this side knows of, and whatever was still under way to it on the old connection is
+//! never started. For the control plane it is the same as a stream that was cut and came back, only without the gap.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,33 +14,33 @@ use postrider_proto::agent::agent_message::Message as Said;
 use postrider_proto::agent::control_message::Message as Heard;
 use postrider_proto::agent::session_service_client::SessionServiceClient;
 use postrider_proto::agent::{AgentMessage, ControlMessage, Hello, Welcome};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{End, PROTOCOL};
+use crate::backoff::Backoff;
 use crate::clock::{Instant, now};
-use crate::transport::guard::Guard;
+use crate::dial::{Address, DialError, Dialer};
+use crate::identity::Trust;
+use crate::identity::doubt::{Doubt, Open};
 use crate::with_causes;
 
-/// For the TCP connection and TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From Hello to Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence on an idle connection after which HTTP/2 asks whether anybody is there.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Messages that wait for the connection. Few, since outcomes gather into one message while they wait.
 const OUTBOUND: usize = 8;
 /// Room for the rest of a message beside the bodies that credit allows.
 const MESSAGE_OVERHEAD: u64 = 32 << 20;
 
-/// Where the control plane is.
+/// Where the control plane is, and as whom to talk to it.
 #[derive(Debug, Clone)]
 pub struct Link {
-    endpoint: Endpoint,
-    guard: Arc<Guard>,
+    dialer: Arc<Dialer>,
+    trust: watch::Receiver<Trust>,
+    doubt: Arc<Doubt>,
     max_message_bytes: usize,
 }
 
@@ -47,38 +52,77 @@ pub(super) struct Opened {
     /// When Hello was sent.
     pub(super) asked: Instant,
     pub(super) welcome: Welcome,
+    _open: Open,
 }
 
 impl Link {
-    /// A link to `endpoint`, whose addresses `guard` will keep jobs from, for streams that hold at most
-    /// `max_in_flight_bytes` of bodies.
+    /// A link to where `dialer` leads, as whom `trust` says, for streams that hold at most `max_in_flight_bytes` of
+    /// bodies. `doubt` is told of refusals.
     #[must_use]
-    pub fn new(endpoint: Endpoint, guard: Arc<Guard>, max_in_flight_bytes: u64) -> Link {
-        let endpoint = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(4 << 20);
+    pub fn new(
+        dialer: Arc<Dialer>,
+        trust: watch::Receiver<Trust>,
+        doubt: Arc<Doubt>,
+        max_in_flight_bytes: u64,
+    ) -> Link {
         let max_message_bytes = usize::try_from(max_in_flight_bytes + MESSAGE_OVERHEAD).unwrap_or(usize::MAX);
-        Link { endpoint, guard, max_message_bytes }
+        Link { dialer, trust, doubt, max_message_bytes }
+    }
+
+    /// Where the control plane is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.dialer.address()
     }
 
     /// Connects, says Hello and waits for Welcome.
-    pub(super) async fn open(&self, hello: Hello) -> Result<Opened, End> {
-        self.keep_jobs_away().await;
-        let channel = timeout(CONNECT_TIMEOUT, self.endpoint.connect())
-            .await
-            .map_err(|_| End::lost("no connection within 10 s"))?
-            .map_err(|error| End::lost(with_causes(&error)))?;
-        timeout(WELCOME_TIMEOUT, self.greet(channel, hello))
+    pub(super) async fn open(&mut self, hello: Hello) -> Result<Opened, End> {
+        let channel = self.connect().await.map_err(|error| End::lost(with_causes(&error)))?;
+        self.greet(channel, hello).await
+    }
+
+    /// Waits for a renewed identity, then for this stream's turn, and connects with it. Never ends without one.
+    pub(super) async fn successor(&mut self) -> Channel {
+        if self.trust.changed().await.is_err() {
+            // Nobody renews it: it is not one that ends.
+            std::future::pending::<()>().await;
+        }
+        let spread = self.trust.borrow_and_update().spread;
+        sleep(spread.mul_f64(rand::random())).await;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.connect().await {
+                Ok(channel) => return channel,
+                Err(error) => {
+                    let wait = backoff.next(Duration::ZERO, rand::random());
+                    tracing::warn!(
+                        retry_in_ms = wait.as_millis(),
+                        "no connection with the renewed certificate, the old one goes on: {}",
+                        with_causes(&error)
+                    );
+                    sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Says Hello on a connection and waits for Welcome.
+    pub(super) async fn greet(&self, channel: Channel, hello: Hello) -> Result<Opened, End> {
+        timeout(WELCOME_TIMEOUT, self.say_hello(channel, hello))
             .await
             .unwrap_or_else(|_| Err(End::lost("no Welcome within 10 s")))
     }
 
-    async fn greet(&self, channel: Channel, hello: Hello) -> Result<Opened, End> {
+    async fn connect(&mut self) -> Result<Channel, DialError> {
+        let security = self.trust.borrow_and_update().security.clone();
+        let connected = self.dialer.dial(&security).await;
+        if let Some(alert) = connected.as_ref().err().and_then(DialError::refused) {
+            self.doubt.refused(alert);
+        }
+        connected
+    }
+
+    async fn say_hello(&self, channel: Channel, hello: Hello) -> Result<Opened, End> {
         let (outbound, messages) = mpsc::channel(OUTBOUND);
         let asked = now();
         let hello = AgentMessage { message: Some(Said::Hello(hello)) };
@@ -87,11 +131,11 @@ impl Link {
         let mut inbound = client
             .connect(ReceiverStream::new(messages))
             .await
-            .map_err(|status| End::lost(status.to_string()))?
+            .map_err(|status| End::of(&status))?
             .into_inner();
-        match inbound.message().await.map_err(|status| End::lost(status.to_string()))?.map(|m| m.message) {
+        match inbound.message().await.map_err(|status| End::of(&status))?.map(|message| message.message) {
             Some(Some(Heard::Welcome(welcome))) if welcome.protocol == PROTOCOL => {
-                Ok(Opened { outbound, inbound, asked, welcome })
+                Ok(Opened { outbound, inbound, asked, welcome, _open: self.doubt.accepted() })
             }
             Some(Some(Heard::Welcome(welcome))) => Err(End::lost(format!(
                 "the control plane chose protocol {}, which this agent did not offer",
@@ -100,17 +144,6 @@ impl Link {
             Some(Some(Heard::Reject(reject))) => Err(End::Rejected(reject)),
             Some(_) => Err(End::lost("the control plane's first message was not Welcome")),
             None => Err(End::lost("the control plane closed the stream before Welcome")),
-        }
-    }
-
-    /// Tells the guard the control plane's present addresses. If they cannot be found out, connecting will
-    /// fail as well, and say why.
-    async fn keep_jobs_away(&self) {
-        let uri = self.endpoint.uri();
-        let Some(host) = uri.host() else { return };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(Ok(addresses)) = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((host, 0))).await {
-            self.guard.set_control_plane(addresses.map(|address| address.ip()).collect());
         }
     }
 }

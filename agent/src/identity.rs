@@ -1,0 +1,449 @@
+//! Who this agent is: gets an identity with a join string, keeps it, and renews it before it ends.
+//!
+//! The [`Keeper`] is asked by [`crate::app`] for an [`Assumed`] identity, runs its renewals beside the streams, and
+//! decides what follows when the identity has ended. Streams read from [`Trust`] what to show and whom to trust, and
+//! tell [`Doubt`] when they are refused. The private key is made here and never leaves the machine.
+//!
+//! A key is kept in the directory before its certificate is asked for. Whatever gets lost then, the connection, the
+//! answer or the process, the same key and the same token are sent again, and the control plane answers as before.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::id::{AgentId, PoolName};
+use postrider_domain::join::Join;
+use rustls::{AlertDescription, RootCertStore};
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::ask::{Failure, Granted};
+use self::directory::{Directory, DirectoryError};
+use self::doubt::Doubt;
+use self::key::Key;
+use self::record::{Pending, Purpose, Record};
+use crate::backoff::Backoff;
+use crate::clock::{Instant, far, now, wall};
+use crate::dial::tls::{Authorities, client_config, known};
+use crate::dial::{Address, Dialer, Security};
+
+mod ask;
+pub mod directory;
+pub mod doubt;
+mod error;
+pub mod key;
+pub mod record;
+mod timing;
+
+pub use self::error::{Ended, IdentityError};
+
+/// What an agent needs to get an identity, and to keep it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What to enrol with.
+    pub join: Option<Join>,
+    /// Where to keep the identity. None: in memory.
+    pub state_dir: Option<PathBuf>,
+    /// For people.
+    pub name: String,
+}
+
+/// What a connection needs to know of the identity.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// What to show, and whom to trust.
+    pub security: Security,
+    /// Over how long a time connections that were made with an earlier one are made anew.
+    pub spread: Duration,
+}
+
+/// An identity in use.
+#[derive(Debug)]
+pub struct Assumed {
+    /// Who.
+    pub agent_id: AgentId,
+    /// In which pool.
+    pub pool: PoolName,
+    /// Its present certificate, and all that follow.
+    pub trust: watch::Receiver<Trust>,
+}
+
+/// See the [module](self).
+pub struct Keeper {
+    join: Option<Join>,
+    name: String,
+    dialer: Arc<Dialer>,
+    /// Trusted instead of what the join string and the control plane name.
+    authorities: Option<RootCertStore>,
+    directory: Option<Arc<Directory>>,
+    pending: Option<Pending>,
+    current: Option<Current>,
+    doubt: Arc<Doubt>,
+    /// The token did not work in this run of the process.
+    token_refused: bool,
+    /// Why the agent enrols again, and how long it waits before.
+    again: Option<(Ended, Duration)>,
+    enrolments: Backoff,
+    renewals: Backoff,
+}
+
+/// The identity in use.
+struct Current {
+    record: Record,
+    trust: watch::Sender<Trust>,
+    adopted: Instant,
+    renew_at: Instant,
+    /// When the certificate ends. After a restart nobody can tell but the control plane.
+    ends: Option<Instant>,
+}
+
+/// What was found at the start.
+pub struct Found {
+    directory: Option<Arc<Directory>>,
+    record: Option<Record>,
+    pending: Option<Pending>,
+}
+
+impl Found {
+    /// Reads the directory of `settings`, if there is one, and keeps other processes out of it.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`].
+    pub fn read(settings: &Settings) -> Result<Found, IdentityError> {
+        let Some(path) = &settings.state_dir else {
+            return Ok(Found { directory: None, record: None, pending: None });
+        };
+        let directory = Arc::new(Directory::open(path)?);
+        let (record, mut pending) = (directory.identity()?, directory.pending()?);
+        if record.is_none() && settings.join.is_none() {
+            return Err(IdentityError::NothingToEnrolWith(path.clone()));
+        }
+        if let (Some(record), Some(found)) = (&record, &pending)
+            && record.key.public()? == found.key.public()?
+        {
+            // Its certificate came, and the process ended right then.
+            directory.forget_pending()?;
+            pending = None;
+        }
+        Ok(Found { directory: Some(directory), record, pending })
+    }
+
+    /// Where the control plane was when the agent last heard of it.
+    #[must_use]
+    pub fn control_plane(&self) -> Option<&Address> {
+        self.record.as_ref().map(|record| &record.control_plane)
+    }
+}
+
+impl Keeper {
+    /// A keeper of what was found.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`].
+    pub fn new(
+        settings: Settings,
+        found: Found,
+        dialer: Arc<Dialer>,
+        authorities: Option<RootCertStore>,
+    ) -> Result<Keeper, IdentityError> {
+        let mut keeper = Keeper {
+            join: settings.join,
+            name: settings.name,
+            dialer,
+            authorities,
+            directory: found.directory,
+            pending: found.pending,
+            current: None,
+            doubt: Arc::default(),
+            token_refused: false,
+            again: None,
+            enrolments: Backoff::default(),
+            renewals: Backoff::default(),
+        };
+        if let Some(record) = found.record {
+            let path = keeper.directory.as_ref().map(|directory| directory.path().to_owned());
+            let unusable = |source| IdentityError::Unusable { path: path.unwrap_or_default(), source };
+            let security = keeper.security(&record).map_err(unusable)?;
+            let wait = timing::renewal_after_restart(record.obtained, record.renew_after, wall());
+            keeper.assume(record, security, now() + wait, None);
+        }
+        Ok(keeper)
+    }
+
+    /// Where streams tell that they were refused.
+    #[must_use]
+    pub fn doubt(&self) -> Arc<Doubt> {
+        Arc::clone(&self.doubt)
+    }
+
+    /// The identity; enrols if there is none. `None` if `stop` is cancelled before there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`].
+    pub async fn identity(&mut self, stop: &CancellationToken) -> Result<Option<Assumed>, IdentityError> {
+        if self.current.is_none() {
+            tokio::select! {
+                enrolled = self.enrol() => enrolled?,
+                () = stop.cancelled() => return Ok(None),
+            }
+        }
+        Ok(self.current.as_ref().map(|current| Assumed {
+            agent_id: current.record.agent_id.clone(),
+            pool: current.record.pool.clone(),
+            trust: current.trust.subscribe(),
+        }))
+    }
+
+    /// Renews the identity whenever it is time, until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`].
+    pub async fn keep(&mut self) -> Result<Ended, IdentityError> {
+        let doubt = self.doubt();
+        loop {
+            let Some(current) = &self.current else { return Ok(Ended::Expired) };
+            let ends = current.ends.unwrap_or_else(|| far(now()));
+            let ended = tokio::select! {
+                () = sleep_until(ends) => Some(Ended::Expired),
+                () = sleep_until(current.renew_at) => self.renew().await?,
+                alert = doubt.next() => self.reconsider(alert).await?,
+            };
+            if let Some(ended) = ended {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Makes ready to enrol again after the identity has ended.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to enrol with.
+    pub fn give_up(&mut self, ended: Ended) -> Result<(), IdentityError> {
+        if ended == Ended::Replaced {
+            return Ok(());
+        }
+        if self.join.is_none() || self.token_refused {
+            return Err(IdentityError::Ended(ended.sentence()));
+        }
+        tracing::warn!("{}: enrolling again", ended.sentence());
+        let lived = self.current.take().map_or(Duration::ZERO, |current| now() - current.adopted);
+        self.again = Some((ended, self.enrolments.next(lived, rand::random())));
+        self.doubt.settle();
+        Ok(())
+    }
+
+    /// Enrols, however often it has to ask.
+    async fn enrol(&mut self) -> Result<(), IdentityError> {
+        let before = self.again.take();
+        if let Some((_, wait)) = &before {
+            sleep(*wait).await;
+        }
+        let before = before.map(|(ended, _)| format!("{}, and ", ended.sentence())).unwrap_or_default();
+        loop {
+            let (why, after) = match self.enrol_once().await? {
+                Ok(()) => return Ok(()),
+                Err(Failure::Refused(message)) => {
+                    return Err(IdentityError::TokenRefused { before, message });
+                }
+                Err(Failure::BadRequest(message)) => return Err(IdentityError::RequestRefused(message)),
+                Err(Failure::Later { why, after }) => (why, after),
+            };
+            let own = self.enrolments.next(Duration::ZERO, rand::random());
+            let wait = after.unwrap_or(own);
+            tracing::warn!(retry_in_ms = wait.as_millis(), "not enrolled yet: {why}");
+            sleep(wait).await;
+        }
+    }
+
+    async fn enrol_once(&mut self) -> Result<Result<(), Failure>, IdentityError> {
+        let Some(join) = self.join.clone() else {
+            return Err(IdentityError::Ended("this agent has no identity".to_owned()));
+        };
+        let pending = self.pending_key(Purpose::Enrolment(join.token().id())).await?;
+        let authorities = match &self.authorities {
+            Some(authorities) => Authorities::Known(authorities.clone()),
+            None => Authorities::Pinned(join.pins().to_vec()),
+        };
+        let security = match client_config(authorities, None) {
+            Ok(config) => Security::Tls(config),
+            Err(error) => return Ok(Err(unusable(&error))),
+        };
+        let asked = now();
+        match ask::enrol(&self.dialer, &security, &join, &pending.key, &self.name).await {
+            Ok(granted) => {
+                self.accept(granted, pending.key, asked, Purpose::Enrolment(join.token().id())).await
+            }
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    /// Renews once. If that fails it is tried again later.
+    async fn renew(&mut self) -> Result<Option<Ended>, IdentityError> {
+        let Some(current) = &self.current else { return Ok(Some(Ended::Expired)) };
+        let security = current.trust.borrow().security.clone();
+        let pending = self.pending_key(Purpose::Renewal).await?;
+        let asked = now();
+        let failure = match ask::renew(&self.dialer, &security, &pending.key).await {
+            Ok(granted) => match self.accept(granted, pending.key, asked, Purpose::Renewal).await? {
+                Ok(()) => return Ok(None),
+                Err(failure) => failure,
+            },
+            Err(failure) => failure,
+        };
+        let (why, after) = match failure {
+            Failure::Refused(message) => return Ok(Some(Ended::Revoked(message))),
+            Failure::BadRequest(message) => {
+                // Whatever is wrong with this key, the next one may be better.
+                self.pending = None;
+                (message, None)
+            }
+            Failure::Later { why, after } => (why, after),
+        };
+        let own = self.renewals.next(Duration::ZERO, rand::random());
+        let wait = after.unwrap_or(own);
+        tracing::warn!(retry_in_ms = wait.as_millis(), "the agent's certificate was not renewed yet: {why}");
+        if let Some(current) = &mut self.current {
+            current.renew_at = now() + wait;
+        }
+        Ok(None)
+    }
+
+    /// A stream was refused: decides whether the identity has ended, or a join string is worth a try.
+    async fn reconsider(&mut self, alert: AlertDescription) -> Result<Option<Ended>, IdentityError> {
+        let Some(current) = &self.current else { return Ok(Some(Ended::Expired)) };
+        let record = &current.record;
+        // The clock alone may be wrong, and so may be the control plane's; not both, and in the same way.
+        if alert == AlertDescription::CertificateExpired
+            && timing::has_ended(record.obtained, record.valid_for, wall())
+        {
+            return Ok(Some(Ended::Expired));
+        }
+        if self.join.is_none() || self.token_refused || !self.doubt.is_ripe() {
+            return Ok(None);
+        }
+        self.doubt.settle();
+        tracing::warn!("the control plane keeps refusing this agent's certificate: trying the join string");
+        match self.enrol_once().await? {
+            Ok(()) => return Ok(Some(Ended::Replaced)),
+            Err(Failure::Refused(why) | Failure::BadRequest(why)) => {
+                self.token_refused = true;
+                tracing::warn!(
+                    "the join string does not work either ({why}): going on with the identity there is"
+                );
+            }
+            Err(Failure::Later { why, .. }) => tracing::warn!("not enrolled: {why}"),
+        }
+        Ok(None)
+    }
+
+    /// The key to ask a certificate for: the one that was asked for before, or a new one, kept before it is used.
+    async fn pending_key(&mut self, purpose: Purpose) -> Result<Pending, IdentityError> {
+        if let Some(pending) = self.pending.as_ref().filter(|pending| pending.purpose == purpose) {
+            return Ok(pending.clone());
+        }
+        let pending = Pending { purpose, key: Key::generate()? };
+        let kept = pending.clone();
+        self.store(purpose, move |directory| directory.keep_pending(&kept)).await?;
+        Ok(self.pending.insert(pending).clone())
+    }
+
+    /// Makes what was granted the identity, on disk first.
+    async fn accept(
+        &mut self,
+        granted: Granted,
+        key: Key,
+        asked: Instant,
+        purpose: Purpose,
+    ) -> Result<Result<(), Failure>, IdentityError> {
+        let record = Record {
+            agent_id: granted.agent_id,
+            pool: granted.pool,
+            control_plane: self.dialer.address().clone(),
+            key,
+            chain: granted.chain,
+            bundle: granted.bundle,
+            obtained: wall(),
+            renew_after: granted.renew_after,
+            valid_for: granted.valid_for,
+        };
+        let same = |current: &Current| current.record.agent_id == record.agent_id;
+        if purpose == Purpose::Renewal && !self.current.as_ref().is_some_and(same) {
+            return Ok(Err(Failure::Later {
+                why: "the answer is for another agent".to_owned(),
+                after: None,
+            }));
+        }
+        let security = match self.security(&record) {
+            Ok(security) => security,
+            Err(error) => return Ok(Err(unusable(&error))),
+        };
+        let kept = record.clone();
+        self.store(purpose, move |directory| directory.keep_identity(&kept)).await?;
+        self.pending = None;
+        self.renewals.reset();
+        tracing::info!(
+            agent = %record.agent_id,
+            pool = %record.pool,
+            valid_for_s = record.valid_for.as_secs(),
+            renew_after_s = record.renew_after.as_secs(),
+            kept = self.directory.is_some(),
+            "{}",
+            if purpose == Purpose::Renewal { "certificate renewed" } else { "enrolled" }
+        );
+        let (renew_at, ends) = (asked + record.renew_after, asked + record.valid_for);
+        match (&mut self.current, purpose) {
+            (Some(current), Purpose::Renewal) => {
+                let trust = Trust { security, spread: timing::spread(record.renew_after) };
+                (current.record, current.renew_at, current.ends) = (record, renew_at, Some(ends));
+                current.trust.send_replace(trust);
+            }
+            _ => self.assume(record, security, renew_at, Some(ends)),
+        }
+        Ok(Ok(()))
+    }
+
+    fn assume(&mut self, record: Record, security: Security, renew_at: Instant, ends: Option<Instant>) {
+        let trust = Trust { security, spread: timing::spread(record.renew_after) };
+        let (trust, _) = watch::channel(trust);
+        self.current = Some(Current { record, trust, adopted: now(), renew_at, ends });
+    }
+
+    /// What a connection needs that is made with this identity.
+    fn security(&self, record: &Record) -> Result<Security, rustls::Error> {
+        let authorities = match &self.authorities {
+            Some(authorities) => authorities.clone(),
+            None => known(&record.bundle)?,
+        };
+        let identity = (record.chain.clone(), record.key.for_tls());
+        client_config(Authorities::Known(authorities), Some(identity)).map(Security::Tls)
+    }
+
+    /// Writes to the directory, if there is one, away from the thread that serves the streams. An enrolment that
+    /// cannot be kept ends the agent, for its token would be gone. A renewal goes on: the agent works, and what is on
+    /// disk is still valid for a while.
+    async fn store(
+        &self,
+        purpose: Purpose,
+        write: impl FnOnce(&Directory) -> Result<(), DirectoryError> + Send + 'static,
+    ) -> Result<(), IdentityError> {
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let written = tokio::task::spawn_blocking(move || write(&directory)).await;
+        match written.expect("writing does not panic and is not aborted") {
+            Err(error) if purpose == Purpose::Renewal => {
+                tracing::error!("{}", crate::with_causes(&error));
+                Ok(())
+            }
+            written => Ok(written?),
+        }
+    }
+}
+
+fn unusable(error: &rustls::Error) -> Failure {
+    Failure::Later { why: format!("the control plane's answer cannot be used: {error}"), after: None }
+}

@@ -1,0 +1,89 @@
+//! Why there is no identity, or none any more, in sentences that say what to do.
+
+use std::path::PathBuf;
+
+use super::directory::DirectoryError;
+use super::key::KeyError;
+
+/// Why an identity is of no use any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The control plane has revoked it, and says this.
+    Revoked(String),
+    /// Its certificate has expired.
+    Expired,
+    /// There is another in its place already.
+    Replaced,
+}
+
+/// There is no identity, or none that is of use.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is no way to get one.
+    #[error(
+        "there is no identity in `state_dir`, which is {path}, and nothing to enrol with: give the join string that \
+         `postrider agents enroll-token create` prints as `join` or `join_file`",
+        path = .0.display()
+    )]
+    NothingToEnrolWith(PathBuf),
+    /// The control plane refused the token.
+    #[error(
+        "{before}the control plane did not accept the join token ({message}): it is used up, expired or revoked. Make a \
+         new one with `postrider agents enroll-token create`, and give the join string that it prints as `join`"
+    )]
+    TokenRefused {
+        /// Why there was a need to enrol again.
+        before: String,
+        /// What the control plane says.
+        message: String,
+    },
+    /// The control plane could not read the request.
+    #[error(
+        "the control plane could not use this agent's certificate request ({0}): install an agent of a version near \
+         the control plane's, and make a new join string"
+    )]
+    RequestRefused(String),
+    /// The identity has ended, and there is nothing to get another one with.
+    #[error(
+        "{0}. To enrol again, make a join string with `postrider agents enroll-token create`, and give it as `join`"
+    )]
+    Ended(String),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The private key cannot be made or used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The stored identity is whole, and of no use.
+    #[error(
+        "the identity in {path} cannot be used: remove its files and enrol again, with a new join string",
+        path = .path.display()
+    )]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+impl Ended {
+    pub(super) fn sentence(&self) -> String {
+        match self {
+            Ended::Revoked(message) => format!("this agent was revoked ({message})"),
+            Ended::Expired => "this agent's certificate has expired".to_owned(),
+            Ended::Replaced => "this agent's identity was replaced".to_owned(),
+        }
+    }
+}
+
+impl IdentityError {
+    /// Whether coming back is useless until somebody changes something.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        matches!(
+            self,
+            IdentityError::TokenRefused { .. } | IdentityError::RequestRefused(_) | IdentityError::Ended(_)
+        )
+    }
+}
