@@ -25,7 +25,7 @@ async fn an_admin_sets_everything_up_and_an_event_is_followed_to_its_end() -> Re
     let cli = world.cli();
     let tenant = cli.json(&["tenants", "create", "docurift", "--display-name", "DocuRift"]).await?;
     assert_eq!((&tenant["id"], &tenant["display_name"]), (&json!("docurift"), &json!("DocuRift")));
-    let cli = Cli::new(&world.control_plane.api_url(), "docurift");
+    let cli = world.control_plane.cli("docurift");
     let example = r#"{"documentId":"doc_1"}"#;
     let described = ["--description", "Done.", "--example", example];
     let created =

@@ -40,6 +40,8 @@ async fn the_readmes_other_commands_work_as_they_stand() -> Result<()> {
         let mut shell = Command::new("bash");
         without_settings(&mut shell);
         shell.args(["-c", &line]).env("PATH", &search).env("POSTRIDER_SERVER", world.control_plane.api_url());
+        shell.envs(world.control_plane.ca().map(|ca| ("POSTRIDER_CA", ca)));
+        shell.env("POSTRIDER_TOKEN_FILE", world.control_plane.token_file());
         let ended = finish(shell, None).await?;
         assert_eq!(ended.code, 0, "{line}\n{}{}", ended.stdout, ended.stderr);
         let made = ended.stdout.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -21,7 +21,7 @@ async fn streams_cut_every_few_seconds_lose_nothing_and_repeat_nothing() -> Resu
     let settings = AgentSettings { max_in_flight: 64, ..AgentSettings::default() };
     let mut world = World::without_agent(settings, &[]).await?;
     let proxy = Proxy::start(world.control_plane.agents_address()).await?;
-    world.agent.settings.control_plane = format!("http://{}", proxy.address());
+    world.agent.settings.control_plane = format!("https://{}", proxy.address());
     world.agent.start()?;
     world.agent_connected().await?;
     let routes = [world.subscribe("/fast").await?, world.subscribe("/slow").await?];
