@@ -175,7 +175,8 @@ impl Identities {
         Ok(Some(answer))
     }
 
-    /// Revokes an agent and ends its streams; as it is now, or `None` when there is none.
+    /// Revokes an agent and ends its streams; as it is now, or `None` when there is none. Its join token is used up from
+    /// then on: whoever has the agent may have that too, and would come back by it as another agent.
     ///
     /// # Errors
     /// When the store cannot be written; then it is not revoked.
@@ -186,8 +187,11 @@ impl Identities {
             return Ok(Some(identity));
         }
         let identity = IdentityRow { revoked: Some(audit.time), ..identity };
-        self.store.put_identity(&identity, None, audit).await?;
+        let token = self.read().join_tokens.get(&identity.join_token).cloned();
+        let used_up = token.map(|token| JoinTokenRow { max_uses: token.uses, ..token });
+        self.store.put_identity(&identity, used_up.as_ref(), audit).await?;
         let mut known = self.write();
+        known.join_tokens.extend(used_up.map(|token| (token.id, token)));
         known.put(identity.clone());
         if let Some(held) = known.identities.get(agent) {
             held.ended.cancel();

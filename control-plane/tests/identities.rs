@@ -137,6 +137,10 @@ async fn a_revoked_agent_is_admitted_no_more_and_cannot_come_back_by_its_token()
     assert!(ended.is_cancelled() && !world.identities.admits(&named(&agent, "acme")));
     world.identities.revoke(&agent, entry()).await.unwrap().unwrap();
     assert!(matches!(world.enrol(b"one", 3).await, Err(EnrolError::Unusable)));
+    assert!(
+        matches!(world.enrol(b"another key", 3).await, Err(EnrolError::Unusable)),
+        "the token is used up"
+    );
     let renewed = world.identities.renew(&agent, Pin::of(b"new"), String::new(), at(3), issue(at(3))).await;
     assert!(renewed.unwrap().is_none());
     assert_eq!(world.actions().await, ["CreateJoinToken", "EnrollAgent", "RevokeAgent"], "once");

@@ -25,6 +25,8 @@ pub(crate) enum Verb {
         id: String,
     },
     /// Revoke an agent: it is refused from now on, and its connections end within seconds
+    ///
+    /// The join token that it enrolled by is used up from then on; other agents that enrolled by it stay.
     Revoke {
         /// Its id
         id: String,

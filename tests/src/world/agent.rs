@@ -25,7 +25,8 @@ pub struct AgentSettings {
     pub max_in_flight: u32,
     /// Connections to the control plane.
     pub streams: u32,
-    /// The join string; without it the link is plaintext, and the agent says who it is.
+    /// The join string, empty for an agent that has its identity already; without it the link is plaintext, and the agent
+    /// says who it is.
     pub join: Option<String>,
 }
 
@@ -118,7 +119,8 @@ impl Agent {
         let who = match join {
             Some(join) => {
                 let state = self.identity();
-                format!("join = \"{join}\"\nname = \"{id}\"\nstate_dir = \"{}\"", state.display())
+                let join = if join.is_empty() { String::new() } else { format!("join = \"{join}\"\n") };
+                format!("{join}name = \"{id}\"\nstate_dir = \"{}\"", state.display())
             }
             None => format!("agent_id = \"{id}\"\npool = \"{pool}\""),
         };

@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result};
 use postrider_proto::v1::DeliveryState;
 use postrider_tests::api::event;
-use postrider_tests::cli::Cli;
 use postrider_tests::process::Process;
 use postrider_tests::receiver::Answer;
 use postrider_tests::wait::{eventually, when};

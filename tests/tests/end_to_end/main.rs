@@ -17,5 +17,6 @@ mod links;
 mod protos;
 mod readme;
 mod restarts;
+mod rolls;
 mod streams;
 mod trust;
