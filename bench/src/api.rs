@@ -8,13 +8,14 @@ use postrider_proto::v1::agent_service_client::AgentServiceClient;
 use postrider_proto::v1::delivery_service_client::DeliveryServiceClient;
 use postrider_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use postrider_proto::v1::tenant_service_client::TenantServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::clock;
 use crate::payload;
+use crate::reach::{Connection, Reach};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(3);
@@ -24,16 +25,16 @@ pub(crate) const TENANT: &str = "bench";
 /// A client of the API, over one connection that is opened by the first call and again after a loss.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
+    /// For what anybody may ask.
     channel: Channel,
+    connection: Connection,
 }
 
 impl Api {
-    /// Of the control plane at this port.
-    pub(crate) fn new(port: u16) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?
-            .tcp_nodelay(true)
-            .timeout(Duration::from_secs(20));
-        Ok(Self { channel: endpoint.connect_lazy() })
+    /// Of this control plane.
+    pub(crate) fn new(reach: &Reach) -> anyhow::Result<Self> {
+        let channel = reach.endpoint()?.timeout(Duration::from_secs(20)).connect_lazy();
+        Ok(Self { connection: reach.identify(channel.clone())?, channel })
     }
 
     /// Whether the control plane says that it serves.
@@ -46,7 +47,7 @@ impl Api {
     pub(crate) async fn create_tenant(&self) -> anyhow::Result<()> {
         let tenant = v1::Tenant { id: TENANT.into(), ..Default::default() };
         let request = v1::CreateTenantRequest { tenant: Some(tenant) };
-        let answer = TenantServiceClient::new(self.channel.clone()).create_tenant(request).await;
+        let answer = TenantServiceClient::new(self.connection.clone()).create_tenant(request).await;
         answer.context("cannot make the tenant").map(drop)
     }
 
@@ -61,8 +62,16 @@ impl Api {
         };
         let request =
             v1::CreateSubscriptionRequest { subscription: Some(subscription), ..Default::default() };
-        let answer = SubscriptionServiceClient::new(self.channel.clone()).create_subscription(request).await;
+        let answer =
+            SubscriptionServiceClient::new(self.connection.clone()).create_subscription(request).await;
         answer.context("cannot subscribe").map(drop)
+    }
+
+    /// A join string for the agent.
+    pub(crate) async fn join(&self) -> anyhow::Result<String> {
+        let request = v1::CreateJoinTokenRequest::default();
+        let answer = AgentServiceClient::new(self.connection.clone()).create_join_token(request).await;
+        Ok(answer.context("cannot make a join string")?.into_inner().join)
     }
 
     /// Waits until an agent takes jobs.
@@ -70,7 +79,7 @@ impl Api {
         let begun = clock::now();
         while begun.elapsed() < within {
             let request = v1::ListAgentsRequest::default();
-            let answer = AgentServiceClient::new(self.channel.clone()).list_agents(request).await;
+            let answer = AgentServiceClient::new(self.connection.clone()).list_agents(request).await;
             let agents = answer.map(|answer| answer.into_inner().agents).unwrap_or_default();
             if agents.iter().any(|agent| agent.state() == v1::AgentState::Connected) {
                 return Ok(());
@@ -101,7 +110,7 @@ impl Api {
             ..Default::default()
         };
         loop {
-            let mut client = DeliveryServiceClient::new(self.channel.clone());
+            let mut client = DeliveryServiceClient::new(self.connection.clone());
             let page = client.list_deliveries(request.clone()).await?.into_inner();
             if !page.deliveries.is_empty() {
                 return Ok(true);

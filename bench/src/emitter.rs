@@ -17,11 +17,11 @@ use hyper_util::rt::TokioIo;
 use postrider_proto::v1;
 use postrider_proto::v1::event_service_client::EventServiceClient;
 use serde::{Deserialize, Serialize};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::clock::{self, Moment};
 use crate::payload;
 use crate::procfs::ProcessId;
+use crate::reach::{Connection, Reach};
 use crate::records::{self, Emitted, Id};
 use crate::worker::{self, Worker};
 
@@ -51,8 +51,8 @@ pub(crate) enum Until {
 /// What is to be emitted.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Order {
-    /// The control plane's port.
-    pub(crate) api_port: u16,
+    /// How the control plane is reached.
+    pub(crate) reach: Reach,
     /// Whose events.
     pub(crate) tenant: String,
     /// How.
@@ -122,8 +122,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 async fn carry_out(order: Order) -> anyhow::Result<Summary> {
-    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", order.api_port))?.tcp_nodelay(true);
-    let channel = endpoint.connect().await.context("cannot reach the control plane")?;
+    let channel = order.reach.endpoint()?.connect().await.context("cannot reach the control plane")?;
     let arrived = Rc::new(AtomicU64::new(0));
     let feedback =
         order.undelivered.map(|(_, sink)| tokio::task::spawn_local(feedback(sink, arrived.clone())));
@@ -131,7 +130,7 @@ async fn carry_out(order: Order) -> anyhow::Result<Summary> {
         tenant: order.tenant,
         until: order.until,
         begun: clock::now(),
-        client: EventServiceClient::new(channel),
+        client: EventServiceClient::new(order.reach.identify(channel)?),
         endpoints: order.endpoints,
         undelivered: order.undelivered.map_or(u64::MAX, |(limit, _)| limit),
         arrived,
@@ -156,7 +155,7 @@ struct Run {
     tenant: String,
     until: Until,
     begun: Moment,
-    client: EventServiceClient<Channel>,
+    client: EventServiceClient<Connection>,
     endpoints: u64,
     undelivered: u64,
     arrived: Rc<AtomicU64>,

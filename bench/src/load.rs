@@ -117,7 +117,7 @@ impl<'a> Rig<'a> {
     /// What the emitter is told.
     pub(crate) fn order(&self, world: &World<'_>, shape: Shape) -> Order {
         Order {
-            api_port: world.api_port,
+            reach: world.reach.clone(),
             tenant: TENANT.into(),
             how: shape.how,
             until: shape.until,

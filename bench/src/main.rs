@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod payload;
 mod procfs;
+mod reach;
 mod records;
 mod report;
 mod scenarios;

@@ -50,6 +50,7 @@ pub(crate) async fn run(args: &Args, place: &Place) -> anyhow::Result<()> {
     report.add_ratios();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
     report.set("run.cores", cores as f64);
+    report.set("run.tls", f64::from(u8::from(!args.plaintext)));
     report.set("run.quick", f64::from(u8::from(args.quick)));
     report.set("run.seconds", begun.elapsed().as_secs_f64());
     report.set("run.failures", failures.len() as f64);

@@ -11,6 +11,7 @@ use crate::api::Api;
 use crate::args::Args;
 use crate::child::Child;
 use crate::clock;
+use crate::reach::Reach;
 
 /// How long a process may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ pub(crate) struct Place {
     pub(crate) json: PathBuf,
     folder: TempDir,
     log_filter: &'static str,
+    plaintext: bool,
 }
 
 impl Place {
@@ -48,7 +50,7 @@ impl Place {
         let json = args.json.clone().unwrap_or_else(|| bench.join("latest.json"));
         let log_filter =
             if args.without_attempt_lines { "info,postrider_control_plane::settle=warn" } else { "info" };
-        Ok(Self { control_plane, agent, json, folder, log_filter })
+        Ok(Self { control_plane, agent, json, folder, log_filter, plaintext: args.plaintext })
     }
 
     /// A folder for what is written while measuring.
@@ -71,8 +73,10 @@ pub(crate) struct World<'a> {
     agent: Option<Child>,
     /// The control plane's API.
     pub(crate) api: Api,
-    /// Its port.
-    pub(crate) api_port: u16,
+    /// How it is reached.
+    pub(crate) reach: Reach,
+    agent_port: u16,
+    sink: u16,
 }
 
 impl<'a> World<'a> {
@@ -80,13 +84,15 @@ impl<'a> World<'a> {
     pub(crate) async fn start(place: &'a Place, sink: u16) -> anyhow::Result<Self> {
         let folder = TempDir::with_prefix_in("world-", place.folder())?;
         let (api_port, agent_port) = (free_port().await?, free_port().await?);
-        let write = |name: &str, text: String| {
-            std::fs::write(folder.path().join(name), text).with_context(|| format!("cannot write {name}"))
+        let reach = if place.plaintext {
+            Reach::plaintext(api_port)
+        } else {
+            Reach::secured(api_port, folder.path())?
         };
-        write("control-plane.toml", control_plane_settings(folder.path(), api_port, agent_port, place))?;
-        write("agent.toml", agent_settings(agent_port, sink))?;
-        let api = Api::new(api_port)?;
-        let mut world = Self { place, folder, control_plane: None, agent: None, api, api_port };
+        let api = Api::new(&reach)?;
+        let mut world =
+            Self { place, folder, control_plane: None, agent: None, api, reach, agent_port, sink };
+        world.write("control-plane.toml", &world.control_plane_settings())?;
         world.start_control_plane().await?;
         world.api.create_tenant().await?;
         Ok(world)
@@ -117,6 +123,7 @@ impl<'a> World<'a> {
 
     /// Starts the agent and waits until it is connected.
     pub(crate) async fn start_agent(&mut self) -> anyhow::Result<()> {
+        self.write("agent.toml", &self.agent_settings().await?)?;
         self.agent = Some(Child::start("agent", &self.place.agent, &self.file("agent.toml"))?);
         self.api.agent_connected(READY_WITHIN).await
     }
@@ -172,6 +179,30 @@ impl<'a> World<'a> {
         self.folder.close().context("cannot remove the folder of a scenario")
     }
 
+    fn control_plane_settings(&self) -> String {
+        // A basic string of TOML escapes as JSON's do.
+        let store = serde_json::Value::from(self.store().to_string_lossy().into_owned());
+        let (agent, log) = (self.agent_port, self.place.log_filter);
+        let reach = self.reach.settings(self.folder());
+        format!("data_dir = {store}\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n{reach}")
+    }
+
+    async fn agent_settings(&self) -> anyhow::Result<String> {
+        let (port, sink) = (self.agent_port, self.sink);
+        let link = if self.reach.is_secured() {
+            format!("join = \"{}\"", self.api.join().await?)
+        } else {
+            format!("control_plane = \"http://127.0.0.1:{port}\"\nagent_id = \"bench\"")
+        };
+        Ok(format!(
+            "{link}\n\n[egress]\nallow_cidrs = [\"127.0.0.0/8\"]\nallow_ports = [{sink}]\nallow_http = true\n"
+        ))
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        std::fs::write(self.file(name), text).with_context(|| format!("cannot write {name}"))
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -181,21 +212,4 @@ impl<'a> World<'a> {
 async fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("no port is free")?;
     Ok(listener.local_addr()?.port())
-}
-
-fn control_plane_settings(folder: &Path, api: u16, agent: u16, place: &Place) -> String {
-    // A basic string of TOML escapes as JSON's do.
-    let store = serde_json::Value::from(folder.join("data").to_string_lossy().into_owned());
-    let log = place.log_filter;
-    format!(
-        "data_dir = {store}\napi_listen = \"127.0.0.1:{api}\"\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n\
-         insecure_loopback = true\n"
-    )
-}
-
-fn agent_settings(control_plane: u16, sink: u16) -> String {
-    format!(
-        "control_plane = \"http://127.0.0.1:{control_plane}\"\nagent_id = \"bench\"\n\n\
-         [egress]\nallow_cidrs = [\"127.0.0.0/8\"]\nallow_ports = [{sink}]\nallow_http = true\n"
-    )
 }
