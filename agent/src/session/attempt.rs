@@ -76,6 +76,9 @@ fn log(key: &JobKey, report: &Report) {
             "refused by the egress policy: {refusal}"
         );
     }
+    if let Some(cause) = &report.cause {
+        tracing::warn!(delivery.id = %key.delivery_id, attempt = key.attempt, "{cause}");
+    }
     tracing::debug!(
         delivery.id = %key.delivery_id,
         attempt = key.attempt,

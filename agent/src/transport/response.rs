@@ -11,12 +11,15 @@ use http::header::{
 };
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::Response;
+use crate::clock::Instant;
 
 /// Time for reading a body. Its status is known already, so this only delays the report.
 const BODY_TIME: Duration = Duration::from_secs(2);
+/// No more than this after the attempt's deadline: an attempt ends within a second after it.
+const BODY_GRACE: Duration = Duration::from_millis(750);
 /// No more of a body is kept, whatever is asked for.
 const MAX_KEPT: usize = 64 << 10;
 /// A body is read on up to this, so that its connection can be used again.
@@ -38,15 +41,43 @@ static KEPT: [HeaderName; KEPT_NAMES.len()] = [
 const KEPT_NAMES: [&str; 8] =
     ["retry-after", "content-type", "content-length", "location", "server", "date", "x-request-id", "cf-ray"];
 
+/// Those in which an endpoint hardly repeats what it was sent.
+const HARMLESS: [&str; 4] = ["retry-after", "content-type", "content-length", "date"];
+
+/// How much of a response is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The first bytes of the body, and headers.
+    Shown {
+        /// How many.
+        bytes: usize,
+    },
+    /// Status and harmless headers only: the request had credentials of the agent's owner in it, and many servers
+    /// repeat a request's headers in their error pages.
+    Hidden,
+}
+
+/// When to stop reading a body whose headers arrived `now`.
+pub(crate) fn body_deadline(now: Instant, attempt_deadline: Instant) -> Instant {
+    (now + BODY_TIME).min(attempt_deadline + BODY_GRACE)
+}
+
 /// What is kept of `response`, and whether it was read to its end.
-pub(crate) async fn read(response: http::Response<Incoming>, keep: usize) -> (Response, bool) {
+pub(crate) async fn read(response: http::Response<Incoming>, keep: Keep, until: Instant) -> (Response, bool) {
     let (head, mut body) = response.into_parts();
-    let headers = kept_headers(&head.headers);
-    let mut kept = Kept { bytes: Bytes::new(), more: None, limit: keep.min(MAX_KEPT) };
+    let mut headers = kept_headers(&head.headers);
+    let limit = match keep {
+        Keep::Shown { bytes } => bytes.min(MAX_KEPT),
+        Keep::Hidden => {
+            headers.retain(|(name, _)| HARMLESS.contains(name));
+            0
+        }
+    };
+    let mut kept = Kept { bytes: Bytes::new(), more: None, limit };
     let complete = if body.is_end_stream() {
         true
     } else {
-        timeout(BODY_TIME, drain(&mut body, &mut kept)).await.unwrap_or(false)
+        timeout_at(until, drain(&mut body, &mut kept)).await.unwrap_or(false)
     };
     (Response { status: head.status.as_u16(), headers, body: kept.into_bytes() }, complete)
 }

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use postrider_agent::Instant;
 use postrider_agent::gate::Gate;
 use postrider_agent::transport::guard::Guard;
-use postrider_agent::transport::http::HttpTransport;
+use postrider_agent::transport::http::{HttpTransport, Settings};
 use postrider_agent::transport::{Report, Request, Transport as _};
 use postrider_domain::egress::Policy;
 use rustls::RootCertStore;
@@ -101,7 +101,12 @@ pub(crate) fn transport(endpoint: &Endpoint) -> HttpTransport {
 }
 
 pub(crate) fn with(policy: Policy, roots: RootCertStore, dns_servers: &[SocketAddr]) -> HttpTransport {
-    HttpTransport::new(Arc::new(Guard::new(policy)), roots, dns_servers).unwrap()
+    equipped(policy, Settings { dns_servers: dns_servers.to_vec(), ..Settings::trusting(roots) })
+}
+
+/// A transport with whatever an owner may give it.
+pub(crate) fn equipped(policy: Policy, settings: Settings) -> HttpTransport {
+    HttpTransport::new(Arc::new(Guard::new(policy)), settings).unwrap()
 }
 
 /// A request that is in time and has two seconds.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::control_plane::{ControlPlane, job};
 use crate::endpoint::{Endpoint, read_request};
 
-fn agent(control_plane: &str, more: &[&str]) -> Child {
+pub(crate) fn agent(control_plane: &str, more: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_postrider-agent"))
         .args(["--control-plane", control_plane, "--agent-id", "agent-1", "--streams", "1"])
         .args(more)
@@ -22,13 +22,13 @@ fn agent(control_plane: &str, more: &[&str]) -> Child {
         .unwrap()
 }
 
-async fn signal(child: &Child, signal: &str) {
+pub(crate) async fn signal(child: &Child, signal: &str) {
     let pid = child.id().unwrap().to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
 }
 
 /// The exit code, and what was logged.
-async fn exit(child: Child) -> (i32, String) {
+pub(crate) async fn exit(child: Child) -> (i32, String) {
     let output = timeout(Duration::from_secs(20), child.wait_with_output()).await.unwrap().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
