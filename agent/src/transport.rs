@@ -75,7 +75,7 @@ pub struct Report {
     pub response: Option<Response>,
     /// How far it came, and how long that took.
     pub trace: Trace,
-    /// The rule that refused. For the log of the agent's owner, and its code for the operator.
+    /// The rule that refused: to call the endpoint, or to follow where it leads. For the log of the agent's owner, and its code for the operator.
     pub refusal: Option<Box<Refusal>>,
     /// What is wrong on the agent's own side. For the log of the agent's owner only.
     pub cause: Option<Box<str>>,

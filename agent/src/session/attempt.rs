@@ -73,7 +73,7 @@ fn log(key: &JobKey, report: &Report) {
             delivery.id = %key.delivery_id,
             attempt = key.attempt,
             refusal.code = refusal.code().as_str(),
-            "refused by the egress policy: {refusal}"
+            "refused by the egress rules: {refusal}"
         );
     }
     if let Some(cause) = &report.cause {

@@ -33,16 +33,15 @@ impl Failure {
     }
 
     pub(crate) fn refused(refusal: Refusal) -> Failure {
-        if refusal.code() == Code::DnsEmpty {
-            return Failure::dns("the endpoint's name does not exist or has no address");
-        }
-        Failure {
-            refusal: Some(Box::new(refusal)),
-            ..Failure::new(
+        let failure = if refusal.code() == Code::DnsEmpty {
+            Failure::dns("the endpoint's name does not exist or has no address")
+        } else {
+            Failure::new(
                 OutcomeKind::RefusedByPolicy,
                 "the agent's egress policy does not allow this endpoint",
             )
-        }
+        };
+        Failure { refusal: Some(Box::new(refusal)), ..failure }
     }
 
     pub(crate) fn not_started(detail: &'static str) -> Failure {

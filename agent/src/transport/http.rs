@@ -269,15 +269,16 @@ impl Transport for HttpTransport {
         };
         match exchanged {
             Ok(answered) => {
-                let response = self.finish(answered, keep, deadline).await;
+                let head = &answered.response;
+                let refusal = response::redirect(head.status(), head.headers()).map(Box::new);
+                let response = Some(self.finish(answered, keep, deadline).await);
                 trace.total = now() - began;
-                let kind = OutcomeKind::Response;
                 Report {
-                    kind,
+                    kind: OutcomeKind::Response,
                     detail: "".into(),
-                    response: Some(response),
+                    response,
                     trace,
-                    refusal: None,
+                    refusal,
                     cause: None,
                 }
             }

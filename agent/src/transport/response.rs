@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, SERVER,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use postrider_domain::egress::{Code, EndpointUrl, Refusal};
 use tokio::time::timeout_at;
 
 use super::Response;
@@ -80,6 +82,17 @@ pub(crate) async fn read(response: http::Response<Incoming>, keep: Keep, until: 
         timeout_at(until, drain(&mut body, &mut kept)).await.unwrap_or(false)
     };
     (Response { status: head.status.as_u16(), headers, body: kept.into_bytes() }, complete)
+}
+
+/// The refusal to follow the response, if it leads elsewhere. Its path may hold a secret, so it is not said.
+pub(crate) fn redirect(status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+    let location = headers.get(LOCATION).filter(|_| status.is_redirection())?;
+    let target = location.to_str().ok().and_then(|location| EndpointUrl::parse(location).ok());
+    let subject = match target {
+        Some(target) => format!("the redirect to {}", target.origin()),
+        None => "the redirect".to_owned(),
+    };
+    Some(Refusal::new(Code::RedirectNotFollowed, subject))
 }
 
 /// How long the server keeps the connection open, if it says so, and a second less: for Node.js that is 5 s, and
@@ -184,6 +197,24 @@ mod tests {
         headers.append("retry-after", HeaderValue::from_static("8"));
         headers.insert("cf-ray", HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(kept_headers(&headers), [("retry-after", "7".to_owned()), ("server", "nginx".to_owned())]);
+    }
+
+    #[test]
+    fn a_redirect_names_its_target_without_its_path() {
+        let refusal = |status: u16, location: &'static str| {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+            redirect(StatusCode::from_u16(status).unwrap(), &headers).map(|refusal| refusal.to_string())
+        };
+        let told = refusal(302, "https://hooks.example.com/s3cret").unwrap();
+        assert!(told.starts_with("the redirect to https://hooks.example.com was not followed"), "{told}");
+        for location in ["/s3cret", "https://u:s3cret@a.example/", "ftp://a"] {
+            assert!(
+                refusal(308, location).unwrap().starts_with("the redirect was not followed"),
+                "{location}"
+            );
+        }
+        assert_eq!(refusal(200, "https://hooks.example.com/"), None);
+        assert_eq!(redirect(StatusCode::NOT_MODIFIED, &HeaderMap::new()), None);
     }
 
     #[test]

@@ -103,6 +103,8 @@ async fn a_redirect_is_an_answer_that_names_its_target() {
     )
     .await;
     let report = transport(&endpoint).post(request(endpoint.url("http"))).await;
+    assert_eq!((report.kind, &*report.detail), (OutcomeKind::Response, ""));
+    assert_eq!(report.refusal.unwrap().code().as_str(), "redirect_not_followed");
     let response = report.response.unwrap();
     assert_eq!(response.status, 302);
     assert!(response.headers.contains(&("location", "http://169.254.169.254/".to_owned())));

@@ -116,6 +116,7 @@ async fn a_name_that_does_not_exist_is_a_dns_failure() {
     let report = transport.post(request("http://nowhere.test/")).await;
     assert_eq!(report.kind, OutcomeKind::Dns);
     assert_eq!(report.detail, "the endpoint's name does not exist or has no address");
+    assert_eq!(report.refusal.unwrap().code().as_str(), "dns_empty");
     assert!(!report.trace.request_sent);
 }
 
