@@ -32,7 +32,16 @@ impl Endpoint {
         S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::at("127.0.0.1", serve).await
+    }
+
+    /// As [`Endpoint::start`], at another address.
+    pub(crate) async fn at<F, S>(address: &str, serve: S) -> Endpoint
+    where
+        S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);

@@ -18,6 +18,7 @@ mod namespace;
 mod process;
 mod proxied;
 mod rebinding;
+mod secrecy;
 mod secured;
 mod session;
 mod sessions;
