@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the end-to-end tests use and this repository does not hold: Debian's `webhook` server, Python with
-# the libraries in python/requirements.txt, and the Node packages in node/package-lock.json.
+# Installs what the tests use and this repository does not hold: Debian's `webhook` server, what makes network
+# namespaces, Python with the libraries in python/requirements.txt, and the Node packages in node/package-lock.json.
 #
 # It may be run any number of times: what is there already is not touched. As root or with sudo.
 set -euo pipefail
@@ -24,6 +24,8 @@ missing_packages() {
   command -v git >/dev/null || echo git
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
+  command -v ip >/dev/null || echo iproute2
+  command -v unshare >/dev/null || echo util-linux
   if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
     echo python3 python3-venv
   fi

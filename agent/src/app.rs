@@ -3,7 +3,8 @@
 //! Dramatis personae: each stream to the control plane is a task ([`crate::session`]); each of its jobs is a
 //! task of that stream; each connection to an endpoint has a task in the transport's pool. Beside the streams the
 //! keeper of the identity renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
-//! the next one begin anew, as another agent. One sweep closes idle connections. Whatever ends with an error ends all.
+//! the next one begin anew, as another agent. One task keeps the transport up with the world:
+//! idle connections, this machine's addresses, credentials on disk. Whatever ends with an error ends all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::identity::doubt::Doubt;
 use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
 use crate::transport::guard::Guard;
-use crate::transport::http::{HttpTransport, TransportError};
+use crate::transport::http::{self, HttpTransport, TransportError};
+use crate::transport::machine;
 use crate::transport::tls::system_roots;
 
 /// Why the agent ended other than by doing what it was told.
@@ -58,13 +60,13 @@ pub enum AppError {
 ///
 /// [`AppError`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
-    let policy = Policy { own_addresses: interface_addresses(), ..config.egress.clone() };
+    let policy = Policy { own_addresses: interface_addresses(), ..config.egress.policy.clone() };
     let guard = Arc::new(Guard::new(policy));
-    let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), system_roots(), &config.dns_servers)?);
+    let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), transport_settings(&config))?);
     let agent = Agent { config: &config, guard, transport: Arc::clone(&transport), stop: stop.clone() };
     tokio::select! {
         ended = Box::pin(agent.serve()) => ended,
-        () = transport.sweep() => Ok(()),
+        () = transport.keep_up() => Ok(()),
         () = grace_is_over(&stop, config.shutdown_grace) => Err(AppError::GraceExceeded(config.shutdown_grace)),
     }
 }
@@ -187,10 +189,19 @@ fn shares(config: &Config) -> impl Iterator<Item = Credit> {
     })
 }
 
+fn transport_settings(config: &Config) -> http::Settings {
+    http::Settings {
+        roots: system_roots(),
+        dns_servers: config.dns_servers.clone(),
+        proxy: config.egress.proxy.clone(),
+        credentials: config.egress.credentials.clone(),
+    }
+}
+
 /// The addresses of this machine. If they cannot be found out, the private ones are still refused.
 fn interface_addresses() -> Vec<IpAddr> {
-    match if_addrs::get_if_addrs() {
-        Ok(interfaces) => interfaces.iter().map(if_addrs::Interface::ip).collect(),
+    match machine::addresses() {
+        Ok(addresses) => addresses,
         Err(error) => {
             tracing::warn!("this machine's own addresses cannot be listed, so jobs may call them: {error}");
             Vec::new()

@@ -7,17 +7,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use postrider_domain::egress::Policy;
 use tracing_subscriber::EnvFilter;
 
 mod args;
 mod control_plane;
+mod egress;
 mod layers;
 mod values;
 
 pub use self::args::{Args, Secret};
 use self::control_plane::ProxyVariables;
 pub use self::control_plane::{ControlPlane, Enrolled, Plaintext};
+pub use self::egress::Egress;
+use self::egress::Files;
 use self::layers::Layers;
 use self::values::{Bytes, Seconds};
 
@@ -37,8 +39,8 @@ pub struct Config {
     pub max_in_flight_bytes: u64,
     /// Threads of the runtime.
     pub threads: usize,
-    /// What this agent may call.
-    pub egress: Policy,
+    /// What this agent may call, and how.
+    pub egress: Egress,
     /// The name servers to ask. None: the machine's.
     pub dns_servers: Vec<SocketAddr>,
     /// How to log.
@@ -91,15 +93,7 @@ impl Config {
             proxies.note(&name, &value);
             names.push(name);
         }
-        let mut layers = Layers::default();
-        layers.check_variables(names.into_iter());
-        if let Some(path) = &args.config {
-            match std::fs::read_to_string(path) {
-                Ok(text) => layers.add_file(&text, path),
-                Err(error) => layers.mistake(format!("{} cannot be read: {error}", path.display())),
-            }
-        }
-        layers.add_args(args);
+        let mut layers = Config::layers(args, names.into_iter());
         let config = Config::from_layers(&mut layers, &proxies);
         let mistakes = layers.finish();
         if mistakes.is_empty() {
@@ -109,6 +103,33 @@ impl Config {
         }
     }
 
+    /// As [`Config::load`], but reads the egress settings only, as they would be on the agent's machine: no other
+    /// setting has to be there, and no file but the settings file. Of the environment's variables it needs the names.
+    ///
+    /// # Errors
+    ///
+    /// [`Mistakes`] in the egress settings, all of them.
+    pub fn load_egress(args: &Args, variables: impl Iterator<Item = String>) -> Result<Egress, Mistakes> {
+        let mut layers = Config::layers(args, variables);
+        layers.keep_only("egress.");
+        let egress = egress::read(&mut layers, Files::Ignored);
+        let mistakes = layers.finish();
+        if mistakes.is_empty() { Ok(egress) } else { Err(Mistakes(mistakes)) }
+    }
+
+    fn layers(args: &Args, variables: impl Iterator<Item = String>) -> Layers {
+        let mut layers = Layers::default();
+        layers.check_variables(variables);
+        if let Some(path) = &args.config {
+            match std::fs::read_to_string(path) {
+                Ok(text) => layers.add_file(&text, path),
+                Err(error) => layers.mistake(format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+        layers.add_args(args);
+        layers
+    }
+
     /// Takes every setting out of `layers`, so that what is left over is unknown.
     fn from_layers(layers: &mut Layers, proxies: &ProxyVariables) -> Option<Config> {
         let control_plane = ControlPlane::from_layers(layers, proxies);
@@ -116,7 +137,7 @@ impl Config {
         let max_in_flight = layers.or("max_in_flight", 512, values::between(1, 65_536));
         let Bytes(max_in_flight_bytes) = layers.or("max_in_flight_bytes", Bytes(64 << 20), values::parsed);
         let threads = layers.or("threads", default_threads(), values::between(1, 64));
-        let egress = egress(layers);
+        let egress = egress::read(layers, Files::Read);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
         let log = Log {
             format: layers.or("log.format", LogFormat::Human, values::log_format),
@@ -143,23 +164,6 @@ impl Config {
             log,
             shutdown_grace,
         })
-    }
-}
-
-fn egress(layers: &mut Layers) -> Policy {
-    let default = Policy::default();
-    Policy {
-        allow_cidrs: layers.list("egress.allow_cidrs", default.allow_cidrs, values::cidr),
-        allow_hosts: layers.list("egress.allow_hosts", default.allow_hosts, values::parsed),
-        allow_ports: layers.list("egress.allow_ports", default.allow_ports, values::port),
-        allow_http: layers.or("egress.allow_http", default.allow_http, values::boolean),
-        deny_cidrs: layers.list("egress.deny_cidrs", default.deny_cidrs, values::cidr),
-        dangerously_allow_link_local_and_metadata: layers.or(
-            "egress.dangerously_allow_link_local_and_metadata",
-            default.dangerously_allow_link_local_and_metadata,
-            values::boolean,
-        ),
-        own_addresses: Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod app;
 pub mod backoff;
+pub mod check;
 mod clock;
 pub mod config;
 pub mod dial;

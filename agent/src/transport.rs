@@ -2,9 +2,9 @@
 //!
 //! [`Transport`] is what a session knows of it; tests of the session put something simpler there.
 //! [`http::HttpTransport`] is the real one, in the order in which a request meets its rooms:
-//! [`guard`] judges the URL, [`resolver`] finds the addresses, the guard judges those, `pool` lends a
-//! connection to exactly those addresses or `connector` dials one of them, and `response` reads the
-//! answer within bounds.
+//! [`guard`] judges the URL, [`credentials`] has what its owner gives the agent for that host, [`resolver`]
+//! finds the addresses, the guard judges those, `pool` lends a connection to exactly those addresses or
+//! `connector` dials one of them, perhaps through a [`proxy`], and `response` reads the answer within bounds.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -21,10 +21,16 @@ use crate::clock::Instant;
 use crate::gate::Gate;
 
 pub(crate) mod connector;
+pub mod credentials;
+pub(crate) mod driver;
 pub(crate) mod failure;
+pub(crate) mod files;
 pub mod guard;
 pub mod http;
+pub(crate) mod machine;
+pub(crate) mod paced;
 pub(crate) mod pool;
+pub mod proxy;
 pub mod resolver;
 pub(crate) mod response;
 pub mod tls;
@@ -32,8 +38,8 @@ pub mod tls;
 /// Makes one POST. A failed one is a [`Report`] too.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Sends `request` at most once, and says what happened. Ends by its deadline and the two seconds that
-    /// reading a response's body may take.
+    /// Sends `request` at most once, and says what happened. Ends within a second after its deadline, which reading
+    /// a response's body may take.
     async fn post(&self, request: Request) -> Report;
 }
 
@@ -69,8 +75,10 @@ pub struct Report {
     pub response: Option<Response>,
     /// How far it came, and how long that took.
     pub trace: Trace,
-    /// The rule that refused. For the log of the agent's owner, and its code for the operator.
+    /// The rule that refused: to call the endpoint, or to follow where it leads. For the log of the agent's owner, and its code for the operator.
     pub refusal: Option<Box<Refusal>>,
+    /// What is wrong on the agent's own side. For the log of the agent's owner only.
+    pub cause: Option<Box<str>>,
 }
 
 /// What was kept of an answer.
@@ -133,6 +141,13 @@ impl Report {
     /// The report on a job that failed before the transport saw it.
     #[must_use]
     pub fn failed(kind: OutcomeKind, detail: &'static str) -> Report {
-        Report { kind, detail: detail.into(), response: None, trace: Trace::default(), refusal: None }
+        Report {
+            kind,
+            detail: detail.into(),
+            response: None,
+            trace: Trace::default(),
+            refusal: None,
+            cause: None,
+        }
     }
 }

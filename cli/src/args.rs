@@ -7,7 +7,7 @@ use crate::dev;
 use crate::output::Format;
 use crate::parts;
 use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
-use crate::verbs::{audit, subscriptions, tail, tenants, tokens, verify};
+use crate::verbs::{audit, egress, subscriptions, tail, tenants, tokens, verify};
 
 /// Above the options that all verbs share.
 pub(crate) const SHARED: &str = "Global options";
@@ -15,7 +15,7 @@ pub(crate) const SHARED: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  unexpected failure
+  1  unexpected failure, or a URL that would be refused (egress check)
   2  the command line is wrong
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
@@ -92,6 +92,9 @@ pub(crate) enum Command {
     /// Who changed or revealed what
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// See what an agent's egress settings mean, offline
+    #[command(subcommand)]
+    Egress(egress::Verb),
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell
@@ -119,8 +122,19 @@ pub(crate) fn command() -> clap::Command {
     for verb in ["dev", "control-plane", "agent", "completions"] {
         command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
     }
-    command.mut_subcommand("verify", |verb| {
-        verb.mut_args(|arg| if arg.get_id() == "output" { arg } else { hide(arg) })
+    let only_output = move |arg: clap::Arg| if arg.get_id() == "output" { arg } else { hide(arg) };
+    let command = command.mut_subcommand("verify", |verb| verb.mut_args(only_output));
+    // Of the agent's settings, only these are looked at.
+    let of_egress = move |arg: clap::Arg| {
+        let id = arg.get_id().as_str();
+        let used = id.starts_with("egress_") || ["config", "resolve", "urls", "help", "output"].contains(&id);
+        // Or a URL after such a flag would be its value.
+        let may_have_value = arg.get_num_args().is_some_and(|n| n.min_values() == 0 && n.max_values() == 1);
+        let arg = if may_have_value { arg.require_equals(true) } else { arg };
+        if used { arg } else { arg.hide(true) }
+    };
+    command.mut_subcommand("egress", |verb| {
+        verb.mut_args(hide).mut_subcommand("check", |check| check.mut_args(of_egress))
     })
 }
 
@@ -147,6 +161,15 @@ mod tests {
     }
 
     #[test]
+    fn a_url_after_a_flag_without_value_is_a_url() {
+        let line = "postrider egress check --egress-allow-http https://a --egress-allow-ports 80 https://b";
+        let matches = command().try_get_matches_from(line.split(' ')).unwrap();
+        let check = matches.subcommand_matches("egress").unwrap().subcommand_matches("check").unwrap();
+        let urls: Vec<_> = check.get_many::<String>("urls").unwrap().collect();
+        assert_eq!(urls, ["https://a", "https://b"]);
+    }
+
+    #[test]
     fn options_that_contradict_each_other_are_refused() {
         for line in [
             "postrider emit",
@@ -157,6 +180,8 @@ mod tests {
             "postrider retry",
             "postrider deliveries list --state gone",
             "postrider subscriptions create --url http://a",
+            "postrider egress check",
+            "postrider egress check --resolve a https://a",
         ] {
             assert!(refused(line), "{line}");
         }
@@ -166,6 +191,7 @@ mod tests {
             "postrider emit a.b --lines --file f",
             "postrider deliveries list --state exhausted,cancelled --since 1h",
             "postrider subscriptions update s --no-headers --default-retries",
+            "postrider egress check --config f --resolve a=10.0.0.1 --egress-allow-http https://a https://b",
         ] {
             assert!(!refused(line), "{line}");
         }

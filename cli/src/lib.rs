@@ -24,7 +24,7 @@ use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
-use crate::verbs::{audit, tokens};
+use crate::verbs::{audit, egress, tokens};
 use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
@@ -51,6 +51,7 @@ fn finish(result: Result<()>) -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Verify(args) => verify::run(&args, cli.output),
+        Command::Egress(verb) => egress::run(&verb, cli.output),
         Command::Dev(args) => dev::run(&args),
         Command::Completions(args) => completions::run(&args, args::command()),
         command => {
@@ -91,6 +92,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Tokens(verb) => tokens::run(context, verb).await,
         Command::Audit(verb) => audit::run(context, verb).await,
         Command::Verify(_)
+        | Command::Egress(_)
         | Command::Completions(_)
         | Command::Dev(_)
         | Command::ControlPlane(_)

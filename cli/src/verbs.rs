@@ -1,4 +1,4 @@
-//! The verbs that talk to a control plane: one file each.
+//! The verbs that talk to a control plane, and those that need nobody: one file each.
 
 pub(crate) mod agents;
 pub(crate) mod audit;
@@ -6,6 +6,7 @@ pub(crate) mod authorities;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deliveries;
+pub(crate) mod egress;
 pub(crate) mod emit;
 pub(crate) mod emit_lines;
 pub(crate) mod enroll_tokens;

@@ -8,6 +8,7 @@
 //! - [`url`] reads a URL once and keeps the canonical form, which is the only form ever sent;
 //! - [`name`] knows which host names are valid, and which have no public meaning;
 //! - [`address`] knows which addresses are public;
+//! - [`destination`] is how an owner picks endpoints out, by name or by address;
 //! - [`policy`] holds what the agent's owner allows and denies, and passes judgement;
 //! - [`refusal`] is the judgement, in a code for machines and a sentence for people.
 //!
@@ -15,12 +16,14 @@
 //! for the agent's owner and the operator, and a tenant is shown only the outcome's coarse class.
 
 pub mod address;
+pub mod destination;
 pub mod name;
 pub mod policy;
 pub mod refusal;
 pub mod url;
 
+pub use self::destination::Destination;
 pub use self::name::HostPattern;
-pub use self::policy::Policy;
+pub use self::policy::{CredentialHost, Policy};
 pub use self::refusal::{Code, Refusal};
 pub use self::url::{EndpointUrl, Host, Scheme};

@@ -141,7 +141,18 @@ pub enum Reserved {
 }
 
 impl Reserved {
-    fn why(self) -> &'static str {
+    /// The reason for which a tenant may not set the header, if there is one. `name` is in lower case.
+    ///
+    /// An agent asks this about the headers of a job, because its owner need not trust the control plane; and about
+    /// its owner's own headers.
+    #[must_use]
+    pub fn by(name: &str, value: &str) -> Option<Reserved> {
+        reserved(name).or_else(|| unlocks_by_value(name, value).then_some(Reserved::Metadata))
+    }
+
+    /// What is wrong with the header, as the end of a sentence whose subject is the header.
+    #[must_use]
+    pub fn why(self) -> &'static str {
         match self {
             Reserved::Framing => "controls how the request is framed and routed",
             Reserved::Ours => "is set by Postrider itself",
@@ -186,14 +197,11 @@ fn checked_header(name: &str, value: &str) -> Result<String, HeaderError> {
         return Err(HeaderError::TooLarge { name: shortened(name) });
     }
     let name = name.to_ascii_lowercase();
-    if let Some(reason) = reserved(&name) {
+    if let Some(reason) = Reserved::by(&name, value) {
         return Err(HeaderError::Reserved { name, reason });
     }
     if !is_value(value) {
         return Err(HeaderError::InvalidValue { name });
-    }
-    if unlocks_by_value(&name, value) {
-        return Err(HeaderError::Reserved { name, reason: Reserved::Metadata });
     }
     Ok(name)
 }

@@ -115,6 +115,29 @@ pub struct Args {
           num_args = 0..=1, default_missing_value = "true", value_parser = text())]
     pub egress_dangerously_allow_link_local_and_metadata: Option<String>,
 
+    /// `egress.proxy.url`: HTTP proxy through which endpoints are called, http://host:port or
+    /// http://user:password@host:port. A flag shows in the process list; prefer `egress.proxy.credentials_file`
+    /// for the password [default: none]
+    #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_EGRESS_PROXY_URL", hide_env_values = true,
+          value_parser = text())]
+    pub egress_proxy_url: Option<String>,
+
+    /// `egress.proxy.credentials_file`: file with one line, user:password, for the proxy; nobody else may be able
+    /// to read it [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_EGRESS_PROXY_CREDENTIALS_FILE", value_parser = text())]
+    pub egress_proxy_credentials_file: Option<String>,
+
+    /// `egress.proxy.no_proxy`: what is called without the proxy: names, *.names, addresses or ranges; a name
+    /// whose addresses are all in a range counts too [default: none]
+    #[arg(long, value_name = "HOST,…", env = "POSTRIDER_AGENT_EGRESS_PROXY_NO_PROXY")]
+    pub egress_proxy_no_proxy: Option<String>,
+
+    /// `egress.proxy.dangerously_leave_names_to_proxy`: whether the proxy looks up the names, so that only the
+    /// proxy can keep jobs from names that lead inside [default: false]
+    #[arg(long, value_name = "BOOL", env = "POSTRIDER_AGENT_EGRESS_PROXY_DANGEROUSLY_LEAVE_NAMES_TO_PROXY",
+          num_args = 0..=1, default_missing_value = "true", value_parser = text())]
+    pub egress_proxy_dangerously_leave_names_to_proxy: Option<String>,
+
     /// `dns_servers`: name servers to ask, address or address:port [default: the machine's]
     #[arg(long, value_name = "ADDRESS,…", env = "POSTRIDER_AGENT_DNS_SERVERS")]
     pub dns_servers: Option<String>,
@@ -183,6 +206,13 @@ impl Args {
             (
                 "egress.dangerously_allow_link_local_and_metadata",
                 &self.egress_dangerously_allow_link_local_and_metadata,
+            ),
+            ("egress.proxy.url", &self.egress_proxy_url),
+            ("egress.proxy.credentials_file", &self.egress_proxy_credentials_file),
+            ("egress.proxy.no_proxy", &self.egress_proxy_no_proxy),
+            (
+                "egress.proxy.dangerously_leave_names_to_proxy",
+                &self.egress_proxy_dangerously_leave_names_to_proxy,
             ),
             ("dns_servers", &self.dns_servers),
             ("log.format", &self.log_format),

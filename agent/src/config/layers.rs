@@ -23,6 +23,8 @@ enum Written {
     Text(String),
     /// A list in the file.
     List(Vec<String>),
+    /// As many tables of the same name, in the file. What is in them has keys such as `egress.credentials[1].ca`.
+    Tables(usize),
 }
 
 /// See the [module](self).
@@ -109,6 +111,7 @@ impl Layers {
         let read = match value {
             Written::Text(text) => read(&text),
             Written::List(_) => Err("is a list, but has one value only".to_owned()),
+            Written::Tables(_) => Err("is a table, but has one value only".to_owned()),
         };
         read.map_err(|why| self.mistake(format!("`{key}` in {source} {why}"))).ok()
     }
@@ -124,6 +127,10 @@ impl Layers {
         let texts = match value {
             Written::List(texts) => texts,
             Written::Text(text) => split(&text),
+            Written::Tables(_) => {
+                self.mistake(format!("`{key}` in {source} is a table, but must be a list"));
+                return Vec::new();
+            }
         };
         let mut values = Vec::with_capacity(texts.len());
         for text in texts {
@@ -135,6 +142,32 @@ impl Layers {
         values
     }
 
+    /// The keys' beginnings of the tables `[[key]]`, in order. Only the file can have such tables.
+    pub(super) fn tables(&mut self, key: &str) -> Vec<String> {
+        match self.given.remove(key) {
+            None => Vec::new(),
+            Some(Given { value: Written::Tables(count), .. }) => {
+                (1..=count).map(|number| format!("{key}[{number}].")).collect()
+            }
+            Some(Given { value: Written::List(texts), .. }) if texts.is_empty() => Vec::new(),
+            Some(Given { source, .. }) => {
+                self.mistake(format!("`{key}` in {source} must be given as [[{key}]] tables in the file"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Whether no mistake names this setting yet.
+    pub(super) fn is_faultless(&self, key: &str) -> bool {
+        let named = format!("`{key}`");
+        !self.mistakes.iter().any(|mistake| mistake.contains(&named))
+    }
+
+    /// Drops all settings but those whose keys begin with `beginning`, for whoever needs only these.
+    pub(super) fn keep_only(&mut self, beginning: &str) {
+        self.given.retain(|key, _| key.starts_with(beginning));
+    }
+
     fn add_table(&mut self, prefix: &str, table: toml::Table, source: &str) {
         for (name, value) in table {
             let key = format!("{prefix}{name}");
@@ -143,6 +176,9 @@ impl Layers {
                 continue;
             }
             let written = match &value {
+                Value::Array(values) if values.first().is_some_and(Value::is_table) => {
+                    self.add_tables(&key, values, source)
+                }
                 Value::Array(values) => {
                     values.iter().map(scalar).collect::<Option<Vec<_>>>().map(Written::List)
                 }
@@ -155,6 +191,15 @@ impl Layers {
                 None => self.mistake(format!("`{key}` in {source} has a {} in it", value.type_str())),
             }
         }
+    }
+
+    /// `None` if there is something else among the tables.
+    fn add_tables(&mut self, key: &str, values: &[Value], source: &str) -> Option<Written> {
+        let tables = values.iter().map(Value::as_table).collect::<Option<Vec<_>>>()?;
+        for (number, &table) in (1..).zip(&tables) {
+            self.add_table(&format!("{key}[{number}]."), table.clone(), source);
+        }
+        Some(Written::Tables(tables.len()))
     }
 }
 

@@ -81,7 +81,7 @@ fn the_example_and_the_help_name_every_setting() {
         assert_eq!(argument.get_long().unwrap(), key.replace(['.', '_'], "-"));
         count += 1;
     }
-    assert_eq!(count, 25);
+    assert_eq!(count, 29);
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn a_flag_wins_over_the_file() {
         "control_plane = 'http://localhost:1'\nagent_id = 'a'\nstreams = 3\n[egress]\nallow_ports = [80]";
     let config = with_file(file, &["--streams", "4", "--egress-allow-http"]).unwrap();
     assert_eq!(config.streams, 4);
-    assert_eq!(config.egress.allow_ports, [80]);
-    assert!(config.egress.allow_http);
+    assert_eq!(config.egress.policy.allow_ports, [80]);
+    assert!(config.egress.policy.allow_http);
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn values_are_read_in_their_units() {
     let config = load(&[minimal(), more.to_vec()].concat()).unwrap();
     assert_eq!(config.max_in_flight_bytes, 1 << 30);
     assert_eq!(config.shutdown_grace, Duration::from_secs(120));
-    assert_eq!(config.egress.allow_cidrs.len(), 2);
-    assert_eq!(config.egress.allow_hosts.len(), 2);
-    assert!(config.egress.allow_ports.is_empty());
+    assert_eq!(config.egress.policy.allow_cidrs.len(), 2);
+    assert_eq!(config.egress.policy.allow_hosts.len(), 2);
+    assert!(config.egress.policy.allow_ports.is_empty());
     assert_eq!(config.dns_servers, ["10.0.0.2:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
     assert_eq!(config.log.format, LogFormat::Json);
 }
@@ -273,4 +273,12 @@ fn settings_that_do_not_fit_together_are_mistakes() {
     assert!(mistakes(&long).contains("1 to 200 characters"));
     let own = enrolled(load(&["--state-dir", "/s"]).unwrap()).identity.name;
     assert!(!own.is_empty() && own.chars().count() <= 200);
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_by_its_line_and_not_quoted() {
+    let text = "agent_id = 'a'\n[egress.proxy]\nurl = \"http://u:s3cret@p:1\nno_proxy = []\n";
+    let mistakes = with_file(text, &minimal()).unwrap_err().to_string();
+    assert!(mistakes.contains("is not valid TOML, on line 3: "), "{mistakes}");
+    assert!(!mistakes.contains("s3cret"), "{mistakes}");
 }

@@ -73,8 +73,9 @@ pub(super) fn join_in(path: &Path) -> Result<Join, String> {
     join(&text).map_err(|why| format!("does not hold a join string: it {why}"))
 }
 
+/// The name of a file or directory, whether or not there is one.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
-    Ok(text.into())
+    if text.is_empty() { Err("is empty, but must name a file".to_owned()) } else { Ok(text.into()) }
 }
 
 pub(super) fn name(text: &str) -> Result<String, String> {

@@ -1,11 +1,12 @@
 //! Where somebody listens: a name or an IP address, and a port.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use http::Uri;
 use http::uri::Authority;
+use postrider_domain::egress::{EndpointUrl, Host};
 use postrider_domain::join::Join;
 
 /// See the [module](self).
@@ -32,6 +33,15 @@ impl Address {
     #[must_use]
     pub fn in_join(join: &Join) -> Address {
         Address { host: join.host().to_owned(), port: join.port() }
+    }
+
+    /// The address of a URL that has been judged.
+    pub(crate) fn of_endpoint(url: &EndpointUrl) -> Address {
+        let host = match url.host() {
+            Host::Name(name) => name.to_owned(),
+            Host::Address(ip) => ip.to_string(),
+        };
+        Address { host, port: url.port() }
     }
 
     /// The address in the part of a URL that names a host. Without a port there, `port`.
@@ -71,6 +81,12 @@ impl Address {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address { host: address.ip().to_string(), port: address.port() }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The way to the control plane through an HTTP proxy: CONNECT, with a name and a password where it asks for them.
 //!
 //! The proxy looks up the control plane's name; this machine may not even be able to. What flows through it is the
-//! agent's own TLS, so it sees where to, and nothing else. Jobs never take this way.
+//! agent's own TLS, so it sees where to, and nothing else. Jobs never take this way; their owner may have given them a
+//! proxy of their own, which is asked in the same words.
 
 use std::fmt;
 use std::str::FromStr;
@@ -96,8 +97,18 @@ impl Proxy {
         &self.address
     }
 
+    /// Whether it is asked with a user and a password.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.authorization.is_some()
+    }
+
+    /// The same, asked with a user and a password, parted by a colon.
+    pub(crate) fn with_credentials(self, user_and_password: &[u8]) -> Proxy {
+        Proxy { authorization: Some(authorization(user_and_password)), ..self }
+    }
+
     /// Asks it, on a new connection to it, to connect to `target`.
-    pub(super) async fn ask<S>(&self, stream: &mut S, target: &Address) -> Result<(), ProxyError>
+    pub(crate) async fn ask<S>(&self, stream: &mut S, target: &Address) -> Result<(), ProxyError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -183,8 +194,12 @@ fn basic(credentials: &str) -> Result<Zeroizing<String>, ProxyUrlError> {
         return Err(ProxyUrlError::Form);
     }
     let plain = Zeroizing::new([user.as_slice(), b":", password.as_slice()].concat());
-    let encoded = Zeroizing::new(STANDARD.encode(&plain));
-    Ok(Zeroizing::new(["Basic ", encoded.as_str()].concat()))
+    Ok(authorization(&plain))
+}
+
+fn authorization(user_and_password: &[u8]) -> Zeroizing<String> {
+    let encoded = Zeroizing::new(STANDARD.encode(user_and_password));
+    Zeroizing::new(["Basic ", encoded.as_str()].concat())
 }
 
 /// Undoes `%40` and its like.

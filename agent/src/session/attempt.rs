@@ -73,8 +73,11 @@ fn log(key: &JobKey, report: &Report) {
             delivery.id = %key.delivery_id,
             attempt = key.attempt,
             refusal.code = refusal.code().as_str(),
-            "refused by the egress policy: {refusal}"
+            "refused by the egress rules: {refusal}"
         );
+    }
+    if let Some(cause) = &report.cause {
+        tracing::warn!(delivery.id = %key.delivery_id, attempt = key.attempt, "{cause}");
     }
     tracing::debug!(
         delivery.id = %key.delivery_id,

@@ -1,19 +1,21 @@
 //! Makes a new connection to one of the addresses that were judged, and to nothing else.
 //!
 //! This is the only place where the agent opens a socket towards an endpoint. It gets addresses, never a
-//! name, and asks the guard about each once more right before it dials. No proxy of the environment applies.
+//! name, and asks the guard about each once more right before it dials, or has the owner's proxy dial it. No
+//! proxy of the environment applies.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,16 +23,23 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
+use super::credentials::HostCredentials;
+use super::driver::Driver;
 use super::failure::Failure;
 use super::guard::{Guard, Target};
-use super::pool::{Facts, Key, Lease, Pool, Sender, Streams};
+use super::paced::Paced;
+use super::pool::{Exclusive, Facts, Key, Lease, MAX_STREAMS, Sender, Streams};
+use super::proxy::Proxy;
 use super::{Phase, Trace};
 use crate::clock::now;
+use crate::dial::Address;
 
 /// How many of a name's addresses are dialled in one attempt.
 const MAX_DIALLED: usize = 8;
 /// How long an address has before the next is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
+/// The same behind a proxy, which has to dial too before it answers.
+const HEAD_START_BY_PROXY: Duration = Duration::from_secs(1);
 
 /// The largest header block of a response.
 pub(crate) const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -46,13 +55,20 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 pub(crate) struct Connector {
     guard: Arc<Guard>,
     tls: TlsConnector,
-    /// Runs the connections.
-    pool: Arc<Pool>,
+    proxy: Option<Proxy>,
 }
 
+/// A TCP connection, and the other end of it as far as is known: what was dialled, here or by the proxy.
+type Dialled = (TcpStream, SocketAddr);
+
 impl Connector {
-    pub(crate) fn new(guard: Arc<Guard>, tls: Arc<ClientConfig>, pool: Arc<Pool>) -> Connector {
-        Connector { guard, tls: TlsConnector::from(tls), pool }
+    pub(crate) fn new(guard: Arc<Guard>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Connector {
+        Connector { guard, tls: TlsConnector::from(tls), proxy }
+    }
+
+    /// Whether the proxy finds out where the target is, so that there are no addresses to judge here.
+    pub(crate) fn leaves_to_proxy(&self, target: &Target) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.looks_up(target.url.host()))
     }
 
     /// A new connection, with its phases noted in `trace`.
@@ -60,117 +76,133 @@ impl Connector {
         &self,
         target: &Target,
         key: &Key,
+        credentials: Option<&HostCredentials>,
         connect_timeout: Duration,
         trace: &mut Trace,
     ) -> Result<Lease, Failure> {
         trace.phase = Phase::Connect;
         let began = now();
-        let dialled = timeout(connect_timeout, self.dial(key)).await;
+        let dialled = timeout(connect_timeout, self.dial(target, key)).await;
         let connected = now();
         trace.connect = Some(connected - began);
-        let tcp = dialled.map_err(|_| Failure::connect_deadline())??;
-        let peer = tcp.peer_addr().map_err(|error| Failure::connect(&error))?;
+        let (tcp, peer) = dialled.map_err(|_| Failure::connect_deadline())??;
         trace.peer = Some(peer);
         // Without it, a small request that is written in two pieces waits for an acknowledgement.
-        tcp.set_nodelay(true).map_err(|error| Failure::connect(&error))?;
+        tcp.set_nodelay(true).map_err(|_| Failure::no_connection())?;
         let Some(server_name) = &target.server_name else {
-            return self.speak_http1(tcp, Facts { peer, tls_version: "" }).await;
+            return speak_http1(tcp, Facts { peer, tls_version: "" }).await;
         };
         trace.phase = Phase::Tls;
-        let secured = self.secure(tcp, server_name.clone()).await;
+        let tls = credentials.and_then(|credentials| credentials.tls.as_ref()).unwrap_or(&self.tls);
+        let secured = secure(tls, tcp, server_name.clone()).await;
         trace.tls = Some(now() - connected);
         let stream = secured?;
         let session = stream.get_ref().1;
         let facts = Facts { peer, tls_version: super::tls::version_name(session.protocol_version()) };
         match session.alpn_protocol() {
-            Some(b"h2") => self.speak_http2(stream, facts).await,
-            _ => self.speak_http1(stream, facts).await,
+            Some(b"h2") => speak_http2(stream, facts).await,
+            _ => speak_http1(stream, facts).await,
         }
     }
 
-    async fn dial(&self, key: &Key) -> Result<TcpStream, Failure> {
-        match key.addresses() {
-            [address] => self.dial_one(*address, key.port()).await,
-            addresses => self.dial_any(addresses, key.port()).await,
+    async fn dial(&self, target: &Target, key: &Key) -> Result<Dialled, Failure> {
+        let host = target.url.host();
+        let proxy = self.proxy.as_ref().filter(|proxy| proxy.is_for(host, key.addresses()));
+        match (key.addresses(), proxy) {
+            ([], Some(proxy)) if proxy.looks_up(host) => {
+                proxy.tunnel(&Address::of_endpoint(&target.url)).await
+            }
+            ([address], _) => self.dial_one(*address, key.port(), proxy).await,
+            (addresses, _) => self.dial_any(addresses, key.port(), proxy).await,
         }
     }
 
     /// Tries the addresses in turn, each with a head start before the next joins in. The first to answer wins.
-    async fn dial_any(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, Failure> {
+    async fn dial_any(
+        &self,
+        addresses: &[IpAddr],
+        port: u16,
+        proxy: Option<&Proxy>,
+    ) -> Result<Dialled, Failure> {
+        let head_start = if proxy.is_some() { HEAD_START_BY_PROXY } else { HEAD_START };
         let mut waiting = in_dialling_order(addresses).into_iter();
         let mut dialling = FuturesUnordered::new();
-        dialling.extend(waiting.next().map(|address| self.dial_one(address, port)));
-        let mut last = Failure::dns("the endpoint's name has no address");
+        dialling.extend(waiting.next().map(|address| self.dial_one(address, port, proxy)));
+        let mut last = Failure::no_connection();
         loop {
             let next = tokio::select! {
                 done = dialling.next() => match done {
-                    Some(Ok(stream)) => return Ok(stream),
+                    Some(Ok(dialled)) => return Ok(dialled),
                     Some(Err(failure)) => {
                         last = failure;
                         waiting.next()
                     }
                     None => return Err(last),
                 },
-                () = sleep(HEAD_START), if waiting.len() > 0 => waiting.next(),
+                () = sleep(head_start), if waiting.len() > 0 => waiting.next(),
             };
-            dialling.extend(next.map(|address| self.dial_one(address, port)));
+            dialling.extend(next.map(|address| self.dial_one(address, port, proxy)));
         }
     }
 
-    async fn dial_one(&self, address: IpAddr, port: u16) -> Result<TcpStream, Failure> {
+    async fn dial_one(&self, address: IpAddr, port: u16, proxy: Option<&Proxy>) -> Result<Dialled, Failure> {
         self.guard.judge_address(address).map_err(Failure::refused)?;
-        TcpStream::connect(SocketAddr::new(address, port)).await.map_err(|error| Failure::connect(&error))
+        let peer = SocketAddr::new(address, port);
+        match proxy {
+            Some(proxy) => Ok((proxy.tunnel(&peer.into()).await?.0, peer)),
+            None => Ok((TcpStream::connect(peer).await.map_err(|_| Failure::no_connection())?, peer)),
+        }
     }
+}
 
-    async fn secure(
-        &self,
-        tcp: TcpStream,
-        server_name: ServerName<'static>,
-    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
-        self.tls.connect(server_name, tcp).await.map_err(|error: io::Error| Failure::tls(&error))
-    }
+async fn speak_http1<T>(io: T, facts: Facts) -> Result<Lease, Failure>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (io, head_limit) = Paced::with_head_limit(io);
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_header_size(MAX_HEADER_BYTES)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| Failure::http(&error))?;
+    let driver = Driver::default();
+    driver.run(async move {
+        // The attempt that used the connection has the same error as its outcome.
+        let _ended = connection.await;
+    });
+    Ok(Lease { sender: Sender::Http1(Exclusive::new(sender, head_limit, driver)), facts, reused: false })
+}
 
-    async fn speak_http1<T>(&self, io: T, facts: Facts) -> Result<Lease, Failure>
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEADER_BYTES)
-            .max_header_size(MAX_HEADER_BYTES)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| Failure::http(&error))?;
-        self.pool.drive(async move {
-            // The attempt that used the connection has the same error as its outcome.
-            let _ended = connection.await;
-        });
-        Ok(Lease { sender: Sender::Http1(sender), facts, reused: false })
-    }
+async fn speak_http2<T>(io: T, facts: Facts) -> Result<Lease, Failure>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let driver = Driver::default();
+    let (sender, mut connection) = http2::Builder::new(driver.executor())
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).expect("it is far below 4 GiB"))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(TokioIo::new(Paced::new(io)))
+        .await
+        .map_err(|error| Failure::http(&error))?;
+    let allowed = Arc::new(AtomicUsize::new(MAX_STREAMS));
+    let noted = Arc::clone(&allowed);
+    driver.run(poll_fn(move |context| {
+        let ended = Pin::new(&mut connection).poll(context).map(|_ended| ());
+        noted.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        ended
+    }));
+    let streams = Arc::new(Streams::new(allowed, driver));
+    Ok(Lease { sender: Sender::Http2(sender, streams), facts, reused: false })
+}
 
-    async fn speak_http2<T>(&self, io: T, facts: Facts) -> Result<Lease, Failure>
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
-            .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).expect("it is far below 4 GiB"))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| Failure::http(&error))?;
-        let streams = Arc::<Streams>::default();
-        let lease = Lease { sender: Sender::Http2(sender, Arc::clone(&streams)), facts, reused: false };
-        // The driver must not count as a user of the connection.
-        let streams = Arc::downgrade(&streams);
-        self.pool.drive(poll_fn(move |context| {
-            let ended = Pin::new(&mut connection).poll(context).map(|_ended| ());
-            if let Some(streams) = streams.upgrade() {
-                streams.allow(connection.current_max_send_streams());
-            }
-            ended
-        }));
-        Ok(lease)
-    }
+async fn secure(
+    tls: &TlsConnector,
+    tcp: TcpStream,
+    server_name: ServerName<'static>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Failure> {
+    tls.connect(server_name, tcp).await.map_err(|error: io::Error| Failure::tls(&error))
 }
 
 /// IPv6 and IPv4 in turn, IPv6 first: where one family does not work, the other is the second to be tried.

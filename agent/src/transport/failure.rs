@@ -3,12 +3,14 @@
 //! A tenant chooses the URL and reads the outcome, so a detail must not turn the agent into a scanner of its
 //! owner's network: no address, no port state beyond the class, nothing of what a peer said.
 
+use std::error::Error as _;
 use std::io;
 
 use postrider_domain::egress::{Code, Refusal};
 use postrider_proto::agent::OutcomeKind;
 
 use super::Phase;
+use super::paced::TooMuchBeforeHead;
 
 /// A request without a response. Its `detail` leaves the agent; `cause` is for the log only.
 #[derive(Debug, thiserror::Error)]
@@ -17,24 +19,29 @@ pub(crate) struct Failure {
     pub(crate) kind: OutcomeKind,
     pub(crate) detail: &'static str,
     pub(crate) refusal: Option<Box<Refusal>>,
+    pub(crate) cause: Option<Box<str>>,
 }
 
 impl Failure {
     fn new(kind: OutcomeKind, detail: &'static str) -> Failure {
-        Failure { kind, detail, refusal: None }
+        Failure { kind, detail, refusal: None, cause: None }
+    }
+
+    /// With a sentence for the agent's owner, who alone can do something about it.
+    pub(crate) fn because(self, cause: String) -> Failure {
+        Failure { cause: Some(cause.into()), ..self }
     }
 
     pub(crate) fn refused(refusal: Refusal) -> Failure {
-        if refusal.code() == Code::DnsEmpty {
-            return Failure::dns("the endpoint's name has no address");
-        }
-        Failure {
-            refusal: Some(Box::new(refusal)),
-            ..Failure::new(
+        let failure = if refusal.code() == Code::DnsEmpty {
+            Failure::dns("the endpoint's name does not exist or has no address")
+        } else {
+            Failure::new(
                 OutcomeKind::RefusedByPolicy,
                 "the agent's egress policy does not allow this endpoint",
             )
-        }
+        };
+        Failure { refusal: Some(Box::new(refusal)), ..failure }
     }
 
     pub(crate) fn not_started(detail: &'static str) -> Failure {
@@ -45,12 +52,10 @@ impl Failure {
         Failure::new(OutcomeKind::Dns, detail)
     }
 
-    pub(crate) fn connect(error: &io::Error) -> Failure {
-        let detail = match error.kind() {
-            io::ErrorKind::ConnectionRefused => "the endpoint refused the connection",
-            _ => "no connection to the endpoint could be made",
-        };
-        Failure::new(OutcomeKind::Connect, detail)
+    /// Whether nobody listens, nobody is there or nothing leads there is not told apart: in a network that its owner
+    /// has opened, this would be a map of it.
+    pub(crate) fn no_connection() -> Failure {
+        Failure::new(OutcomeKind::Connect, "no connection to the endpoint could be made")
     }
 
     /// A handshake that failed. The certificate's faults are told apart, because its owner can mend them.
@@ -79,7 +84,7 @@ impl Failure {
 
     /// An exchange that broke off.
     pub(crate) fn http(error: &hyper::Error) -> Failure {
-        Failure::protocol(if error.is_parse_too_large() {
+        Failure::protocol(if error.is_parse_too_large() || too_much_before_head(error) {
             "the response's headers are too large"
         } else if error.is_parse() {
             "the endpoint's response is not valid HTTP"
@@ -110,4 +115,10 @@ impl Failure {
     pub(crate) fn stale() -> Failure {
         Failure::new(OutcomeKind::Timeout, "a connection took so long that the request was not sent any more")
     }
+}
+
+fn too_much_before_head(error: &hyper::Error) -> bool {
+    let cause =
+        error.source().and_then(|source| source.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    cause.is_some_and(|cause| cause.is::<TooMuchBeforeHead>())
 }

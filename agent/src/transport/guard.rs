@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use ::http::{HeaderValue, Uri};
 use arc_swap::ArcSwap;
-use postrider_domain::egress::{EndpointUrl, Host, Policy, Refusal, Scheme};
+use postrider_domain::egress::{Code, EndpointUrl, Host, Policy, Refusal, Scheme};
 use rustls::pki_types::ServerName;
 
-use super::failure::Failure;
 use super::pool::Key;
 
 /// How many targets a generation remembers. Two generations of 2 KiB URLs are a few MiB at the very most.
@@ -22,9 +21,15 @@ const REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub struct Guard {
     policy: ArcSwap<Policy>,
-    /// This machine's addresses.
-    machine: Vec<IpAddr>,
+    own: Mutex<Own>,
     targets: Mutex<Targets>,
+}
+
+/// Where the policy's own addresses come from. Both change while the agent runs.
+#[derive(Debug, Default)]
+struct Own {
+    machine: Vec<IpAddr>,
+    control_plane: Vec<IpAddr>,
 }
 
 /// Two generations: when the young one is full it becomes the old one, and what is not asked for again
@@ -56,8 +61,8 @@ impl Guard {
     /// Enforces `policy` on a machine that has the policy's own addresses.
     #[must_use]
     pub fn new(policy: Policy) -> Guard {
-        let machine = policy.own_addresses.clone();
-        Guard { policy: ArcSwap::from_pointee(policy), machine, targets: Mutex::default() }
+        let own = Own { machine: policy.own_addresses.clone(), control_plane: Vec::new() };
+        Guard { policy: ArcSwap::from_pointee(policy), own: Mutex::new(own), targets: Mutex::default() }
     }
 
     /// The policy's fingerprint.
@@ -67,8 +72,20 @@ impl Guard {
     }
 
     /// Keeps jobs away from the control plane, which has these addresses now.
-    pub fn set_control_plane(&self, mut addresses: Vec<IpAddr>) {
-        addresses.extend(&self.machine);
+    pub fn set_control_plane(&self, addresses: Vec<IpAddr>) {
+        self.set_own(|own| own.control_plane = addresses);
+    }
+
+    /// Keeps jobs away from this machine, which has these addresses now.
+    pub fn set_machine(&self, addresses: Vec<IpAddr>) {
+        self.set_own(|own| own.machine = addresses);
+    }
+
+    fn set_own(&self, change: impl FnOnce(&mut Own)) {
+        // Held to the end, so that of two changes at once neither is lost.
+        let mut own = self.own.lock().expect("nothing panics while it holds this lock");
+        change(&mut own);
+        let mut addresses = [&own.machine[..], &own.control_plane].concat();
         addresses.sort_unstable();
         addresses.dedup();
         let known = self.policy.load();
@@ -80,17 +97,16 @@ impl Guard {
     }
 
     /// Parses and judges a URL, or remembers that it did.
-    pub(crate) fn target(&self, url: &str) -> Result<Arc<Target>, Failure> {
+    pub(crate) fn target(&self, url: &str) -> Result<Arc<Target>, Refusal> {
         if let Some(target) = self.targets.lock().expect("nothing panics while it holds this lock").get(url) {
             return Ok(target);
         }
         let policy = self.policy.load_full();
-        let endpoint = EndpointUrl::parse(url).map_err(Failure::refused)?;
-        policy.judge_url(&endpoint).map_err(Failure::refused)?;
-        let target = Arc::new(Target::new(endpoint).ok_or_else(|| {
-            // The URL parser and the HTTP library disagree about it: exactly what is not to be sent.
-            Failure::protocol("the endpoint's URL cannot be sent as an HTTP request")
-        })?);
+        let endpoint = EndpointUrl::parse(url)?;
+        policy.judge_url(&endpoint)?;
+        // If the URL parser and the HTTP library disagree about it: exactly what is not to be sent.
+        let target = Target::new(endpoint).ok_or_else(|| Refusal::new(Code::UrlInvalid, "the URL"))?;
+        let target = Arc::new(target);
         // Not remembered if the policy has changed meanwhile: another one let it pass.
         let mut targets = self.targets.lock().expect("nothing panics while it holds this lock");
         if Arc::ptr_eq(&policy, &self.policy.load()) {
@@ -100,8 +116,8 @@ impl Guard {
     }
 
     /// Judges all that a target's name resolved to.
-    pub(crate) fn judge_addresses(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Failure> {
-        self.policy.load().judge_addresses(&target.url, addresses).map_err(Failure::refused)
+    pub(crate) fn judge_addresses(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        self.policy.load().judge_addresses(&target.url, addresses)
     }
 
     /// Judges an address right before it is dialled.
@@ -164,6 +180,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::failure::Failure;
     use postrider_proto::agent::OutcomeKind;
 
     fn guard() -> Guard {
@@ -191,7 +208,7 @@ mod tests {
             ("https://example.com:22/", "port"),
             ("nonsense", "url_invalid"),
         ] {
-            let failure = guard().target(url).unwrap_err();
+            let failure = Failure::refused(guard().target(url).unwrap_err());
             assert_eq!(failure.kind, OutcomeKind::RefusedByPolicy, "{url}");
             assert_eq!(failure.refusal.unwrap().code().as_str(), code, "{url}");
             assert!(!failure.detail.contains("10.1.2.3"));
@@ -204,7 +221,7 @@ mod tests {
         let guard = Guard::new(Policy { own_addresses: vec![address("1.0.0.1")], ..Policy::default() });
         let code = |url: &str| match guard.target(url) {
             Ok(_) => "none",
-            Err(failure) => failure.refusal.unwrap().code().as_str(),
+            Err(refusal) => refusal.code().as_str(),
         };
         let codes = || ["https://1.0.0.1/", "https://1.2.3.4/", "https://1.2.3.5/"].map(code);
         assert_eq!(codes(), ["own_address", "none", "none"]);
@@ -213,6 +230,8 @@ mod tests {
         assert_eq!(codes(), ["own_address", "own_address", "none"]);
         guard.set_control_plane(vec![address("1.2.3.5")]);
         assert_eq!(codes(), ["own_address", "none", "own_address"]);
+        guard.set_machine(vec![address("1.2.3.4")]);
+        assert_eq!(codes(), ["none", "own_address", "own_address"]);
         assert_eq!(guard.policy_hash(), hash);
     }
 

@@ -1,9 +1,9 @@
 //! Connections that can be used again, by the very addresses they may lead to.
 //!
-//! The key holds the judged addresses beside scheme, host and port: a connection is only lent to an attempt
-//! whose own lookup gave, and whose own judgement passed, the same set. An HTTP/1.1 connection is lent to one
-//! attempt at a time and comes back when its response was read to the end; an HTTP/2 connection is shared.
-//! The pool owns the tasks that drive connections.
+//! The key holds the judged addresses beside scheme, host and port, and the credentials of the agent's owner, if
+//! there are any for the host: a connection is only lent to an attempt whose own lookup gave, and whose own judgement
+//! passed, the same set, and that brings the same credentials. An HTTP/1.1 connection is lent to one attempt at a time
+//! and comes back when its response was read to the end; an HTTP/2 connection is shared.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +15,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use postrider_domain::egress::{EndpointUrl, Host, Scheme};
-use tokio::task::JoinSet;
 
+use super::driver::Driver;
+use super::paced::HeadLimit;
 use crate::clock::Instant;
 
 /// Idle HTTP/1.1 connections kept for one key: as many as an agent by default holds jobs. Outcomes and jobs come
@@ -29,7 +30,7 @@ const MAX_IDLE: usize = 1024;
 /// that the server is closing is an unknown outcome, and many servers close theirs after 60 s.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Attempts that share an HTTP/2 connection before another is opened, if the server allows that many.
-const MAX_STREAMS: usize = 100;
+pub(crate) const MAX_STREAMS: usize = 100;
 
 /// What a connection is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,8 +38,10 @@ pub(crate) struct Key {
     tls: bool,
     host: Box<str>,
     port: u16,
-    /// Sorted, as the resolver gives them.
+    /// Sorted, as the resolver gives them. None, if the egress proxy looks the name up.
     addresses: Box<[IpAddr]>,
+    /// The id of the owner's credentials for the host. 0: there are none.
+    credentials: u64,
 }
 
 /// What is known about a connection.
@@ -53,16 +56,34 @@ pub(crate) struct Facts {
 /// The sending half of a connection.
 pub(crate) enum Sender {
     /// One request at a time.
-    Http1(http1::SendRequest<Full<Bytes>>),
+    Http1(Exclusive),
     /// Many at once, and what bounds them.
     Http2(http2::SendRequest<Full<Bytes>>, Arc<Streams>),
+}
+
+/// An HTTP/1.1 connection.
+pub(crate) struct Exclusive {
+    pub(crate) sender: http1::SendRequest<Full<Bytes>>,
+    pub(crate) head_limit: Arc<HeadLimit>,
+    _driver: Driver,
+}
+
+impl Exclusive {
+    pub(crate) fn new(
+        sender: http1::SendRequest<Full<Bytes>>,
+        head_limit: Arc<HeadLimit>,
+        driver: Driver,
+    ) -> Exclusive {
+        Exclusive { sender, head_limit, _driver: driver }
+    }
 }
 
 /// How many streams a shared connection may carry. Each attempt on it holds one of these, which counts them.
 #[derive(Debug)]
 pub(crate) struct Streams {
     /// As the server says; the connection's driver keeps it up to date.
-    allowed: AtomicUsize,
+    allowed: Arc<AtomicUsize>,
+    _driver: Driver,
 }
 
 /// A connection for one attempt.
@@ -77,8 +98,6 @@ pub(crate) struct Lease {
 #[derive(Default)]
 pub(crate) struct Pool {
     shelves: Mutex<Shelves>,
-    /// The tasks that drive connections. They end with their connections, and all with the pool.
-    drivers: Mutex<JoinSet<()>>,
 }
 
 #[derive(Default)]
@@ -100,7 +119,7 @@ struct Shelf {
 }
 
 struct Idle {
-    sender: http1::SendRequest<Full<Bytes>>,
+    connection: Exclusive,
     facts: Facts,
     until: Instant,
 }
@@ -119,7 +138,13 @@ impl Key {
             // The address is in `addresses`.
             Host::Address(_) => Box::default(),
         };
-        Key { tls: url.scheme() == Scheme::Https, host, port: url.port(), addresses: addresses.into() }
+        let tls = url.scheme() == Scheme::Https;
+        Key { tls, host, port: url.port(), addresses: addresses.into(), credentials: 0 }
+    }
+
+    /// The key of the same connections, but with these credentials.
+    pub(crate) fn with_credentials(&self, id: u64) -> Key {
+        Key { credentials: id, ..self.clone() }
     }
 
     pub(crate) fn addresses(&self) -> &[IpAddr] {
@@ -131,16 +156,10 @@ impl Key {
     }
 }
 
-impl Default for Streams {
-    fn default() -> Streams {
-        Streams { allowed: AtomicUsize::new(MAX_STREAMS) }
-    }
-}
-
 impl Streams {
-    /// Notes what the server allows.
-    pub(crate) fn allow(&self, streams: usize) {
-        self.allowed.store(streams, Ordering::Relaxed);
+    /// For a connection whose driver keeps `allowed` up to date with what the server says.
+    pub(crate) fn new(allowed: Arc<AtomicUsize>, driver: Driver) -> Streams {
+        Streams { allowed, _driver: driver }
     }
 
     fn most(&self) -> usize {
@@ -157,10 +176,20 @@ impl Pool {
     /// Puts back an HTTP/1.1 connection whose response was read to the end, to be idle `until` then. It may not
     /// be ready for the next request yet; whoever takes it looks.
     pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, until: Instant) {
-        if let Sender::Http1(sender) = lease.sender
-            && !sender.is_closed()
+        if let Sender::Http1(connection) = lease.sender
+            && !connection.sender.is_closed()
         {
-            self.shelves().put(key, Idle { sender, facts: lease.facts, until });
+            self.shelves().put(key, Idle { connection, facts: lease.facts, until });
+        }
+    }
+
+    /// Lends a shared connection no more, on which an attempt has failed: it may lead nowhere any more, or to a server
+    /// that floods it. Attempts that are under way on it go on.
+    pub(crate) fn retire(&self, key: &Arc<Key>, lease: &Lease) {
+        if let Sender::Http2(_, streams) = &lease.sender
+            && let Some(shelf) = self.shelves().by_key.get_mut(key)
+        {
+            shelf.shared.retain(|shared| !Arc::ptr_eq(&shared.streams, streams));
         }
     }
 
@@ -169,7 +198,7 @@ impl Pool {
         let mut shelves = self.shelves();
         let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
         match &lease.sender {
-            Sender::Http1(_) => shelf.speaks_http1 = true,
+            Sender::Http1(..) => shelf.speaks_http1 = true,
             Sender::Http2(sender, streams) => {
                 shelf.speaks_http1 = false;
                 let (sender, streams) = (sender.clone(), Arc::clone(streams));
@@ -194,13 +223,6 @@ impl Pool {
             shelf.opening = Arc::downgrade(&opening);
             opening
         }))
-    }
-
-    /// Runs the task that drives a connection, until the connection or the pool ends.
-    pub(crate) fn drive(&self, driver: impl Future<Output = ()> + Send + 'static) {
-        let mut drivers = self.drivers.lock().expect("nothing panics while it holds this lock");
-        while drivers.try_join_next().is_some() {}
-        drivers.spawn(driver);
     }
 
     /// Closes what was idle for too long. To be called every few seconds.
@@ -242,7 +264,7 @@ impl Shelves {
     fn sweep(&mut self, now: Instant) {
         let mut idle = 0;
         self.by_key.retain(|_, shelf| {
-            shelf.idle.retain(|idle| !idle.sender.is_closed() && now < idle.until);
+            shelf.idle.retain(|idle| !idle.connection.sender.is_closed() && now < idle.until);
             shelf.shared.retain(|shared| {
                 let used = Arc::strong_count(&shared.streams) > 1;
                 !shared.sender.is_closed() && (used || now < shared.since + IDLE_TIMEOUT)
@@ -260,11 +282,11 @@ impl Shelf {
         while at > 0 {
             at -= 1;
             let idle = &self.idle[at];
-            if idle.sender.is_closed() || now >= idle.until {
+            if idle.connection.sender.is_closed() || now >= idle.until {
                 self.idle.remove(at);
-            } else if idle.sender.is_ready() {
-                let Idle { sender, facts, .. } = self.idle.remove(at);
-                return Some(Lease { sender: Sender::Http1(sender), facts, reused: true });
+            } else if idle.connection.sender.is_ready() {
+                let Idle { connection, facts, .. } = self.idle.remove(at);
+                return Some(Lease { sender: Sender::Http1(connection), facts, reused: true });
             }
         }
         None

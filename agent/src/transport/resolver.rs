@@ -12,6 +12,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use postrider_domain::egress::{Code, Refusal};
 
 use super::failure::Failure;
 
@@ -51,11 +52,11 @@ impl Resolver {
     pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Failure> {
         let absolute = format!("{name}.");
         let answer = self.inner.lookup_ip(absolute).await.map_err(|error| {
-            Failure::dns(if error.is_no_records_found() {
-                "the endpoint's name does not exist or has no address"
+            if error.is_no_records_found() {
+                Failure::refused(Refusal::new(Code::DnsEmpty, format!("the name {name}")))
             } else {
-                "the endpoint's name could not be looked up"
-            })
+                Failure::dns("the endpoint's name could not be looked up")
+            }
         })?;
         let mut addresses: Vec<IpAddr> = answer.iter().collect();
         addresses.sort_unstable();

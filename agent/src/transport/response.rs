@@ -6,17 +6,22 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, SERVER,
 };
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::time::timeout;
+use postrider_domain::egress::{Code, EndpointUrl, Refusal};
+use tokio::time::timeout_at;
 
 use super::Response;
+use crate::clock::Instant;
 
 /// Time for reading a body. Its status is known already, so this only delays the report.
 const BODY_TIME: Duration = Duration::from_secs(2);
+/// No more than this after the attempt's deadline: an attempt ends within a second after it.
+const BODY_GRACE: Duration = Duration::from_millis(750);
 /// No more of a body is kept, whatever is asked for.
 const MAX_KEPT: usize = 64 << 10;
 /// A body is read on up to this, so that its connection can be used again.
@@ -38,17 +43,56 @@ static KEPT: [HeaderName; KEPT_NAMES.len()] = [
 const KEPT_NAMES: [&str; 8] =
     ["retry-after", "content-type", "content-length", "location", "server", "date", "x-request-id", "cf-ray"];
 
+/// Those in which an endpoint hardly repeats what it was sent.
+const HARMLESS: [&str; 4] = ["retry-after", "content-type", "content-length", "date"];
+
+/// How much of a response is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The first bytes of the body, and headers.
+    Shown {
+        /// How many.
+        bytes: usize,
+    },
+    /// Status and harmless headers only: the request had credentials of the agent's owner in it, and many servers
+    /// repeat a request's headers in their error pages.
+    Hidden,
+}
+
+/// When to stop reading a body whose headers arrived `now`.
+pub(crate) fn body_deadline(now: Instant, attempt_deadline: Instant) -> Instant {
+    (now + BODY_TIME).min(attempt_deadline + BODY_GRACE)
+}
+
 /// What is kept of `response`, and whether it was read to its end.
-pub(crate) async fn read(response: http::Response<Incoming>, keep: usize) -> (Response, bool) {
+pub(crate) async fn read(response: http::Response<Incoming>, keep: Keep, until: Instant) -> (Response, bool) {
     let (head, mut body) = response.into_parts();
-    let headers = kept_headers(&head.headers);
-    let mut kept = Kept { bytes: Bytes::new(), more: None, limit: keep.min(MAX_KEPT) };
+    let mut headers = kept_headers(&head.headers);
+    let limit = match keep {
+        Keep::Shown { bytes } => bytes.min(MAX_KEPT),
+        Keep::Hidden => {
+            headers.retain(|(name, _)| HARMLESS.contains(name));
+            0
+        }
+    };
+    let mut kept = Kept { bytes: Bytes::new(), more: None, limit };
     let complete = if body.is_end_stream() {
         true
     } else {
-        timeout(BODY_TIME, drain(&mut body, &mut kept)).await.unwrap_or(false)
+        timeout_at(until, drain(&mut body, &mut kept)).await.unwrap_or(false)
     };
     (Response { status: head.status.as_u16(), headers, body: kept.into_bytes() }, complete)
+}
+
+/// The refusal to follow the response, if it leads elsewhere. Its path may hold a secret, so it is not said.
+pub(crate) fn redirect(status: StatusCode, headers: &HeaderMap) -> Option<Refusal> {
+    let location = headers.get(LOCATION).filter(|_| status.is_redirection())?;
+    let target = location.to_str().ok().and_then(|location| EndpointUrl::parse(location).ok());
+    let subject = match target {
+        Some(target) => format!("the redirect to {}", target.origin()),
+        None => "the redirect".to_owned(),
+    };
+    Some(Refusal::new(Code::RedirectNotFollowed, subject))
 }
 
 /// How long the server keeps the connection open, if it says so, and a second less: for Node.js that is 5 s, and
@@ -153,6 +197,24 @@ mod tests {
         headers.append("retry-after", HeaderValue::from_static("8"));
         headers.insert("cf-ray", HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(kept_headers(&headers), [("retry-after", "7".to_owned()), ("server", "nginx".to_owned())]);
+    }
+
+    #[test]
+    fn a_redirect_names_its_target_without_its_path() {
+        let refusal = |status: u16, location: &'static str| {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]);
+            redirect(StatusCode::from_u16(status).unwrap(), &headers).map(|refusal| refusal.to_string())
+        };
+        let told = refusal(302, "https://hooks.example.com/s3cret").unwrap();
+        assert!(told.starts_with("the redirect to https://hooks.example.com was not followed"), "{told}");
+        for location in ["/s3cret", "https://u:s3cret@a.example/", "ftp://a"] {
+            assert!(
+                refusal(308, location).unwrap().starts_with("the redirect was not followed"),
+                "{location}"
+            );
+        }
+        assert_eq!(refusal(200, "https://hooks.example.com/"), None);
+        assert_eq!(redirect(StatusCode::NOT_MODIFIED, &HeaderMap::new()), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
 
 /// The machine's certificate authorities. None at all is not an error here: an agent may call only `http`
@@ -21,13 +22,23 @@ pub fn system_roots() -> RootCertStore {
     roots
 }
 
-/// The settings for every endpoint.
-pub(crate) fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+/// A certificate to show, with its chain, and its key.
+pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// The settings for endpoints whose certificates are from `roots`. Each call's settings remember TLS sessions of
+/// their own, so a session that was opened with an identity is not resumed without it.
+pub(crate) fn client_config(
+    roots: RootCertStore,
+    identity: Option<Identity>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

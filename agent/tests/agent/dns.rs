@@ -1,56 +1,100 @@
 //! A name server on 127.0.0.1 that answers as it is told.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-/// Gives every name the same IPv4 addresses; without any, no name exists. It ends with this value.
+/// It ends with this value.
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    questions: Arc<Mutex<Vec<String>>>,
     _task: JoinSet<()>,
 }
 
+const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
+
 impl NameServer {
-    pub(crate) async fn start(addresses: &'static [Ipv4Addr], ttl: u32) -> NameServer {
+    /// Gives every name the same IPv4 addresses; without any, no name exists.
+    pub(crate) async fn start(addresses: &[Ipv4Addr], ttl: u32) -> NameServer {
+        let addresses: Vec<IpAddr> = addresses.iter().copied().map(IpAddr::V4).collect();
+        NameServer::answering(ttl, move |_, _| Some(addresses.clone())).await
+    }
+
+    /// Gives a name the addresses that `answers` has for it: those of the family that is asked for, so that it is
+    /// called once for either. It gets the name, and how often it was called before. `None` is silence.
+    pub(crate) async fn answering(
+        ttl: u32,
+        answers: impl Fn(&str, usize) -> Option<Vec<IpAddr>> + Send + 'static,
+    ) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let questions = Arc::<Mutex<Vec<String>>>::default();
+        let asked = Arc::clone(&questions);
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut buffer = [0; 512];
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-                count.fetch_add(1, Ordering::SeqCst);
-                socket.send_to(&answer(&buffer[..length], addresses, ttl), from).await.unwrap();
+                let query = &buffer[..length];
+                let (name, kind, end) = question(query);
+                let before = {
+                    let mut asked = asked.lock().unwrap();
+                    asked.push(name.clone());
+                    asked.len() - 1
+                };
+                if let Some(addresses) = answers(&name, before) {
+                    socket.send_to(&answer(query, end, kind, &addresses, ttl), from).await.unwrap();
+                }
             }
         });
-        NameServer { address, asked, _task: task }
+        NameServer { address, questions, _task: task }
     }
 
     pub(crate) fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+        self.questions.lock().unwrap().len()
+    }
+
+    /// The names that were asked for.
+    pub(crate) fn questions(&self) -> Vec<String> {
+        self.questions.lock().unwrap().clone()
     }
 }
 
-/// RFC 1035, just enough: the question, and an A record for each address.
-fn answer(query: &[u8], addresses: &[Ipv4Addr], ttl: u32) -> Vec<u8> {
-    let name_end = 12 + query[12..].iter().position(|&byte| byte == 0).unwrap() + 1;
-    let is_a = query[name_end..name_end + 2] == [0, 1];
-    let records = if is_a { addresses } else { &[] };
+/// RFC 1035, just enough: the name, the type, and where the question ends.
+fn question(query: &[u8]) -> (String, u16, usize) {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while query[at] != 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(String::from_utf8_lossy(&query[at + 1..end]).into_owned());
+        at = end;
+    }
+    let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+    (labels.join("."), kind, at + 5)
+}
+
+/// The question again, and a record for each address of the family that is asked for.
+fn answer(query: &[u8], question_end: usize, kind: u16, addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
+    let of_kind = |ip: &&IpAddr| kind == if ip.is_ipv4() { TYPE_A } else { TYPE_AAAA };
+    let records: Vec<_> = addresses.iter().filter(of_kind).collect();
     let mut answer = query[..2].to_vec();
     let code = if addresses.is_empty() { 3 } else { 0 };
     answer.extend([0x85, 0x80 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
-    answer.extend(&query[12..name_end + 4]);
+    answer.extend(&query[12..question_end]);
     for address in records {
-        answer.extend([0xc0, 12, 0, 1, 0, 1]);
+        let octets = match address {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        answer.extend([0xc0, 12]);
+        answer.extend(kind.to_be_bytes());
+        answer.extend([0, 1]);
         answer.extend(ttl.to_be_bytes());
-        answer.extend([0, 4]);
-        answer.extend(address.octets());
+        answer.extend((octets.len() as u16).to_be_bytes());
+        answer.extend(octets);
     }
     answer
 }

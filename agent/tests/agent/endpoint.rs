@@ -10,7 +10,7 @@ use http::HeaderMap;
 use postrider_agent::Instant;
 use postrider_agent::gate::Gate;
 use postrider_agent::transport::guard::Guard;
-use postrider_agent::transport::http::HttpTransport;
+use postrider_agent::transport::http::{HttpTransport, Settings};
 use postrider_agent::transport::{Report, Request, Transport as _};
 use postrider_domain::egress::Policy;
 use rustls::RootCertStore;
@@ -32,7 +32,16 @@ impl Endpoint {
         S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Endpoint::at("127.0.0.1", serve).await
+    }
+
+    /// As [`Endpoint::start`], at another address.
+    pub(crate) async fn at<F, S>(address: &str, serve: S) -> Endpoint
+    where
+        S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
@@ -101,7 +110,12 @@ pub(crate) fn transport(endpoint: &Endpoint) -> HttpTransport {
 }
 
 pub(crate) fn with(policy: Policy, roots: RootCertStore, dns_servers: &[SocketAddr]) -> HttpTransport {
-    HttpTransport::new(Arc::new(Guard::new(policy)), roots, dns_servers).unwrap()
+    equipped(policy, Settings { dns_servers: dns_servers.to_vec(), ..Settings::trusting(roots) })
+}
+
+/// A transport with whatever an owner may give it.
+pub(crate) fn equipped(policy: Policy, settings: Settings) -> HttpTransport {
+    HttpTransport::new(Arc::new(Guard::new(policy)), settings).unwrap()
 }
 
 /// A request that is in time and has two seconds.

@@ -5,9 +5,12 @@ use std::time::Duration;
 use postrider_agent::transport::Transport as _;
 use postrider_proto::agent::OutcomeKind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::interval;
+use tokio::net::TcpStream;
+use tokio::time::{interval, timeout};
 
-use crate::endpoint::{Endpoint, read_request, request, timed, transport};
+use crate::endpoint::{Endpoint, policy, read_request, request, timed, transport, with};
+use crate::memory::resident_bytes;
+use crate::secured::{Authority, BOTH};
 
 const SHORT: Duration = Duration::from_millis(400);
 /// What a busy machine may add.
@@ -89,17 +92,29 @@ async fn more_than_a_hundred_headers_are_refused() {
 }
 
 #[tokio::test]
-async fn a_flood_of_interim_responses_ends_by_the_deadline_and_fills_no_memory() {
+async fn a_flood_of_interim_responses_is_left_at_the_bound_and_fills_no_memory() {
     let flood = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(100).leak().as_bytes();
     let endpoint = repeating("", flood, Duration::from_micros(1)).await;
-    let mut request = request(endpoint.url("http"));
-    request.timeout = SHORT;
     let before = resident_bytes();
-    let (report, took) = timed(&transport(&endpoint), request).await;
-    assert_eq!(report.kind, OutcomeKind::Timeout);
-    assert!(took >= SHORT && took < SHORT + SLACK, "{took:?}");
+    let (report, took) = timed(&transport(&endpoint), request(endpoint.url("http"))).await;
+    assert_eq!((report.kind, report.trace.request_sent), (OutcomeKind::Protocol, true));
+    assert_eq!(report.detail, "the response's headers are too large");
+    assert!(took < SLACK, "{took:?}");
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 16 << 20, "memory grew by {grown} bytes");
+}
+
+#[tokio::test]
+async fn some_interim_responses_are_fine_and_the_next_request_may_have_as_many() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(1500);
+    let response =
+        format!("{interim}HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let endpoint = Endpoint::answering(response.leak()).await;
+    let transport = transport(&endpoint);
+    for _ in 0..5 {
+        let report = transport.post(request(endpoint.url("http"))).await;
+        assert_eq!(report.kind, OutcomeKind::Response, "{}", report.detail);
+    }
 }
 
 #[tokio::test]
@@ -144,6 +159,66 @@ async fn silence_is_a_timeout() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_drips_ends_by_the_deadline() {
+    // A TLS record that announces 16 KiB of handshake, and never gets there.
+    let drip =
+        repeating_at_once(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc", b"\0", Duration::from_millis(20)).await;
+    let mut request = request(drip.url("https"));
+    request.timeout = SHORT;
+    let (report, took) = timed(&transport(&drip), request).await;
+    assert_eq!(report.kind, OutcomeKind::Timeout, "{}", report.detail);
+    assert_eq!(report.detail, "the deadline passed during the TLS handshake");
+    assert!(took >= SHORT && took < SHORT + SLACK, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_read_ends_by_the_deadline() {
+    let authority = Authority::new();
+    let acceptor = authority.server(&["127.0.0.1"]).acceptor(&["http/1.1"], BOTH);
+    let endpoint = Endpoint::start(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut first = [0];
+            // A plain connection begins with the `P` of POST, one with TLS with a record.
+            stream.peek(&mut first).await.unwrap();
+            if first == *b"P" {
+                return hold(stream).await;
+            }
+            hold(acceptor.accept(stream).await.unwrap()).await;
+        }
+    })
+    .await;
+    let transport = with(policy(&[endpoint.address.port()]), authority.roots(), &[]);
+    for scheme in ["http", "https"] {
+        let mut request = request(endpoint.url(scheme));
+        request.timeout = SHORT;
+        request.body = vec![b'x'; 32 << 20].into();
+        let (report, took) = timed(&transport, request).await;
+        assert_eq!(report.kind, OutcomeKind::Timeout, "{scheme} {}", report.detail);
+        assert!(report.trace.request_sent);
+        assert!(took >= SHORT && took < SHORT + SLACK, "{took:?}");
+    }
+}
+
+/// Keeps a connection open and does nothing.
+async fn hold(stream: impl Sized) {
+    std::future::pending::<()>().await;
+    drop(stream);
+}
+
+/// As [`repeating`], but it does not wait for a request.
+async fn repeating_at_once(head: &'static [u8], piece: &'static [u8], pause: Duration) -> Endpoint {
+    Endpoint::start(move |mut stream, _| async move {
+        stream.write_all(head).await.unwrap();
+        let mut ticks = interval(pause);
+        while stream.write_all(piece).await.is_ok() {
+            ticks.tick().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_connection_that_does_not_come_about_ends_by_the_connect_timeout() {
     // A listener with a full backlog does not answer further connections.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -152,10 +227,10 @@ async fn a_connection_that_does_not_come_about_ends_by_the_connect_timeout() {
     let address = listener.local_addr().unwrap();
     let mut filling = Vec::new();
     for _ in 0..8 {
-        filling.push(tokio::time::timeout(SHORT / 4, tokio::net::TcpStream::connect(address)).await);
+        filling.push(timeout(SHORT / 4, TcpStream::connect(address)).await);
     }
-    let policy = crate::endpoint::policy(&[address.port()]);
-    let transport = crate::endpoint::with(policy, rustls::RootCertStore::empty(), &[]);
+    let policy = policy(&[address.port()]);
+    let transport = with(policy, rustls::RootCertStore::empty(), &[]);
     let mut request = request(format!("http://{address}/"));
     request.connect_timeout = SHORT;
     let (report, took) = timed(&transport, request).await;
@@ -171,8 +246,8 @@ async fn a_hundred_hostile_endpoints_at_once_end_and_fill_no_memory() {
     let endless = repeating("HTTP/1.1 200 OK\r\n\r\n", &[b'x'; 4096], Duration::from_micros(1)).await;
     let endpoints = [drip, headers, endless];
     let ports: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address.port()).collect();
-    let policy = crate::endpoint::policy(&ports);
-    let transport = crate::endpoint::with(policy, rustls::RootCertStore::empty(), &[]);
+    let policy = policy(&ports);
+    let transport = with(policy, rustls::RootCertStore::empty(), &[]);
     let before = resident_bytes();
     let posts = (0..99).map(|i| {
         let mut request = request(endpoints[i % 3].url("http"));
@@ -187,14 +262,8 @@ async fn a_hundred_hostile_endpoints_at_once_end_and_fill_no_memory() {
 }
 
 /// Closes with a reset instead of a farewell.
-fn socket_reset(stream: tokio::net::TcpStream) {
+fn socket_reset(stream: TcpStream) {
     #[expect(deprecated, reason = "blocks on close only with a time above zero")]
     stream.set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
-}
-
-/// This process's memory.
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }

@@ -103,6 +103,8 @@ async fn a_redirect_is_an_answer_that_names_its_target() {
     )
     .await;
     let report = transport(&endpoint).post(request(endpoint.url("http"))).await;
+    assert_eq!((report.kind, &*report.detail), (OutcomeKind::Response, ""));
+    assert_eq!(report.refusal.unwrap().code().as_str(), "redirect_not_followed");
     let response = report.response.unwrap();
     assert_eq!(response.status, 302);
     assert!(response.headers.contains(&("location", "http://169.254.169.254/".to_owned())));
@@ -122,6 +124,54 @@ async fn no_more_of_a_body_is_kept_than_asked_for_and_the_connection_is_used_aga
         assert_eq!(response.body.len(), keep.min(20_000));
     }
     assert_eq!(endpoint.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_body_is_kept_as_it_came() {
+    // What gzip makes of 10 MiB of zeros is small; nobody here unpacks it.
+    let packed = b"\x1f\x8b\x08\x00 this is no gzip at all";
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", packed.len());
+    let (sender, mut requests) = mpsc::channel(10);
+    let endpoint = Endpoint::start(move |mut stream, _| {
+        let (sender, head) = (sender.clone(), head.clone());
+        async move {
+            sender.send(read_request(&mut stream).await.unwrap()).await.unwrap();
+            stream.write_all(&[head.as_bytes(), packed].concat()).await.unwrap();
+        }
+    })
+    .await;
+    let report = transport(&endpoint).post(request(endpoint.url("http"))).await;
+    assert_eq!(report.response.unwrap().body, &packed[..]);
+    assert!(!requests.recv().await.unwrap().contains("accept-encoding"));
+}
+
+#[tokio::test]
+async fn an_attempt_ends_within_a_second_after_its_deadline_whatever_its_body_does() {
+    let endpoint = Endpoint::start(|mut stream, _| async move {
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut request = request(endpoint.url("http"));
+    request.timeout = Duration::from_millis(300);
+    let (report, took) = timed(&transport(&endpoint), request).await;
+    assert_eq!(report.response.unwrap().body, "x");
+    assert!(took >= Duration::from_millis(1050) && took < Duration::from_millis(1300), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_protocol_that_the_endpoint_switches_to_is_not_spoken() {
+    let endpoint = Endpoint::answering(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n",
+    )
+    .await;
+    let transport = transport(&endpoint);
+    for _ in 0..2 {
+        assert_eq!(transport.post(request(endpoint.url("http"))).await.response.unwrap().status, 101);
+    }
+    assert_eq!(endpoint.connections(), 2, "its connection is not used again");
 }
 
 #[tokio::test]
@@ -170,7 +220,7 @@ async fn nobody_listening_is_a_failed_connection() {
     let (report, _) = timed(&transport, request(format!("http://{address}/"))).await;
     assert_eq!(report.kind, OutcomeKind::Connect);
     assert!(!report.trace.request_sent);
-    assert_eq!(report.detail, "the endpoint refused the connection");
+    assert_eq!(report.detail, "no connection to the endpoint could be made");
 }
 
 #[tokio::test]

@@ -3,13 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod connect_proxy;
 mod control_plane;
+mod credentials;
 mod dns;
 mod endpoint;
+mod faults;
 mod hostile;
 mod http;
+mod http2;
+mod memory;
 mod names;
+mod namespace;
 mod process;
+mod proxied;
+mod rebinding;
+mod secrecy;
+mod secured;
 mod session;
 mod sessions;
 mod tls;
+mod vectors;

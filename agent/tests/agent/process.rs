@@ -12,23 +12,32 @@ use tokio::time::timeout;
 use crate::control_plane::{ControlPlane, job};
 use crate::endpoint::{Endpoint, read_request};
 
-fn agent(control_plane: &str, more: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_postrider-agent"))
+pub(crate) fn agent(control_plane: &str, more: &[&str]) -> Child {
+    command(control_plane, more).spawn().unwrap()
+}
+
+/// An agent that is not started yet.
+pub(crate) fn command(control_plane: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postrider-agent"));
+    command
         .args(["--control-plane", control_plane, "--agent-id", "agent-1", "--streams", "1"])
         .args(more)
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
-async fn signal(child: &Child, signal: &str) {
-    let pid = child.id().unwrap().to_string();
+pub(crate) async fn signal(child: &Child, signal: &str) {
+    signal_to(child.id().unwrap(), signal).await;
+}
+
+pub(crate) async fn signal_to(pid: u32, signal: &str) {
+    let pid = pid.to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
 }
 
 /// The exit code, and what was logged.
-async fn exit(child: Child) -> (i32, String) {
+pub(crate) async fn exit(child: Child) -> (i32, String) {
     let output = timeout(Duration::from_secs(20), child.wait_with_output()).await.unwrap().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }

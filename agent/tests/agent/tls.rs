@@ -1,85 +1,15 @@
 //! Endpoints behind TLS, with an authority of the test's own.
 
-use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
 use postrider_agent::transport::Transport as _;
-use postrider_agent::transport::http::HttpTransport;
 use postrider_proto::agent::OutcomeKind;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use rustls::RootCertStore;
 
+use crate::dns::NameServer;
 use crate::endpoint::{Endpoint, policy, request, with};
-
-/// An authority and a server with a certificate from it.
-struct Secured {
-    endpoint: Endpoint,
-    roots: RootCertStore,
-}
-
-impl Secured {
-    async fn start(
-        names: &[&str],
-        alpn: &[&str],
-        versions: &[&'static rustls::SupportedProtocolVersion],
-    ) -> Secured {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let private_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private_key)
-            .unwrap();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let endpoint = Endpoint::start(move |stream, _| {
-            let acceptor = acceptor.clone();
-            async move {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    // The client ends the connection, in whatever way.
-                    let _ended = auto::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service_fn(echo))
-                        .await;
-                }
-            }
-        })
-        .await;
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der().clone()).unwrap();
-        Secured { endpoint, roots }
-    }
-
-    fn transport(&self) -> HttpTransport {
-        with(policy(&[self.endpoint.address.port()]), self.roots.clone(), &[])
-    }
-}
-
-/// Gives back the method, the host as the server sees it, the path and the body.
-async fn echo(request: hyper::Request<Incoming>) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
-    let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
-    let host = host.or_else(|| request.uri().authority().map(ToString::to_string)).unwrap();
-    let line = format!("{} {host} {} ", request.method(), request.uri().path());
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    Ok(hyper::Response::new(Full::from([line.as_bytes(), &body].concat())))
-}
-
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+use crate::secured::{Authority, BOTH, Secured};
 
 #[tokio::test]
 async fn http2_is_spoken_where_the_server_does_and_its_connection_is_shared() {
@@ -129,6 +59,26 @@ async fn a_certificate_is_judged_by_the_name_in_the_url() {
     assert_eq!(report.kind, OutcomeKind::Tls);
     assert_eq!(report.detail, "the endpoint's certificate is for another name");
     assert!(!report.trace.request_sent && report.trace.tls.is_some());
+}
+
+#[tokio::test]
+async fn the_name_stays_the_name_whatever_it_resolves_to() {
+    let mut server = Secured::start(&["hook.test"], &["h2", "http/1.1"], BOTH).await;
+    let names = NameServer::start(&[Ipv4Addr::LOCALHOST], 0).await;
+    let port = server.endpoint.address.port();
+    let transport = with(policy(&[port]), server.roots.clone(), &[names.address]);
+    let report = transport.post(request(format!("https://HOOK.test.:{port}/hook"))).await;
+    assert_eq!(report.kind, OutcomeKind::Response, "{}", report.detail);
+    let seen = server.seen().await;
+    assert_eq!(seen.server_name.as_deref(), Some("hook.test"), "SNI");
+    assert_eq!(seen.host, format!("hook.test:{port}"), "Host");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let server = Secured::with(Authority::new().expired(&["127.0.0.1"]), &["h2"], BOTH).await;
+    let report = server.transport().post(request(server.endpoint.url("https"))).await;
+    assert_eq!((report.kind, &*report.detail), (OutcomeKind::Tls, "the endpoint's certificate has expired"));
 }
 
 #[tokio::test]

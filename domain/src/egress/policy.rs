@@ -5,13 +5,14 @@
 //! sees the policy's [hash](Policy::hash) and the verdicts, and has no way to widen it.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::address;
+use super::destination::Destination;
 use super::name::{self, HostPattern};
 use super::refusal::{Code, Refusal, UNLOCK};
 use super::url::{EndpointUrl, Host, Scheme};
@@ -52,9 +53,21 @@ pub struct Policy {
     /// Whether `allow_cidrs` also opens link-local and metadata addresses that it covers. Those services give
     /// credentials to anyone who can reach them. By itself this setting opens nothing.
     pub dangerously_allow_link_local_and_metadata: bool,
+    /// Hosts for which the agent holds credentials of its owner. They are called over `https`, also where
+    /// `allow_http` is set, unless they say themselves that `http` will do.
+    pub credential_hosts: Vec<CredentialHost>,
     /// The addresses of the agent itself and of the control plane, which the agent finds out when it starts.
     /// Refused unless in `allow_cidrs`; a development setup lists `127.0.0.0/8` there.
     pub own_addresses: Vec<IpAddr>,
+}
+
+/// A host, or several, for which the agent holds credentials.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CredentialHost {
+    /// Which.
+    pub host: Destination,
+    /// Whether it may be called over `http`, which shows the credentials to everyone on the way.
+    pub allow_http: bool,
 }
 
 impl Default for Policy {
@@ -66,13 +79,15 @@ impl Default for Policy {
             allow_http: false,
             deny_cidrs: Vec::new(),
             dangerously_allow_link_local_and_metadata: false,
+            credential_hosts: Vec::new(),
             own_addresses: Vec::new(),
         }
     }
 }
 
 impl Policy {
-    /// Judges what the URL itself says: scheme, port, special-use name, literal address, in this order.
+    /// Judges what the URL itself says: scheme, port, special-use name, literal address, and whether the
+    /// agent's credentials for the host would travel in the clear, in this order.
     ///
     /// # Errors
     ///
@@ -86,9 +101,10 @@ impl Policy {
             return Err(Refusal::new(Code::Port, format!("port {port}")));
         }
         match url.host() {
-            Host::Name(name) => self.judge_name(name),
-            Host::Address(ip) => self.judge_address(ip),
+            Host::Name(name) => self.judge_name(name)?,
+            Host::Address(ip) => self.judge_address(ip)?,
         }
+        self.judge_credentials(url)
     }
 
     /// Judges every address that the URL's host resolved to.
@@ -160,7 +176,19 @@ impl Policy {
         Ok(())
     }
 
-    /// One setting a line. The first line names the version: a new setting is a new version.
+    /// The first entry that covers the host counts, as it does for the credentials themselves.
+    fn judge_credentials(&self, url: &EndpointUrl) -> Result<(), Refusal> {
+        let mut listed = self.credential_hosts.iter();
+        match listed.find(|listed| listed.host.covers(url.host())) {
+            Some(listed) if url.scheme() == Scheme::Http && !listed.allow_http => {
+                Err(Refusal::new(Code::CredentialsNeedHttps, url.origin()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One setting a line. The first line names the version. A setting that came later is left out as long as
+    /// nobody uses it, so that a newer agent with the same settings has the same hash.
     fn canonical_form(&self) -> String {
         let mut form = String::from("egress-policy/1\n");
         let nets = |nets: &[IpNet]| nets.iter().map(|&net| address::plain_net(net).trunc()).collect();
@@ -174,7 +202,15 @@ impl Policy {
             "dangerously_allow_link_local_and_metadata",
             BTreeSet::from([self.dangerously_allow_link_local_and_metadata]),
         );
+        push_all(&mut form, "credential_host", self.credential_hosts.iter().collect());
         form
+    }
+}
+
+impl fmt::Display for CredentialHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.allow_http { " also over http" } else { "" };
+        write!(f, "{}{scheme}", self.host)
     }
 }
 

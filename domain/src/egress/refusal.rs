@@ -73,6 +73,10 @@ codes! {
     Port = "port", "is not an allowed port",
         "use 443 or 8443, or have the agent's owner list the port under the agent's `allow_ports`";
 
+    CredentialsNeedHttps = "credentials_need_https",
+        "is plain http, to a host for which the agent has credentials",
+        "begin the URL with https://, or have the agent's owner set `allow_http` beside these credentials";
+
     V4ThisNetwork = "v4_this_network", "is in 0.0.0.0/8, which means this very machine", USE_A_PUBLIC_ADDRESS;
     V4Private = "v4_private", "is a private address", USE_A_PUBLIC_ADDRESS;
     V4Cgnat = "v4_cgnat", "is in 100.64.0.0/10, which carriers and clouds share", USE_A_PUBLIC_ADDRESS;

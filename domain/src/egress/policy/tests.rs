@@ -15,6 +15,12 @@ fn hosts(texts: &[&str]) -> Vec<HostPattern> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
+fn with_credentials(policy: &Policy, hosts: &[(&str, bool)]) -> Policy {
+    let entry =
+        |&(host, allow_http): &(&str, bool)| CredentialHost { host: host.parse().unwrap(), allow_http };
+    Policy { credential_hosts: hosts.iter().map(entry).collect(), ..policy.clone() }
+}
+
 fn verdict(policy: &Policy, text: &str) -> &'static str {
     let url = EndpointUrl::parse(text).unwrap();
     policy.judge_url(&url).map_or_else(|refusal| refusal.code().as_str(), |()| "ok")
@@ -195,6 +201,35 @@ fn one_forbidden_answer_refuses_them_all() {
 }
 
 #[test]
+fn hosts_with_credentials_are_not_called_in_the_clear() {
+    let open = Policy {
+        allow_http: true,
+        allow_ports: vec![80, 443],
+        allow_cidrs: nets(&["10.0.0.0/8"]),
+        ..Policy::default()
+    };
+    let hosts = [("api.example.com", false), ("plain.example.com", true), ("*.example.com", false)];
+    let policy = with_credentials(&open, &[&hosts[..], &[("10.1.0.0/16", false)]].concat());
+    for (text, expected) in [
+        ("https://api.example.com/", "ok"),
+        ("http://api.example.com/", "credentials_need_https"),
+        ("http://plain.example.com/", "ok"),
+        ("http://other.example.com/", "credentials_need_https"),
+        ("http://example.com/", "ok"),
+        ("http://10.1.2.3/", "credentials_need_https"),
+        ("https://10.1.2.3/", "ok"),
+        ("http://10.2.2.3/", "ok"),
+        // What is refused anyway keeps its own reason.
+        ("http://api.example.com:25/", "port"),
+        ("http://192.168.1.1/", "v4_private"),
+    ] {
+        assert_eq!(verdict(&policy, text), expected, "{text}");
+    }
+    let twice = with_credentials(&open, &[("a.example.com", true), ("a.example.com", false)]);
+    assert_eq!(verdict(&twice, "http://a.example.com/"), "ok", "the first entry counts");
+}
+
+#[test]
 fn the_hash_tells_settings_apart_and_nothing_else() {
     let policy = Policy {
         allow_cidrs: nets(&["10.0.0.0/8", "fc00::/7"]),
@@ -209,6 +244,8 @@ fn the_hash_tells_settings_apart_and_nothing_else() {
         ..Policy::default()
     };
     assert_eq!(policy.hash(), same.hash());
+    let [a, b] = [("a.corp", false), ("10.0.0.0/8", true)];
+    assert_eq!(with_credentials(&policy, &[a, b]).hash(), with_credentials(&policy, &[b, a, b]).hash());
     let others = [
         Policy { allow_cidrs: nets(&["10.0.0.0/8"]), ..policy.clone() },
         Policy { allow_hosts: hosts(&["svc", "localhost"]), ..policy.clone() },
@@ -216,6 +253,8 @@ fn the_hash_tells_settings_apart_and_nothing_else() {
         Policy { allow_http: true, ..policy.clone() },
         Policy { deny_cidrs: nets(&["fc00::/7"]), ..policy.clone() },
         Policy { dangerously_allow_link_local_and_metadata: true, ..policy.clone() },
+        with_credentials(&policy, &[("vault.corp", false)]),
+        with_credentials(&policy, &[("vault.corp", true)]),
     ];
     for other in &others {
         assert_ne!(policy.hash(), other.hash(), "{other:?}");

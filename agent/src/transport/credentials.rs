@@ -1,0 +1,264 @@
+//! The owner's credentials for some hosts: authorities to trust, a client certificate, headers.
+//!
+//! They are chosen by the host as the URL has it, never by what a name resolves to, and the first entry that covers the
+//! host counts. They come from files, which are read again while the agent runs; nothing of their content leaves the
+//! agent other than to such a host, and nothing here can be printed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use http::HeaderMap;
+use postrider_domain::egress::{CredentialHost, Destination, Host};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest as _, Sha256};
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::{files, tls};
+
+mod headers;
+
+/// What the owner has for some hosts, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Which hosts.
+    pub hosts: Vec<Destination>,
+    /// PEM file of the authorities that these hosts' certificates must be from, instead of the machine's.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the certificate to show, with its chain.
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub client_key: Option<PathBuf>,
+    /// File of header lines to send, which win over the job's own of the same names.
+    pub headers_file: Option<PathBuf>,
+    /// Whether these hosts may be called over `http` too.
+    pub allow_http: bool,
+    /// Whether bodies of responses are kept although there are headers, which an endpoint may show in its response.
+    pub keep_responses: bool,
+}
+
+/// What is wrong with the files of an entry, as the end of a sentence that begins with the name of its setting.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// `ca`, `client_cert`, `client_key` or `headers_file`.
+    pub setting: &'static str,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.setting, self.why)
+    }
+}
+
+/// Credentials for a host, ready for use. No `Debug`.
+pub(crate) struct HostCredentials {
+    /// Differs from that of all others, so that a connection is only used with those it was opened with.
+    pub(crate) id: u64,
+    /// For TLS with this host. `None`: as with every other.
+    pub(crate) tls: Option<TlsConnector>,
+    /// To be sent, in place of the job's of the same names.
+    pub(crate) headers: HeaderMap,
+    /// Whether nothing of a response may be kept that could show `headers`.
+    pub(crate) hide_responses: bool,
+    /// Of the files' content.
+    fingerprint: [u8; 32],
+}
+
+/// See the [module](self).
+pub(crate) struct Credentials {
+    settings: Vec<Settings>,
+    /// The machine's authorities, for entries without any of their own.
+    roots: RootCertStore,
+    /// In the order of `settings`.
+    current: ArcSwap<Vec<Arc<HostCredentials>>>,
+    /// Of the next that are read.
+    next_id: AtomicU64,
+}
+
+/// The content of an entry's files.
+#[derive(Default)]
+struct Contents {
+    ca: Option<Zeroizing<Vec<u8>>>,
+    client_cert: Option<Zeroizing<Vec<u8>>>,
+    client_key: Option<Zeroizing<Vec<u8>>>,
+    headers: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Settings {
+    /// Reads the files, and says what is wrong with them.
+    #[must_use]
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        match Contents::read(self) {
+            Ok(contents) => contents.ready(self, &RootCertStore::empty(), 0).err().into_iter().collect(),
+            Err(mistakes) => mistakes,
+        }
+    }
+
+    /// How a policy lists these hosts.
+    pub fn policy_entries(&self) -> impl Iterator<Item = CredentialHost> {
+        self.hosts.iter().map(|host| CredentialHost { host: host.clone(), allow_http: self.allow_http })
+    }
+
+    fn covers(&self, host: Host<'_>) -> bool {
+        self.hosts.iter().any(|listed| listed.covers(host))
+    }
+}
+
+impl Credentials {
+    /// Reads all files. Entries without authorities of their own trust `roots`.
+    pub(crate) fn load(settings: Vec<Settings>, roots: RootCertStore) -> Result<Credentials, Mistake> {
+        let credentials =
+            Credentials { settings, roots, current: ArcSwap::default(), next_id: AtomicU64::new(1) };
+        let read = credentials.settings.iter().map(|entry| credentials.read(entry, None));
+        credentials.current.store(Arc::new(read.collect::<Result<_, _>>()?));
+        Ok(credentials)
+    }
+
+    /// What there is for `host`.
+    pub(crate) fn of(&self, host: Host<'_>) -> Option<Arc<HostCredentials>> {
+        let at = self.settings.iter().position(|entry| entry.covers(host))?;
+        Some(Arc::clone(&self.current.load()[at]))
+    }
+
+    /// Reads all files again. An entry whose files cannot be used stays as it was; one whose files have not changed
+    /// keeps its connections.
+    pub(crate) fn refresh(&self) {
+        let known = self.current.load();
+        let mut next = Vec::with_capacity(known.len());
+        for (entry, known) in self.settings.iter().zip(known.iter()) {
+            next.push(self.read(entry, Some(known)).unwrap_or_else(|mistake| {
+                tracing::warn!("credentials were not read again and stay as they were: {mistake}");
+                Arc::clone(known)
+            }));
+        }
+        if next.iter().zip(known.iter()).any(|(next, known)| next.id != known.id) {
+            tracing::info!("credentials have changed on disk; from now on the new ones are used");
+            self.current.store(Arc::new(next));
+        }
+    }
+
+    /// Whether there is any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.settings.is_empty()
+    }
+
+    fn read(
+        &self,
+        entry: &Settings,
+        known: Option<&Arc<HostCredentials>>,
+    ) -> Result<Arc<HostCredentials>, Mistake> {
+        let contents = Contents::read(entry)
+            .map_err(|mistakes| mistakes.into_iter().next().expect("an error has a mistake in it"))?;
+        match known {
+            Some(known) if known.fingerprint == contents.fingerprint() => Ok(Arc::clone(known)),
+            _ => {
+                let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+                contents.ready(entry, &self.roots, id).map(Arc::new)
+            }
+        }
+    }
+}
+
+impl Contents {
+    fn read(entry: &Settings) -> Result<Contents, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let mut content = |setting, path: &Option<PathBuf>, read: Reader| {
+            let read = path.as_deref().map(read)?;
+            read.map_err(|error| mistakes.push(Mistake { setting, why: error.to_string() })).ok()
+        };
+        let contents = Contents {
+            ca: content("ca", &entry.ca, files::read),
+            client_cert: content("client_cert", &entry.client_cert, files::read),
+            client_key: content("client_key", &entry.client_key, files::read_secret),
+            headers: content("headers_file", &entry.headers_file, files::read_secret),
+        };
+        if mistakes.is_empty() { Ok(contents) } else { Err(mistakes) }
+    }
+
+    /// With the lengths, so that no byte can move from one file to the next unseen.
+    fn fingerprint(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        for content in [&self.ca, &self.client_cert, &self.client_key, &self.headers].into_iter().flatten() {
+            digest.update(content.len().to_be_bytes());
+            digest.update(content);
+        }
+        digest.finalize().into()
+    }
+
+    fn ready(&self, entry: &Settings, roots: &RootCertStore, id: u64) -> Result<HostCredentials, Mistake> {
+        let headers = match &self.headers {
+            Some(lines) => {
+                headers::read(lines).map_err(|why| in_file("headers_file", &entry.headers_file, &why))?
+            }
+            None => HeaderMap::new(),
+        };
+        let tls = if self.ca.is_some() || self.client_cert.is_some() {
+            let roots = match &self.ca {
+                Some(pem) => authorities(pem).map_err(|why| in_file("ca", &entry.ca, why))?,
+                None => roots.clone(),
+            };
+            Some(TlsConnector::from(self.client_config(entry, roots)?))
+        } else {
+            None
+        };
+        let hide_responses = !headers.is_empty() && !entry.keep_responses;
+        Ok(HostCredentials { id, tls, headers, hide_responses, fingerprint: self.fingerprint() })
+    }
+
+    fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Arc<ClientConfig>, Mistake> {
+        let identity = match (&self.client_cert, &self.client_key) {
+            (Some(cert), Some(key)) => Some((
+                certificates(cert).map_err(|why| in_file("client_cert", &entry.client_cert, why))?,
+                private_key(key).map_err(|why| in_file("client_key", &entry.client_key, why))?,
+            )),
+            _ => None,
+        };
+        // What rustls says may quote what it was given.
+        tls::client_config(roots, identity).map_err(|_| {
+            in_file(
+                "client_key",
+                &entry.client_key,
+                "is not the key of the certificate, or of a kind that is not known",
+            )
+        })
+    }
+}
+
+type Reader = fn(&Path) -> Result<Zeroizing<Vec<u8>>, files::FileError>;
+
+fn in_file(setting: &'static str, path: &Option<PathBuf>, why: &str) -> Mistake {
+    let path = path.as_deref().unwrap_or(Path::new(""));
+    Mistake { setting, why: format!("names {}, which {why}", path.display()) }
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCertStore, &'static str> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|_| "has a certificate in it that is not valid")?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match read {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err("has no certificate in it; it must be PEM, with -----BEGIN CERTIFICATE-----"),
+        Err(_) => Err("is not valid PEM"),
+    }
+}
+
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|_| "has no private key in it; it must be PEM, with -----BEGIN PRIVATE KEY----- or the like")
+}
+
+#[cfg(test)]
+mod tests;
