@@ -16,6 +16,7 @@ use postrider_domain::audit;
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::identity::{AgentIdentity, TrustDomain};
 use postrider_domain::join::{MAX_PINS, Pin};
+use postrider_domain::sealed::{Context, OpenError};
 use postrider_domain::time::Timestamp;
 use postrider_proto::agent::Identity;
 use rcgen::{Issuer, KeyPair, PublicKeyData as _};
@@ -31,7 +32,7 @@ use self::verifier::AgentVerifier;
 use crate::identities::Identities;
 use crate::listen::SharedTls;
 use crate::listen::tls::{for_agents, roots};
-use crate::seal::{Context, SealError, Sealer};
+use crate::secrets::Sealer;
 use crate::store::{AuthorityRow, Store, StoreError};
 
 /// The longest overlap.
@@ -51,7 +52,7 @@ pub enum AuthorityError {
         /// Which.
         pin: Pin,
         /// Why.
-        source: SealError,
+        source: OpenError,
     },
     /// The operator's files.
     #[error(transparent)]
@@ -101,13 +102,12 @@ pub struct Authority {
     /// Whether it is the operator's.
     pub external: bool,
     signer: Signer,
-    sealed_key: Vec<u8>,
 }
 
 /// See the [module](self).
 pub struct Authorities {
     store: Arc<dyn Store>,
-    sealer: Arc<Sealer>,
+    sealer: Sealer,
     settings: Settings,
     identities: Arc<Identities>,
     /// Newest first; never empty.
@@ -126,7 +126,7 @@ impl Authorities {
     /// [`AuthorityError`].
     pub async fn load(
         store: Arc<dyn Store>,
-        sealer: Arc<Sealer>,
+        sealer: Sealer,
         settings: Settings,
         identities: Arc<Identities>,
         now: Timestamp,
@@ -231,9 +231,9 @@ impl Authorities {
             let retire = former.retire.unwrap_or(now + overlap).min(now + overlap);
             *former = Arc::new(former.retiring(retire)?);
         }
-        let new = Arc::new(create(&self.sealer, now)?);
+        let new = Arc::new(create(now)?);
         trusted.insert(0, new.clone());
-        let rows: Vec<AuthorityRow> = trusted.iter().map(|authority| authority.row()).collect();
+        let rows: Vec<AuthorityRow> = trusted.iter().map(|authority| authority.row(&self.sealer)).collect();
         self.store.put_authorities(&rows, audit::Entry { target: new.pin.to_string(), ..audit }).await?;
         self.apply(trusted, now)?;
         self.retire(now).await?;
@@ -310,7 +310,6 @@ impl Authority {
             created,
             retire: None,
             external: false,
-            sealed_key: Vec::new(),
         })
     }
 
@@ -321,11 +320,13 @@ impl Authority {
         pem::encode_config(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()), config)
     }
 
-    fn row(&self) -> AuthorityRow {
+    /// The key is sealed anew each time: with the data key that is current by then.
+    fn row(&self, sealer: &Sealer) -> AuthorityRow {
+        let key = Zeroizing::new(self.signer.key().serialize_der());
         AuthorityRow {
             pin: self.pin,
             certificate: self.certificate.to_vec(),
-            sealed_key: self.sealed_key.clone(),
+            sealed_key: sealer.seal(&context(self.pin), &key),
             created: self.created,
             retire: self.retire,
         }
@@ -336,7 +337,7 @@ impl Authority {
         let key = Zeroizing::new(self.signer.key().serialize_der());
         let key = KeyPair::try_from(key.as_slice())?;
         let same = Self::new(self.certificate.clone(), key, self.created)?;
-        Ok(Self { retire: Some(retire), sealed_key: self.sealed_key.clone(), ..same })
+        Ok(Self { retire: Some(retire), ..same })
     }
 }
 
@@ -354,32 +355,31 @@ async fn stored(
     }
     trusted.sort_by_key(|authority| (authority.retire.is_some(), std::cmp::Reverse(authority.created)));
     if trusted.first().is_none_or(|first| first.retire.is_some()) {
-        let first = create(sealer, now)?;
+        let first = create(now)?;
         let entry = crate::identities::own_entry("CreateAuthority", first.pin, now);
-        store.put_authorities(&[first.row()], entry).await?;
+        store.put_authorities(&[first.row(sealer)], entry).await?;
         trusted.insert(0, Arc::new(first));
     }
     Ok(trusted)
 }
 
-fn create(sealer: &Sealer, now: Timestamp) -> Result<Authority, AuthorityError> {
+fn create(now: Timestamp) -> Result<Authority, AuthorityError> {
     let (certificate, key) = certificates::authority(now)?;
-    let secret = Zeroizing::new(key.serialize_der());
-    let new = Authority::new(certificate, key, now)?;
-    let sealed_key = sealer
-        .seal(&Context::AuthorityKey { authority: new.pin }, &secret)
-        .map_err(|source| AuthorityError::Sealed { pin: new.pin, source })?;
-    Ok(Authority { sealed_key, ..new })
+    Authority::new(certificate, key, now)
 }
 
 fn open(sealer: &Sealer, row: AuthorityRow) -> Result<Authority, AuthorityError> {
     let pin = row.pin;
-    let key = sealer
-        .open(&Context::AuthorityKey { authority: pin }, &row.sealed_key)
-        .map_err(|source| AuthorityError::Sealed { pin, source })?;
-    let key = KeyPair::try_from(key.as_slice())?;
+    let key = sealer.open(&context(pin), &row.sealed_key);
+    let key = KeyPair::try_from(key.map_err(|source| AuthorityError::Sealed { pin, source })?.as_slice())?;
     let opened = Authority::new(CertificateDer::from(row.certificate), key, row.created)?;
-    Ok(Authority { retire: row.retire, sealed_key: row.sealed_key, ..opened })
+    Ok(Authority { retire: row.retire, ..opened })
+}
+
+/// What an authority's key is sealed as.
+#[must_use]
+pub fn context(authority: Pin) -> Context {
+    Context::AuthorityKey { authority: authority.to_string() }
 }
 
 fn anchors(trusted: &[Arc<Authority>]) -> rustls::RootCertStore {

@@ -18,7 +18,7 @@ pub mod recent;
 pub mod registry;
 pub mod retention;
 pub mod schedule;
-pub mod seal;
+pub mod secrets;
 pub mod settle;
 pub mod store;
 pub mod tokens;

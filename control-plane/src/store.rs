@@ -20,6 +20,7 @@ use postrider_domain::id::{
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
+use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::KeyRing;
 use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
@@ -304,7 +305,7 @@ pub struct AuthorityRow {
     /// Its certificate, DER.
     pub certificate: Vec<u8>,
     /// Its private key, sealed.
-    pub sealed_key: Vec<u8>,
+    pub sealed_key: Sealed,
     /// When it was made.
     pub created: Timestamp,
     /// Until when it is trusted beside its successor.

@@ -99,6 +99,10 @@ ulid_id!(
     TokenId, "tok_", "a token id: «tok_» and 26 characters, as `postrider tokens list` shows"
 );
 ulid_id!(
+    /// A data key: what secrets in the store are sealed with.
+    DataKeyId, "dk_", "a data key id: «dk_» and 26 characters, as `postrider secrets status` shows"
+);
+ulid_id!(
     /// An event, as the store and the lanes know it. Users see an [`EventId`].
     EventKey, "evt_", "an event id: «evt_» and 26 characters"
 );

@@ -21,6 +21,7 @@ pub mod lane;
 pub mod outcome;
 pub mod pattern;
 pub mod retry;
+pub mod sealed;
 pub mod signing;
 pub mod subscription;
 pub mod time;

@@ -16,6 +16,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::id::{EventId, KeyId};
 use crate::time::Timestamp;
 
+/// The name of what keys sign by.
+pub const SCHEME: &str = "v1";
 /// How many bytes a generated secret has.
 pub const GENERATED_SECRET_BYTES: usize = 32;
 /// How long a former key signs beside its successor when nobody says otherwise.

@@ -1,7 +1,7 @@
 //! Signing keys: [`SigningKey`] → `postrider.v1.SigningKey`, never with its secret.
 
 use postrider_domain::id::SubscriptionId;
-use postrider_domain::signing::{KeyState, SigningKey};
+use postrider_domain::signing::{KeyState, SCHEME, SigningKey};
 use postrider_domain::time::Timestamp;
 
 use crate::time;
@@ -18,7 +18,7 @@ pub fn write(key: &SigningKey, subscription: SubscriptionId, now: Timestamp) -> 
     v1::SigningKey {
         id: key.id.to_string(),
         subscription: subscription.to_string(),
-        scheme: "v1".to_owned(),
+        scheme: SCHEME.to_owned(),
         state: state.into(),
         create_time: Some(time::write(key.created)),
         retire_time: key.retire.map(time::write),

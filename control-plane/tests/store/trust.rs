@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use postrider_control_plane::store::{AuthorityRow, IdentityRow, JoinTokenRow};
 use postrider_domain::id::{AgentId, TokenId};
 use postrider_domain::join::Pin;
+use postrider_domain::sealed::Sealed;
 use postrider_domain::token::TokenDigest;
 
 use crate::Backend;
@@ -66,7 +67,7 @@ pub(crate) async fn authorities_change_together(backend: &dyn Backend) {
     let authority = |name: &[u8]| AuthorityRow {
         pin: Pin::of(name),
         certificate: name.to_vec(),
-        sealed_key: vec![7; 40],
+        sealed_key: Sealed::from_bytes(vec![1; 90]).unwrap(),
         created: at(1),
         retire: None,
     };

@@ -2,6 +2,7 @@
 
 use postrider_domain::id::TokenId;
 use postrider_domain::join::Pin;
+use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::store as records;
@@ -80,7 +81,7 @@ pub(super) fn identities(tree: &Tree) -> Result<Vec<IdentityRow>, StoreError> {
 pub(super) fn write_authority(row: &AuthorityRow) -> Write {
     let record = records::AuthorityRecord {
         certificate: bytes(&row.certificate),
-        sealed_key: bytes(&row.sealed_key),
+        sealed_key: bytes(row.sealed_key.as_bytes()),
         create_time_ms: row.created.as_millis(),
         retire_time_ms: row.retire.map_or(0, Timestamp::as_millis),
     };
@@ -93,7 +94,8 @@ pub(super) fn authorities(tree: &Tree) -> Result<Vec<AuthorityRow>, StoreError> 
         Ok(AuthorityRow {
             pin: Pin::from_bytes(exact(key, &key[1..])?),
             certificate: record.certificate.to_vec(),
-            sealed_key: record.sealed_key.to_vec(),
+            sealed_key: Sealed::from_bytes(record.sealed_key.to_vec())
+                .map_err(|error| damaged(&place(key), &error.to_string()))?,
             created: Timestamp::from_millis(record.create_time_ms),
             retire: time(record.retire_time_ms),
         })
