@@ -55,12 +55,14 @@ pub enum ProxyUrlError {
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// It wants to know who asks, or did not like the answer.
-    #[error("the proxy {0} (407)", if *.given {
+    #[error("the proxy {} ({status})", if *.given {
         "does not accept the user and password in `proxy.url` or HTTPS_PROXY: check them"
     } else {
         "asks for a user and a password: give them in `proxy.url`, as in http://user:password@host:port"
     })]
     Credentials {
+        /// What it answered.
+        status: u16,
         /// Whether it got a name and a password.
         given: bool,
     },
@@ -128,7 +130,8 @@ impl Proxy {
         let (status, reason) = status_line(&answer).ok_or(ProxyError::Answer)?;
         match status {
             200..300 => Ok(()),
-            407 => Err(ProxyError::Credentials { given: self.authorization.is_some() }),
+            // 407 is the right one; tinyproxy answers 401 to a wrong password.
+            401 | 407 => Err(ProxyError::Credentials { status, given: self.authorization.is_some() }),
             _ => Err(ProxyError::Refused { status, reason, target: target.clone() }),
         }
     }
@@ -304,6 +307,8 @@ mod tests {
         let sentence = |result: Result<(), ProxyError>| result.unwrap_err().to_string();
         assert!(sentence(asked("http://proxy:1", answer).await.1).contains("give them in `proxy.url`"));
         assert!(sentence(asked("http://u:p@proxy:1", answer).await.1).contains("does not accept"));
+        let unauthorized = b"HTTP/1.0 401 Unauthorized\r\n\r\n";
+        assert!(sentence(asked("http://u:p@proxy:1", unauthorized).await.1).contains("(401)"));
         let refused = sentence(asked("http://proxy:1", b"HTTP/1.1 403 Fil\x07tered\r\n\r\n").await.1);
         assert!(refused.contains("403 Filtered") && refused.contains("cp.example.com:7071"), "{refused}");
         for answer in [&b"SSH-2.0-x\r\n\r\n"[..], b"HTTP/1.1 2000 OK\r\n\r\n", b"HTTP/2 200\r\n\r\n"] {

@@ -15,13 +15,15 @@ use tokio::sync::oneshot;
 pub(super) struct Watched<S> {
     stream: S,
     first: Option<oneshot::Sender<io::Result<()>>>,
+    /// A write failed before anything was read.
+    broken: Option<io::Error>,
 }
 
 impl<S> Watched<S> {
     /// `stream`, and how its first read will have ended.
     pub(super) fn new(stream: S) -> (Watched<S>, oneshot::Receiver<io::Result<()>>) {
         let (first, ended) = oneshot::channel();
-        (Watched { stream, first: Some(first) }, ended)
+        (Watched { stream, first: Some(first), broken: None }, ended)
     }
 
     /// Tells it, and gives back an error for who uses the stream.
@@ -39,17 +41,24 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// A write failed before anything was read. What the other side said before it hung up is the better reason.
-    fn explain(&mut self, context: &mut Context<'_>, error: io::Error) -> io::Error {
-        if self.first.is_none() {
-            return error;
+    /// Passes on how a write went. If it failed before anything was read, the other side has hung up, and what it said
+    /// before is the better reason: that is waited for, and it cannot take long.
+    fn explain<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match wrote {
+            Poll::Ready(Err(error)) if self.first.is_some() => {
+                let error = self.broken.take().unwrap_or(error);
+                let mut byte = [0];
+                match Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut byte)) {
+                    Poll::Ready(Err(reason)) => Poll::Ready(Err(self.tell(Err(reason)))),
+                    Poll::Ready(Ok(())) => Poll::Ready(Err(self.tell(Err(error)))),
+                    Poll::Pending => {
+                        self.broken = Some(error);
+                        Poll::Pending
+                    }
+                }
+            }
+            wrote => wrote,
         }
-        let mut byte = [0];
-        let reason = match Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(reason)) => reason,
-            Poll::Ready(Ok(())) | Poll::Pending => error,
-        };
-        self.tell(Err(reason))
     }
 }
 
@@ -86,12 +95,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        written.map_err(|error| self.explain(context, error))
+        self.explain(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        flushed.map_err(|error| self.explain(context, error))
+        self.explain(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -104,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        written.map_err(|error| self.explain(context, error))
+        self.explain(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -117,12 +126,20 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    /// Reads end with what it says; writes always fail.
-    struct Broken(Option<&'static str>);
+    /// Reads end, at the second try, with what it says or just so; writes always fail.
+    struct Broken(Option<&'static str>, bool);
 
     impl AsyncRead for Broken {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            self.0.map_or(Poll::Pending, |reason| Poll::Ready(Err(io::Error::other(reason))))
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if !std::mem::replace(&mut self.1, true) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(self.0.map_or(Ok(()), |reason| Err(io::Error::other(reason))))
         }
     }
 
@@ -159,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_the_end_explains_a_failed_write() {
         for (said, expected) in [(Some("because"), "because"), (None, "broken pipe")] {
-            let (mut stream, first) = Watched::new(Broken(said));
+            let (mut stream, first) = Watched::new(Broken(said, false));
             let seen = stream.write_all(b"x").await.unwrap_err().to_string();
             assert_eq!(
                 (seen.as_str(), first.await.unwrap().unwrap_err().to_string().as_str()),

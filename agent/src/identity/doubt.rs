@@ -9,7 +9,7 @@ use rustls::AlertDescription;
 use tokio::sync::Notify;
 
 /// Refusals in a row before a join string is tried.
-const ENOUGH: u32 = 5;
+const ENOUGH: u32 = 4;
 
 /// See the [module](self).
 #[derive(Debug, Default)]

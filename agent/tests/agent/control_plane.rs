@@ -15,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::tls_control_plane::shown;
+
 /// It ends with this value.
 pub(crate) struct ControlPlane {
     pub(crate) address: SocketAddr,
@@ -25,6 +27,8 @@ pub(crate) struct ControlPlane {
 /// A stream whose Hello has come. Dropping it closes the stream.
 pub(crate) struct Session {
     pub(crate) hello: Hello,
+    /// The certificate that the agent has shown.
+    pub(crate) certificate: Option<Vec<u8>>,
     to: mpsc::Sender<Result<ControlMessage, Status>>,
     from: Streaming<AgentMessage>,
 }
@@ -60,7 +64,7 @@ impl ControlPlane {
     /// The next stream, welcomed.
     pub(crate) async fn welcomed(&mut self) -> Session {
         let session = self.session().await;
-        session.say(Said::Welcome(welcome())).await;
+        session.welcome().await;
         session
     }
 }
@@ -78,6 +82,10 @@ pub(crate) fn welcome() -> Welcome {
 }
 
 impl Session {
+    pub(crate) async fn welcome(&self) {
+        self.say(Said::Welcome(welcome())).await;
+    }
+
     pub(crate) async fn say(&self, message: Said) {
         // The agent may be gone, which some tests want.
         let _gone = self.to.send(Ok(ControlMessage { message: Some(message) })).await;
@@ -95,6 +103,12 @@ impl Session {
         let message = "update this agent".to_owned();
         let code = RejectCode::ProtocolVersion.into();
         self.say(Said::Reject(Reject { code, message, permanent, retry_after_ms })).await;
+    }
+
+    pub(crate) async fn revoke(&self) {
+        let message = "by the operator".to_owned();
+        let code = RejectCode::Revoked.into();
+        self.say(Said::Reject(Reject { code, message, permanent: true, retry_after_ms: 0 })).await;
     }
 
     /// The next message. `None` when the agent has closed its side or is gone.
@@ -139,8 +153,9 @@ pub(crate) fn key(number: u32) -> JobKey {
     JobKey { delivery_id: format!("dlv_{number}"), attempt: 1, epoch: 7 }
 }
 
-struct Door {
-    sender: mpsc::Sender<Session>,
+/// Takes sessions in.
+pub(crate) struct Door {
+    pub(crate) sender: mpsc::Sender<Session>,
 }
 
 #[tonic::async_trait]
@@ -151,12 +166,13 @@ impl SessionService for Door {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
+        let certificate = shown(&request);
         let mut from = request.into_inner();
         let (to, messages) = mpsc::channel(64);
         let Some(Heard::Hello(hello)) = from.message().await?.and_then(|message| message.message) else {
             return Err(Status::invalid_argument("Hello comes first"));
         };
-        self.sender.send(Session { hello, to, from }).await.unwrap();
+        self.sender.send(Session { hello, certificate, to, from }).await.unwrap();
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }

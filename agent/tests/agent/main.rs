@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod authority;
 mod connect_proxy;
 mod control_plane;
 mod credentials;
@@ -12,15 +13,19 @@ mod faults;
 mod hostile;
 mod http;
 mod http2;
+mod identity;
 mod memory;
 mod names;
 mod namespace;
 mod process;
 mod proxied;
+mod proxy;
 mod rebinding;
+mod renewal;
 mod secrecy;
 mod secured;
 mod session;
 mod sessions;
 mod tls;
+mod tls_control_plane;
 mod vectors;

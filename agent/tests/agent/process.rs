@@ -1,14 +1,15 @@
-//! The program: its signals and its exit codes.
+//! The program: its signals, its exit codes, its log.
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use postrider_proto::agent::agent_message::Message as Heard;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::authority::SECRET_TEXT;
 use crate::control_plane::{ControlPlane, job};
 use crate::endpoint::{Endpoint, read_request};
 
@@ -25,6 +26,66 @@ pub(crate) fn command(control_plane: &str, more: &[&str]) -> Command {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     command
+}
+
+/// An agent that enrols, with these flags and variables, and no others of the environment that it would heed.
+pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_postrider-agent"))
+        .args(flags)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// An agent with one stream, and its log, line by line.
+pub(crate) struct Watched {
+    child: Child,
+    log: tokio::io::Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
+
+impl Watched {
+    pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Watched {
+        let mut child = start(&[&["--streams=1"], flags].concat(), variables);
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Watched { child, log, seen: String::new() }
+    }
+
+    /// Waits until this is logged.
+    pub(crate) async fn says(&mut self, text: &str) {
+        let found = timeout(Duration::from_secs(20), async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                self.seen.push_str(&line);
+                self.seen.push('\n');
+                if line.contains(text) {
+                    return;
+                }
+            }
+            panic!("it ended without saying {text}");
+        });
+        let found = found.await;
+        assert!(found.is_ok(), "it does not say {text}, but:\n{}", self.seen);
+    }
+
+    /// Stops it, and waits for its end: the exit code, and what was logged, with nothing of the token.
+    pub(crate) async fn stop(mut self) -> (i32, String) {
+        signal(&self.child, "-TERM").await;
+        let code = timeout(Duration::from_secs(10), self.child.wait()).await.unwrap().unwrap();
+        while let Some(line) = self.log.next_line().await.unwrap() {
+            self.seen.push_str(&line);
+            self.seen.push('\n');
+        }
+        assert!(!self.seen.contains(SECRET_TEXT), "{}", self.seen);
+        (code.code().unwrap(), self.seen)
+    }
+}
+
+/// The flags of an agent that may call this port of this machine.
+pub(crate) fn egress(port: &str) -> [&str; 4] {
+    ["--egress-allow-cidrs=127.0.0.0/8", "--egress-allow-http=true", "--egress-allow-ports", port]
 }
 
 pub(crate) async fn signal(child: &Child, signal: &str) {
@@ -78,9 +139,7 @@ async fn a_signal_lets_it_finish_and_a_second_one_does_not() {
         .await;
         let mut control_plane = ControlPlane::start().await;
         let port = endpoint.address.port().to_string();
-        let egress =
-            ["--egress-allow-cidrs=127.0.0.0/8", "--egress-allow-http", "--egress-allow-ports", &port];
-        let child = agent(&control_plane.url(), &egress);
+        let child = agent(&control_plane.url(), &egress(&port));
         let mut session = control_plane.welcomed().await;
         session.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
         came.recv().await.unwrap();
@@ -117,16 +176,8 @@ async fn grace_that_is_over_exits_with_4() {
     .await;
     let mut control_plane = ControlPlane::start().await;
     let port = endpoint.address.port().to_string();
-    let child = agent(
-        &control_plane.url(),
-        &[
-            "--egress-allow-cidrs=127.0.0.0/8",
-            "--egress-allow-http=true",
-            "--egress-allow-ports",
-            &port,
-            "--shutdown-grace=100ms",
-        ],
-    );
+    let flags = [&egress(&port)[..], &["--shutdown-grace=100ms"]].concat();
+    let child = agent(&control_plane.url(), &flags);
     let mut session = control_plane.welcomed().await;
     session.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
     came.recv().await.unwrap();

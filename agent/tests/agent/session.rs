@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::ControlPlane;
 use crate::endpoint::Endpoint;
+use crate::tls_control_plane::TlsControlPlane;
 
 /// It ends with this value, at once.
 pub(crate) struct Agent {
@@ -28,7 +29,25 @@ impl Agent {
             shutdown_grace: Some("10s".into()),
             ..Args::default()
         };
-        let config = Config::load(&args, std::iter::empty()).unwrap();
+        Agent::run(&args)
+    }
+
+    /// An agent of a control plane behind TLS, which may call `endpoint` and hold five jobs on each of its streams.
+    pub(crate) fn enrol(control_plane: &TlsControlPlane, endpoint: &Endpoint, streams: u32) -> Agent {
+        Agent::run(&Args {
+            join: Some(control_plane.join().into()),
+            streams: Some(streams.to_string()),
+            max_in_flight: Some((5 * streams).to_string()),
+            egress_allow_cidrs: Some("127.0.0.0/8".into()),
+            egress_allow_ports: Some(endpoint.address.port().to_string()),
+            egress_allow_http: Some("true".into()),
+            shutdown_grace: Some("10s".into()),
+            ..Args::default()
+        })
+    }
+
+    fn run(args: &Args) -> Agent {
+        let config = Config::load(args, std::iter::empty()).unwrap();
         let stop = CancellationToken::new();
         let task = tokio::spawn(app::run(config, stop.clone()));
         Agent { stop, task }
