@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests use and this repository does not hold: Debian's `webhook` server, what makes network
-# namespaces, Python with the libraries in python/requirements.txt, and the Node packages in node/package-lock.json.
+# Installs what the tests use and this repository does not hold: Debian's `webhook` server and `tinyproxy`, what makes
+# network namespaces, Python with the libraries in python/requirements.txt, and the Node packages in node/package-lock.json.
 #
 # It may be run any number of times: what is there already is not touched. As root or with sudo.
 set -euo pipefail
@@ -21,6 +21,7 @@ as_root() {
 # Names the Debian packages whose commands are missing.
 missing_packages() {
   command -v webhook >/dev/null || echo webhook
+  command -v tinyproxy >/dev/null || echo tinyproxy
   command -v git >/dev/null || echo git
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
