@@ -12,6 +12,7 @@ pub mod checker;
 pub mod cli;
 pub mod clock;
 pub mod emitter;
+pub mod forward_proxy;
 pub mod ledger;
 pub mod process;
 pub mod proxy;

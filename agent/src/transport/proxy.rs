@@ -114,7 +114,10 @@ impl Proxy {
     fn trouble(&self, error: ProxyError) -> Trouble {
         let address = self.settings.proxy.address().clone();
         match error {
-            ProxyError::Credentials { .. } => Trouble::Unauthorized(address),
+            // Some proxies say 401 to a password that they do not know.
+            ProxyError::Credentials { .. } | ProxyError::Refused { status: 401, .. } => {
+                Trouble::Unauthorized(address)
+            }
             ProxyError::Refused { status, .. } => Trouble::Refused(address, status),
             ProxyError::Answer | ProxyError::Broken(_) => Trouble::NoProxy(address),
         }

@@ -228,6 +228,7 @@ async fn every_way_it_fails_is_a_failed_connection_and_its_owner_learns_why() {
             Manner::Says("HTTP/1.1 407 Denied\r\nproxy-authenticate: Basic\r\n\r\n"),
             "wants a user and a password",
         ),
+        (Manner::Says("HTTP/1.1 401 Unauthorized\r\n\r\n"), "wants a user and a password"),
         (Manner::Says("HTTP/1.1 403 Denied\r\ncontent-length: 99999999\r\n\r\nno"), "with status 403"),
         (Manner::Says("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\n\r\n"), "with status 302"),
         (Manner::SaysAndCloses("HTTP/1.1 502 Bad Gateway\r\n\r\n"), "with status 502"),

@@ -21,6 +21,8 @@ pub struct AgentSettings {
     pub control_plane: String,
     /// Ports that it may call.
     pub ports: Vec<u16>,
+    /// More of its egress settings, as tables of the file.
+    pub egress: String,
     /// Jobs at once.
     pub max_in_flight: u32,
     /// Connections to the control plane.
@@ -37,6 +39,7 @@ impl Default for AgentSettings {
             pool: "default".to_owned(),
             control_plane: String::new(),
             ports: Vec::new(),
+            egress: String::new(),
             max_in_flight: 512,
             streams: 2,
             join: None,
@@ -115,7 +118,8 @@ impl Agent {
     }
 
     fn file(&self) -> String {
-        let AgentSettings { id, pool, control_plane, ports, max_in_flight, streams, join } = &self.settings;
+        let AgentSettings { id, pool, control_plane, ports, egress, max_in_flight, streams, join } =
+            &self.settings;
         let who = match join {
             Some(join) => {
                 let state = self.identity();
@@ -136,6 +140,7 @@ allow_cidrs = ["127.0.0.0/8"]
 allow_ports = {ports:?}
 allow_http = true
 
+{egress}
 [log]
 filter = "info,postrider_agent=debug"
 "#

@@ -5,6 +5,7 @@
 mod command;
 mod command_tools;
 mod dev;
+mod egress;
 mod endpoints;
 mod idempotency;
 mod isolation;
