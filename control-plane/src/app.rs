@@ -40,8 +40,8 @@ use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::lanes::{Lanes, Runner};
-use crate::link::{Links, Registrar};
-use crate::listen::{Door, STRANGERS_LAST, SharedTls};
+use crate::link::{Links, Registrar, Visits};
+use crate::listen::{self, Calls, Door, SharedTls};
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
@@ -55,8 +55,12 @@ use crate::{retention, settle};
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
 /// Subscriptions that may wait to be disabled.
 const DISABLE_QUEUE: usize = 10_000;
-/// The largest request: a batch of events, or the Hello of an agent with many jobs.
+/// The largest request: a batch of events.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
+/// The largest message of an agent: a Hello that names as many jobs and outcomes as an agent can have, or outcomes.
+const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
+/// The largest question that anybody may ask.
+const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
 const SERVICES: [&str; 10] = [
     "grpc.health.v1.Health",
@@ -71,12 +75,16 @@ const SERVICES: [&str; 10] = [
     "postrider.v1.TokenService",
 ];
 /// The largest message of somebody who wants to be an agent.
-const MAX_ENROLMENT: usize = 64 * 1024;
+const MAX_ENROLMENT: usize = 16 * 1024;
 /// Calls of one connection at once: to the API, and of an agent, which has one session and renews.
-const API_STREAMS: u32 = 1000;
+const API_STREAMS: u32 = 256;
 const AGENT_STREAMS: u32 = 16;
 /// Bytes of a request's headers.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Calls that a client may have taken back before they were looked at: more end the connection.
+const MAX_TAKEN_BACK: usize = 20;
+/// Calls of one connection that may be refused for what is wrong with them, such as being too many at once: more end it.
+const MAX_REFUSED: usize = 1024;
 /// How often it is looked at what time brings to certificates and join tokens.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How often join tokens and identities are forgotten that are too old.
@@ -192,6 +200,7 @@ impl Parts {
             dispatcher,
             agents: agents.clone(),
             identities: identities.clone(),
+            visits: Visits::new(),
             closing: closing.clone(),
             sessions: TaskTracker::new(),
         };
@@ -227,20 +236,15 @@ impl Parts {
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
-        let api = Door {
-            name: "api",
-            listener: api,
-            tls: self.api_tls(config)?,
-            max_connections: config.max_api_connections,
-            strangers_last: None,
-        };
+        let (max_api, max_agents) =
+            listen::connections(config.max_api_connections, config.max_agent_connections);
+        let api = Door { name: "api", listener: api, tls: self.api_tls(config)?, max_connections: max_api };
         let secured = !config.insecure_loopback;
         let agents = Door {
             name: "agents",
             listener: agents,
             tls: secured.then(|| self.authorities.tls()),
-            max_connections: config.max_agent_connections,
-            strangers_last: secured.then_some(STRANGERS_LAST),
+            max_connections: max_agents,
         };
         let gate = Gate::new(secured.then(|| self.api.tokens.clone()), self.api.clock);
         let closing = || self.closing.clone().cancelled_owned();
@@ -260,28 +264,33 @@ impl Parts {
         Ok(Some(shared))
     }
 
-    fn agent_router(&self) -> Router {
+    fn agent_router(&self) -> Router<Stack<Calls, Identity>> {
         let clock = self.api.clock;
         let registrar = Registrar::new(self.authorities.clone(), self.links.identities.clone(), clock);
-        let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(4 * MAX_MESSAGE);
+        let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(MAX_AGENT_MESSAGE);
         let enrolment =
             EnrollmentServiceServer::new(registrar.clone()).max_decoding_message_size(MAX_ENROLMENT);
         let renewal = IdentityServiceServer::new(registrar).max_decoding_message_size(MAX_ENROLMENT);
-        server(AGENT_STREAMS).add_service(link).add_service(enrolment).add_service(renewal)
+        // Who is known there has shown a certificate before it called.
+        let calls = Calls { from_somebody_known: |_| false };
+        server(AGENT_STREAMS).layer(calls).add_service(link).add_service(enrolment).add_service(renewal)
     }
 
-    fn api_router(&self, gate: Gate) -> anyhow::Result<Router<Stack<Gate, Identity>>> {
+    fn api_router(&self, gate: Gate) -> anyhow::Result<Router<Stack<Calls, Stack<Gate, Identity>>>> {
         let api = &self.api;
         let events = v1::event_service_server::EventServiceServer::new(api.clone());
         let deliveries = v1::delivery_service_server::DeliveryServiceServer::new(api.clone());
+        let health = HealthServer::new(HealthService::from_health_reporter(self.health.clone()));
         let reflection = || {
             let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(postrider_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
             SERVICES.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
+        let calls = Calls { from_somebody_known: |call| call.get::<Caller>().is_some() };
         Ok(server(API_STREAMS)
             .layer(gate)
+            .layer(calls)
             .add_service(events.max_decoding_message_size(MAX_MESSAGE))
             .add_service(deliveries)
             .add_service(v1::tenant_service_server::TenantServiceServer::new(api.clone()))
@@ -291,9 +300,9 @@ impl Parts {
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
-            .add_service(HealthServer::new(HealthService::from_health_reporter(self.health.clone())))
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?))
+            .add_service(health.max_decoding_message_size(MAX_QUESTION))
+            .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))
+            .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_QUESTION)))
     }
 
     /// For the whole server, and for the service that emits.
@@ -341,6 +350,8 @@ fn server(streams: u32) -> Server {
         .initial_connection_window_size(4 * 1024 * 1024)
         .max_concurrent_streams(streams)
         .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_TAKEN_BACK))
+        .http2_max_local_error_reset_streams(Some(MAX_REFUSED))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }

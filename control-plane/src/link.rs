@@ -6,6 +6,7 @@ mod enrollment;
 mod hello;
 mod outbox;
 mod session;
+mod visits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use self::enrollment::Registrar;
+pub use self::visits::Visits;
 use crate::agents::Agents;
 use crate::api::status;
 use crate::dispatch::Dispatcher;
@@ -46,6 +48,8 @@ pub struct Links {
     pub agents: Arc<Agents>,
     /// Who may connect.
     pub identities: Arc<Identities>,
+    /// How often agents come.
+    pub visits: Arc<Visits>,
     /// Cancelled when sessions must end.
     pub closing: CancellationToken,
     /// Every session's task.
@@ -63,8 +67,18 @@ impl SessionService for Links {
         let peer = request.extensions().get::<Peer>().ok_or_else(status::no_certificate)?;
         // Plaintext is served on loopback only, for development: there the agent is believed.
         let certificate = if peer.secured { Some(enrollment::certificate(peer)?) } else { None };
+        let visit = certificate.as_ref().map(|shown| self.visits.begin(&shown.identity.agent)).transpose();
         let (outbound, messages) = mpsc::channel(OUTBOUND);
-        self.sessions.spawn(session::run(self.clone(), certificate, request.into_inner(), outbound));
+        match visit {
+            Ok(visit) => {
+                let session = session::run(self.clone(), certificate, request.into_inner(), outbound);
+                self.sessions.spawn(async move {
+                    session.await;
+                    drop(visit);
+                });
+            }
+            Err(reject) => session::reject(&outbound, reject).await,
+        }
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 }

@@ -17,9 +17,11 @@ use crate::clock::Clock;
 use crate::identities::{Candidate, EnrolError, Identities};
 use crate::listen::{AgentCertificate, Peer};
 
-/// Calls of one address in a second, and in a burst: a large deployment behind one address enrols at once.
+/// Calls of one network in a second, and in a burst: a large deployment behind one address enrols at once.
 const CALLS_PER_SECOND: u32 = 10;
 const CALLS_BURST: u32 = 200;
+/// Networks that are remembered. Beyond it, all share one.
+const MAX_NETWORKS: usize = 10_000;
 /// Characters of a name for people.
 const MAX_NAME: usize = 200;
 
@@ -43,21 +45,23 @@ impl Registrar {
         Self { authorities, identities, clock, calls: Arc::new(RateLimiter::keyed(quota)) }
     }
 
-    /// Forgets addresses that have not called lately.
-    pub fn forget_addresses(&self) {
-        self.calls.retain_recent();
-    }
-
-    fn count(&self, address: IpAddr) -> Result<(), Status> {
-        self.calls.check_key(&address).map_err(|_| status::too_many_enrolments())
+    /// Counts a call from a network.
+    fn count(&self, network: IpAddr) -> Result<(), Status> {
+        if self.calls.len() >= MAX_NETWORKS {
+            self.calls.retain_recent();
+        }
+        let shared = IpAddr::from([0; 4]);
+        let counted = if self.calls.len() >= MAX_NETWORKS { shared } else { network };
+        self.calls.check_key(&counted).map_err(|_| status::too_many_enrolments())
     }
 }
 
 #[tonic::async_trait]
 impl EnrollmentService for Registrar {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
-        let address = peer(&request)?.address.ip();
-        self.count(address)?;
+        let peer = peer(&request)?;
+        self.count(peer.network())?;
+        let address = peer.address.ip();
         let request = request.into_inner();
         let token = Token::parse(Kind::Join, &request.token).map_err(|_| status::join_token_unusable())?;
         let key = read_key(&request.certificate_request)?;
@@ -88,7 +92,7 @@ impl EnrollmentService for Registrar {
 impl IdentityService for Registrar {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let peer = peer(&request)?.clone();
-        self.count(peer.address.ip())?;
+        self.count(peer.network())?;
         let present = certificate(&peer)?;
         let key = read_key(&request.into_inner().certificate_request)?;
         if key.pin == present.key {

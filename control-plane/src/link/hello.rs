@@ -12,7 +12,7 @@ use crate::store::AgentRow;
 const MAX_IN_FLIGHT: u32 = 65_536;
 const MAX_TEXT: usize = 128;
 /// Streams one process may have.
-const MAX_STREAMS: u32 = 16;
+pub(super) const MAX_STREAMS: u32 = 16;
 
 /// A Hello that may be answered with Welcome.
 pub(super) struct Accepted {

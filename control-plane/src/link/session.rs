@@ -39,6 +39,8 @@ const BATCH: usize = 256;
 const MESSAGE_BYTES: usize = 1024 * 1024;
 /// How long assignments wait whose events could not be read.
 const READ_RETRY: Duration = Duration::from_millis(250);
+/// How long an agent has to take the last message.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// How soon an agent comes back after we stop.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
@@ -71,12 +73,16 @@ pub(super) async fn run(
         Ok(Ok(Some(_))) | Err(_) => {
             let reject =
                 permanent(RejectCode::InvalidHello, "a stream must begin with Hello, within 5 seconds");
-            let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
-            return;
+            return self::reject(&outbound, reject).await;
         }
     };
     let span = info_span!("session", agent = %hello.agent_id, stream = hello.stream);
     serve(links, certificate, hello, inbound, outbound).instrument(span).await;
+}
+
+/// Says why there is no session.
+pub(super) async fn reject(outbound: &Outbound, reject: Reject) {
+    let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
 }
 
 async fn serve(
@@ -98,8 +104,7 @@ async fn serve(
         Err(reject) => {
             warn!(reason = reject.message, "an agent was rejected");
             links.note_mismatch(certificate.as_deref(), &reject, now).await;
-            let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
-            return;
+            return self::reject(&outbound, reject).await;
         }
     };
     let (sender, commands) = mpsc::channel(accepted.connected.max_in_flight + COMMANDS);
@@ -397,14 +402,19 @@ impl Session {
             }
             End::Drained => ToAgent::Drain(Drain { reconnect_after_ms: millis(RECONNECT_AFTER) }),
         };
-        let _already_gone = self.send(last).await;
+        // Whoever does not read what came before does not read this: others wait for its jobs.
+        let _already_gone = timeout(LAST_WORD_WITHIN, self.outbound.send(Ok(message(last)))).await;
     }
 
-    /// An agent that does not read for as long as it may be silent is lost.
+    /// An agent that does not read for as long as it may be silent is lost. One that is revoked meanwhile is gone at once.
     async fn send(&self, said: ToAgent) -> Result<(), End> {
-        match timeout(SILENCE_LIMIT, self.outbound.send(Ok(message(said)))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Lost),
+        tokio::select! {
+            biased;
+            sent = timeout(SILENCE_LIMIT, self.outbound.send(Ok(message(said)))) => match sent {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(End::Lost),
+            },
+            () = self.trust.ended.cancelled() => Err(End::Rejected(revoked())),
         }
     }
 }
@@ -451,6 +461,6 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-fn millis(duration: Duration) -> u32 {
+pub(super) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

@@ -2,11 +2,10 @@
 
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use postrider_domain::identity::AgentIdentity;
 use postrider_domain::join::Pin as KeyPin;
@@ -14,11 +13,15 @@ use postrider_domain::time::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
+use tracing::debug;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use super::places::Place;
+use super::usage::{Call, End, STUCK_LAST, Usage, now};
 
 /// What every HTTP/2 client says first. Source: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -32,6 +35,30 @@ pub struct Peer {
     pub agent: Option<Arc<AgentCertificate>>,
     /// Whether the connection is in TLS.
     pub secured: bool,
+    usage: Arc<Usage>,
+}
+
+impl Peer {
+    /// Where it calls from, as what is counted: an address of version 4, or the 64 bits that one party has of version 6.
+    #[must_use]
+    pub fn network(&self) -> IpAddr {
+        network_of(self.address.ip())
+    }
+
+    /// A call begins on the connection. Without TLS, whoever calls is believed.
+    pub(super) fn begin(&self, known: bool) -> Call {
+        if known || !self.secured {
+            self.usage.seat().is_of_somebody_known();
+        }
+        self.usage.begin()
+    }
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
 }
 
 /// What an agent's certificate says.
@@ -67,51 +94,123 @@ enum Io {
     Secured(Box<TlsStream<TcpStream>>),
 }
 
+macro_rules! both {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.io {
+            Io::Plain($stream) => $call,
+            Io::Secured($stream) => $call,
+        }
+    };
+}
+
 /// See the [module](self). It holds its place among the port's connections until it is dropped.
 pub struct Connection {
     io: Io,
     peer: Peer,
     /// What was read of the preface and is not handed on yet.
     unread: &'static [u8],
-    /// When it ends, whatever is said on it.
-    end: Option<Pin<Box<Sleep>>>,
-    _slot: OwnedSemaphorePermit,
+    /// When it is looked at whether it must end.
+    look: Pin<Box<Sleep>>,
+    /// While the client is a stranger: done when it must make room.
+    lost: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Since when the client takes no bytes.
+    unwritten: Option<Instant>,
+    /// It has ended, whatever else is said on it.
+    ended: Option<End>,
+    _place: Place,
 }
 
 impl Connection {
-    pub(super) fn plain(stream: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) -> Self {
-        let peer = Peer { address, agent: None, secured: false };
-        Self { io: Io::Plain(stream), peer, unread: &[], end: None, _slot: slot }
+    pub(super) fn plain(stream: TcpStream, address: SocketAddr, place: Place) -> Self {
+        let usage = Arc::new(Usage::new(place.seat().clone()));
+        let peer = Peer { address, agent: None, secured: false, usage };
+        Self::new(Io::Plain(stream), peer, place)
     }
 
+    /// # Errors
+    /// When its agent has too many connections.
     pub(super) fn secured(
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
-        slot: OwnedSemaphorePermit,
-    ) -> Self {
+        mut place: Place,
+    ) -> io::Result<Self> {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let agent = certificates.first().and_then(AgentCertificate::read).map(Arc::new);
-        let peer = Peer { address, agent, secured: true };
-        Self { io: Io::Secured(Box::new(stream)), peer, unread: &[], end: None, _slot: slot }
+        if let Some(agent) = agent.as_deref()
+            && !place.belongs_to(&agent.identity.agent)
+        {
+            return Err(io::Error::other(format!("{} has too many connections", agent.identity.agent)));
+        }
+        let usage = Arc::new(Usage::new(place.seat().clone()));
+        let peer = Peer { address, agent, secured: true, usage };
+        Ok(Self::new(Io::Secured(Box::new(stream)), peer, place))
     }
 
-    /// Waits for the first words of HTTP/2. One without an agent's certificate lasts for `strangers_last` from now.
-    pub(super) async fn greet(mut self, strangers_last: Option<Duration>) -> io::Result<Self> {
+    fn new(io: Io, peer: Peer, place: Place) -> Self {
+        let lost = place.seat().lost().cancelled_owned();
+        Self {
+            io,
+            peer,
+            unread: &[],
+            look: Box::pin(sleep_until(now())),
+            lost: Some(Box::pin(lost)),
+            unwritten: None,
+            ended: None,
+            _place: place,
+        }
+    }
+
+    /// Waits for the first words of HTTP/2.
+    pub(super) async fn greet(mut self) -> io::Result<Self> {
         let mut preface = [0; PREFACE.len()];
         self.read_exact(&mut preface).await?;
         if preface != *PREFACE {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak HTTP/2"));
         }
         self.unread = PREFACE;
-        self.end = strangers_last.filter(|_| self.peer.agent.is_none()).map(|last| Box::pin(sleep(last)));
         Ok(self)
     }
 
-    fn poll_end(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().map(|end| end.as_mut().poll(context)) {
-            Some(Poll::Ready(())) => Err(io::Error::new(io::ErrorKind::TimedOut, "its time is over")),
-            Some(Poll::Pending) | None => Ok(()),
+    /// Whether it must end. If not, the task is woken when it is time to ask again.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        if let Some(end) = self.ended {
+            return Err(end);
         }
+        self.find_end(context).inspect_err(|end| {
+            debug!(address = %self.peer.address, "a connection is ended: {end}");
+            self.ended = Some(*end);
+        })
+    }
+
+    fn find_end(&mut self, context: &mut Context<'_>) -> Result<(), End> {
+        let known = self.peer.usage.seat().is_known();
+        if known {
+            self.lost = None;
+        }
+        if self.lost.as_mut().is_some_and(|lost| lost.as_mut().poll(context).is_ready()) {
+            return Err(End::PushedOut);
+        }
+        while self.look.as_mut().poll(context).is_ready() {
+            let now = now();
+            let again = self.peer.usage.judge(now)?;
+            let stuck_at = self.unwritten.map(|since| since + STUCK_LAST);
+            if stuck_at.is_some_and(|at| at <= now) {
+                return Err(End::Stuck);
+            }
+            self.look.as_mut().reset(stuck_at.map_or(again, |at| at.min(again)));
+        }
+        Ok(())
+    }
+
+    /// What came of writing: a client that takes no bytes for long has its connection ended.
+    fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.unwritten = None;
+            return written;
+        }
+        self.unwritten.get_or_insert_with(now);
+        self.poll_end(context).map_err(io::Error::other)?;
+        Poll::Pending
     }
 }
 
@@ -135,21 +234,13 @@ impl AsyncRead for Connection {
             self.unread = later;
             return Poll::Ready(Ok(()));
         }
-        self.poll_end(context)?;
-        match &mut self.io {
-            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Io::Secured(stream) => Pin::new(stream).poll_read(context, buffer),
+        match self.poll_end(context) {
+            Ok(()) => both!(self, stream => Pin::new(stream).poll_read(context, buffer)),
+            // As if the client had said goodbye, so that it is answered in kind.
+            Err(End::Idle) => Poll::Ready(Ok(())),
+            Err(end) => Poll::Ready(Err(io::Error::other(end))),
         }
     }
-}
-
-macro_rules! both {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.io {
-            Io::Plain($stream) => $call,
-            Io::Secured($stream) => $call,
-        }
-    };
 }
 
 impl AsyncWrite for Connection {
@@ -158,7 +249,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        both!(self, stream => Pin::new(stream).poll_write(context, bytes))
+        let written = both!(self, stream => Pin::new(stream).poll_write(context, bytes));
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -166,7 +258,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        both!(self, stream => Pin::new(stream).poll_write_vectored(context, bytes))
+        let written = both!(self, stream => Pin::new(stream).poll_write_vectored(context, bytes));
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -177,11 +270,92 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        both!(self, stream => Pin::new(stream).poll_flush(context))
+        let flushed = both!(self, stream => Pin::new(stream).poll_flush(context));
+        self.written(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = both!(self, stream => ready!(Pin::new(stream).poll_shutdown(context)));
-        Poll::Ready(done)
+        let done = both!(self, stream => Pin::new(stream).poll_shutdown(context));
+        self.written(context, done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::listen::places::{Places, Taking};
+    use crate::listen::usage::{IDLE_LAST, STRANGERS_LAST};
+
+    #[test]
+    fn one_party_has_one_network() {
+        let of = |text: &str| network_of(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("2001:db8:1:2::9"), of("2001:db8:1:2:ffff::"));
+        assert_ne!(of("2001:db8:1:2::9"), of("2001:db8:1:3::9"));
+    }
+
+    /// A connection whose client has spoken its first words, and the client.
+    async fn connection() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(PREFACE).await.unwrap();
+        let (stream, address) = listener.accept().await.unwrap();
+        let Taking::Free(place) = Places::new(1).take() else { unreachable!("there is one") };
+        let mut connection = Connection::plain(stream, address, place).greet().await.unwrap();
+        connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+        (connection, client)
+    }
+
+    async fn ends(connection: &mut Connection) -> (Option<End>, Duration) {
+        let begun = now();
+        let read = connection.read(&mut [0; 8]).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        (connection.ended, now() - begun)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_strangers_connection_ends_in_a_minute() {
+        let (mut connection, _client) = connection().await;
+        assert_eq!(ends(&mut connection).await, (Some(End::Stranger), STRANGERS_LAST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_call_ends_as_if_its_client_had_gone() {
+        let (mut connection, _client) = connection().await;
+        drop(connection.peer.begin(true));
+        assert_eq!(ends(&mut connection).await, (Some(End::Idle), IDLE_LAST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_makes_room_at_once() {
+        let (mut connection, _client) = connection().await;
+        connection.peer.usage.seat().lose();
+        assert_eq!(ends(&mut connection).await, (Some(End::PushedOut), Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_no_bytes_loses_its_connection() {
+        let (mut connection, client) = connection().await;
+        let _call = connection.peer.begin(true);
+        let begun = now();
+        let mut written = 0_usize;
+        let error = loop {
+            match connection.write(&[0; 65_536]).await {
+                Ok(more) => written += more,
+                Err(error) => break error,
+            }
+            assert!(written < 1 << 30, "somebody takes it");
+        };
+        assert!(error.to_string().contains("taken nothing"), "{error}");
+        let after = now() - begun;
+        assert!((STUCK_LAST..2 * STUCK_LAST).contains(&after), "{after:?}");
+        drop(client);
     }
 }

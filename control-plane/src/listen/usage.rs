@@ -1,0 +1,216 @@
+//! What the client of one connection does with it, and when that is reason enough to end it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::places::Seat;
+
+/// What a connection may last whose client does not show who it is: to enrol, or to ask how the server is, takes one call.
+pub(super) const STRANGERS_LAST: Duration = Duration::from_secs(60);
+/// Calls that such a client may make.
+pub(super) const STRANGERS_CALLS: u64 = 64;
+/// How long a connection may be without a call.
+pub(super) const IDLE_LAST: Duration = Duration::from_secs(300);
+/// How long a client may take nothing of what it has asked for.
+pub(super) const STUCK_LAST: Duration = Duration::from_secs(30);
+
+/// Why a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum End {
+    /// A stranger's, to make room, or for too many calls.
+    #[error("others need the place of one who has not shown who it is")]
+    PushedOut,
+    /// A stranger's, after [`STRANGERS_LAST`].
+    #[error("its client has not shown in time who it is")]
+    Stranger,
+    /// After [`IDLE_LAST`].
+    #[error("nothing was called on it for 5 minutes")]
+    Idle,
+    /// After [`STUCK_LAST`].
+    #[error("its client has taken nothing of what it asked for in 30 seconds")]
+    Stuck,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Usage {
+    seat: Arc<Seat>,
+    came: Instant,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Debug)]
+struct Calls {
+    /// How many there have been.
+    made: u64,
+    open: usize,
+    /// Since when none is open, or when the last one was opened.
+    free_since: Instant,
+    /// Calls whose client was given something and has not taken it yet, and since when.
+    untaken: BTreeMap<u64, Instant>,
+}
+
+impl Usage {
+    /// Of a connection that has come now.
+    pub(super) fn new(seat: Arc<Seat>) -> Self {
+        let came = now();
+        let calls = Calls { made: 0, open: 0, free_since: came, untaken: BTreeMap::new() };
+        Self { seat, came, calls: Mutex::new(calls) }
+    }
+
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// A call begins.
+    pub(super) fn begin(self: &Arc<Self>) -> Call {
+        let mut calls = self.calls();
+        calls.made += 1;
+        calls.open += 1;
+        if calls.made > STRANGERS_CALLS && !self.seat.is_known() {
+            self.seat.lose();
+        }
+        Call { usage: self.clone(), number: calls.made, untaken: false }
+    }
+
+    /// Whether the connection must end, or when to ask again.
+    pub(super) fn judge(&self, now: Instant) -> Result<Instant, End> {
+        let calls = self.calls();
+        let stranger = (!self.seat.is_known()).then_some((self.came + STRANGERS_LAST, End::Stranger));
+        let idle = (calls.open == 0).then_some((calls.free_since + IDLE_LAST, End::Idle));
+        let stuck = calls.untaken.values().min().map(|since| (*since + STUCK_LAST, End::Stuck));
+        let mut again = now + STUCK_LAST;
+        for (at, end) in [stranger, idle, stuck].into_iter().flatten() {
+            if at <= now {
+                return Err(end);
+            }
+            again = again.min(at);
+        }
+        Ok(again)
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that is under way, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Call {
+    usage: Arc<Usage>,
+    number: u64,
+    untaken: bool,
+}
+
+impl Call {
+    /// The transport has got something for the client.
+    pub(super) fn given(&mut self) {
+        self.untaken = true;
+        self.usage.calls().untaken.insert(self.number, now());
+    }
+
+    /// The transport wants more: the client has taken what there was.
+    pub(super) fn taken(&mut self) {
+        if std::mem::take(&mut self.untaken) {
+            self.usage.calls().untaken.remove(&self.number);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut calls = self.usage.calls();
+        calls.untaken.remove(&self.number);
+        calls.open -= 1;
+        if calls.open == 0 {
+            calls.free_since = now();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "for tokio's own timer, which tests can stop")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::places::{Place, Places, Taking};
+    use tokio::time::advance;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn usage() -> (Place, Arc<Usage>) {
+        let Taking::Free(place) = Places::new(9).take() else { unreachable!("there are nine") };
+        let usage = Arc::new(Usage::new(place.seat().clone()));
+        (place, usage)
+    }
+
+    fn known() -> (Place, Arc<Usage>) {
+        let (place, usage) = usage();
+        usage.seat().is_of_somebody_known();
+        (place, usage)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_has_a_minute_whatever_it_does() {
+        let (_place, usage) = usage();
+        let _call = usage.begin();
+        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST));
+        advance(STRANGERS_LAST - SECOND).await;
+        assert_eq!(usage.judge(now()), Ok(now() + SECOND));
+        advance(SECOND).await;
+        assert_eq!(usage.judge(now()), Err(End::Stranger));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_has_few_calls_and_others_have_many() {
+        let (_place, stranger) = usage();
+        for _ in 0..STRANGERS_CALLS {
+            drop(stranger.begin());
+        }
+        assert!(!stranger.seat().lost().is_cancelled());
+        drop(stranger.begin());
+        assert!(stranger.seat().lost().is_cancelled());
+        let (_place, known) = known();
+        for _ in 0..10 * STRANGERS_CALLS {
+            drop(known.begin());
+        }
+        assert!(!known.seat().lost().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_call_a_connection_ends_and_with_one_it_lasts() {
+        let (_place, usage) = known();
+        advance(IDLE_LAST - SECOND).await;
+        let call = usage.begin();
+        advance(10 * IDLE_LAST).await;
+        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST));
+        drop(call);
+        advance(IDLE_LAST - SECOND).await;
+        assert_eq!(usage.judge(now()), Ok(now() + SECOND));
+        advance(SECOND).await;
+        assert_eq!(usage.judge(now()), Err(End::Idle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_takes_what_it_asked_for_or_goes() {
+        let (_place, usage) = known();
+        let (mut one, mut other) = (usage.begin(), usage.begin());
+        one.given();
+        advance(STUCK_LAST - SECOND).await;
+        other.given();
+        assert_eq!(usage.judge(now()), Ok(now() + SECOND));
+        one.taken();
+        advance(SECOND).await;
+        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST - SECOND));
+        advance(STUCK_LAST - SECOND).await;
+        assert_eq!(usage.judge(now()), Err(End::Stuck));
+        drop(other);
+        assert!(usage.judge(now()).is_ok());
+    }
+}
