@@ -15,6 +15,7 @@ pub mod recent;
 pub mod registry;
 pub mod retention;
 pub mod schedule;
+pub mod secret_file;
 pub mod settle;
 pub mod store;
 pub mod tokens;

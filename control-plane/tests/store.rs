@@ -8,6 +8,9 @@ mod crash;
 #[path = "store/suite.rs"]
 mod suite;
 
+#[path = "store/trust.rs"]
+mod trust;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,17 +40,17 @@ pub(crate) fn open_sled(path: PathBuf) -> SledStore {
 }
 
 macro_rules! conformance {
-    ($backend:ty: $($name:ident),+ $(,)?) => {
+    ($backend:ty, $promises:ident: $($name:ident),+ $(,)?) => {
         $(
             #[tokio::test]
             async fn $name() {
-                suite::$name(&<$backend>::default()).await;
+                $promises::$name(&<$backend>::default()).await;
             }
         )+
     };
 }
 
-conformance!(Sled:
+conformance!(Sled, suite:
     accepts_and_finds_again,
     an_idempotency_key_makes_one_event,
     an_idempotency_key_is_forgotten_after_a_day,
@@ -63,6 +66,15 @@ conformance!(Sled:
     requests_and_agents_are_remembered,
     things_age_out_in_steps,
     what_is_owed_does_not_age_out,
+);
+
+conformance!(Sled, trust:
     every_change_has_its_audit_record_in_one_chain,
+    a_tenants_audit_records_are_numbered_among_themselves,
+    what_people_do_to_deliveries_is_written_with_its_record,
+    old_audit_records_age_out_and_the_log_says_so,
     tokens_are_kept_until_they_are_removed,
+    a_deleted_tenant_takes_its_tokens_and_requests_along,
+    the_first_admins_token_is_remembered_for_good,
+    nothing_leads_to_another_tenants_delivery,
 );

@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::streams::while_valid;
 use super::{Api, page, status};
-use crate::emit::Submitted;
+use crate::emit::{Emitter, Submitted};
 use crate::store::{Accept, Accepted, EventQuery, EventRow};
 
 const LIST: &str = "events";
@@ -72,12 +73,13 @@ impl EventService for Api {
         let (api, requests) = self.call(request);
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
+        let standing = api.caller.standing.clone();
         tokio::spawn(read_stream(api, requests, sender));
         let answers = ReceiverStream::new(pipeline).then(|next: Pipelined| async move {
             let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(while_valid(answers, &standing))))
     }
 
     async fn get_event(
@@ -112,19 +114,34 @@ impl EventService for Api {
     }
 }
 
+/// Hands in what a stream brings, until it ends or nobody hears the answers any more.
 async fn read_stream(
     api: Api,
     mut requests: Streaming<v1::EmitStreamRequest>,
     pipeline: mpsc::Sender<Pipelined>,
 ) {
+    let mut tenants = Tenants::default();
+    let stopping = api.stopping.clone();
     loop {
-        let request = tokio::select! {
-            request = requests.message() => request,
-            () = api.stopping.cancelled() => Err(status::stopping()),
-            () = api.caller.ended.cancelled() => Err(status::token_ended()),
+        let next = async {
+            let Some(request) = requests.message().await.map_err(|status| status::unread(&status))? else {
+                return Ok(None);
+            };
+            let submitted = match api.accept(&request.tenant, request.event) {
+                Ok(accept) => tenants.submit(&api.emitter, accept).await,
+                Err(status) => Err(status),
+            };
+            Ok(Some((request.reference, submitted)))
         };
-        let request = match request {
-            Ok(Some(request)) => request,
+        let next = tokio::select! {
+            biased;
+            // The token has ended, or the client is gone.
+            () = pipeline.closed() => return,
+            () = stopping.cancelled() => Err(status::stopping()),
+            next = next => next,
+        };
+        let sent = match next {
+            Ok(Some(submitted)) => pipeline.send(Ok(submitted)).await,
             Ok(None) => return,
             // What was sent and not answered was not accepted for sure; the client must not take the end for success.
             Err(status) => {
@@ -132,13 +149,26 @@ async fn read_stream(
                 return;
             }
         };
-        let submitted = match api.accept(&request.tenant, request.event) {
-            Ok(accept) => api.emitter.submit(accept).await.map_err(|error| status::emit(&error)),
-            Err(status) => Err(status),
-        };
-        if pipeline.send(Ok((request.reference, submitted))).await.is_err() {
+        if sent.is_err() {
             return;
         }
+    }
+}
+
+/// Whose events a stream has brought. While they are one tenant's, the stream waits for that tenant's room: it is the
+/// tenant's own. Once there were several, it does not: one must not hold up the others, so what finds no room is refused.
+#[derive(Default)]
+struct Tenants {
+    first: Option<TenantId>,
+    several: bool,
+}
+
+impl Tenants {
+    async fn submit(&mut self, emitter: &Emitter, accept: Accept) -> Result<Submitted, Status> {
+        let first = self.first.get_or_insert_with(|| accept.event.tenant.clone());
+        self.several |= *first != accept.event.tenant;
+        let submitted = if self.several { emitter.try_submit(accept) } else { emitter.submit(accept).await };
+        submitted.map_err(|error| status::emit(&error))
     }
 }
 
@@ -151,8 +181,9 @@ impl Api {
         let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
         let tenant: TenantId = status::parse("tenant", tenant)?;
         let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
-        let visible = self.caller.scope.sees(&tenant);
-        let subscriptions = self.registry.subscribers(&tenant, &event_type).filter(|_| visible);
+        // As in `Api::tenant`: another's tenant is not looked for.
+        let visible = Some(()).filter(|()| self.caller.scope.sees(&tenant));
+        let subscriptions = visible.and_then(|()| self.registry.subscribers(&tenant, &event_type));
         let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
         check_data(&event.data, self.max_event_bytes)
             .map_err(|violation| status::invalid(&[violation.within("event")]))?;
@@ -168,6 +199,7 @@ impl Api {
             idempotency,
             content,
             subscriptions,
+            audit: None,
             event: Event {
                 key,
                 id: client_id.unwrap_or_else(|| key.into()),
