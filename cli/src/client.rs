@@ -14,7 +14,7 @@ use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
 use crate::args::SHARED;
-use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::time::parse_duration;
 
 /// How the control plane is reached.
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     #[arg(help_heading = SHARED)]
     pub(crate) token: Option<Hidden>,
-    /// A file that holds the token
+    /// A file that holds the token; nobody but its owner may be able to read it
     #[arg(long, global = true, env = "POSTRIDER_TOKEN_FILE", value_name = "FILE", help_heading = SHARED)]
     #[arg(conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
@@ -88,7 +88,10 @@ impl Connection {
         let text = match (&self.token, &self.token_file) {
             (Some(token), _) => token.0.clone(),
             (None, Some(file)) => {
-                Zeroizing::new(std::fs::read_to_string(file).doing(format_args!("read {}", file.display()))?)
+                let read = postrider_control_plane::secret_file::read(file);
+                read.map_err(|error| {
+                    Failure::new(Exit::Usage, format!("--token-file: {:#}", anyhow::Error::from(error)))
+                })?
             }
             (None, None) => return Ok(None),
         };

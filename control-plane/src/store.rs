@@ -14,7 +14,7 @@ mod sled;
 use async_trait::async_trait;
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
-use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Event, EventTypeName};
 use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::outcome::Attempt;

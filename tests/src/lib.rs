@@ -13,6 +13,7 @@ pub mod emitter;
 pub mod ledger;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod receiver;
 pub mod tools;
 pub mod turn;

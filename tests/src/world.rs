@@ -2,6 +2,8 @@
 
 mod agent;
 mod control_plane;
+mod guarded;
+mod tls;
 
 use std::path::Path;
 
@@ -10,7 +12,9 @@ use postrider_proto::v1;
 use tempfile::TempDir;
 
 pub use self::agent::{Agent, AgentSettings};
-pub use self::control_plane::{ControlPlane, TlsFiles};
+pub use self::control_plane::{ControlPlane, token};
+pub use self::guarded::{Guarded, NewToken};
+pub use self::tls::TlsFiles;
 use crate::api::Api;
 use crate::checker::{Route, Verdict};
 use crate::cli::Cli;

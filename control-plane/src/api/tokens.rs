@@ -19,7 +19,7 @@ const LIST: &str = "tokens";
 const MAX_NAME: usize = 200;
 /// Tokens that one tenant, or nobody in particular, may have: every one is kept in memory.
 const MAX_TOKENS: usize = 1000;
-const MIN_LIFETIME: Duration = Duration::from_secs(60);
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 const MAX_LIFETIME: Duration = Duration::from_secs(3653 * 86_400);
 
 #[tonic::async_trait]
@@ -103,7 +103,7 @@ impl Api {
         let lifetime = request.lifetime.as_ref().map(|lifetime| time::read_duration("lifetime", lifetime));
         let lifetime = lifetime.transpose().map_err(|violation| status::invalid(&[violation]))?;
         if lifetime.is_some_and(|lifetime| !(MIN_LIFETIME..=MAX_LIFETIME).contains(&lifetime)) {
-            return Err(status::invalid_field("lifetime", "must be 1 minute to 10 years, or unset"));
+            return Err(status::invalid_field("lifetime", "must be 1 second to 10 years, or unset"));
         }
         Ok(TokenRow {
             id: token.id(),

@@ -1,6 +1,5 @@
 //! Who may talk to whom: plain text stays on the machine; beyond it there is TLS, and clients show a certificate.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -11,9 +10,6 @@ use postrider_tests::cli::{Cli, finish};
 use postrider_tests::receiver::Receiver;
 use postrider_tests::wait::{PATIENCE, eventually, when};
 use postrider_tests::world::{AGENT, Agent, AgentSettings, ControlPlane, TENANT, TlsFiles, World};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -43,38 +39,10 @@ async fn an_agent_refuses_plain_text_to_another_machine() -> Result<()> {
     Ok(())
 }
 
-/// An authority in a folder, with a certificate for `localhost` and one for a client.
-fn certificates(folder: &Path) -> Result<TlsFiles> {
-    std::fs::create_dir_all(folder)?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    // Told apart by their names: a certificate of one is nothing to those who trust the other.
-    params.distinguished_name.push(DnType::CommonName, folder.to_string_lossy());
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let write = |name: &str, text: String| -> Result<_> {
-        let path = folder.join(name);
-        std::fs::write(&path, text)?;
-        Ok(path)
-    };
-    let issue = |name: &str, usage: ExtendedKeyUsagePurpose| -> Result<_> {
-        let mut params = CertificateParams::new(vec![name.to_owned()])?;
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &authority)?;
-        Ok((
-            write(&format!("{name}.crt"), certificate.pem())?,
-            write(&format!("{name}.key"), key.serialize_pem())?,
-        ))
-    };
-    let (server_cert, server_key) = issue("localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
-    let (client_cert, client_key) = issue("client", ExtendedKeyUsagePurpose::ClientAuth)?;
-    Ok(TlsFiles { ca: write("ca.crt", authority.pem())?, server_cert, server_key, client_cert, client_key })
-}
-
 #[tokio::test]
 async fn with_certificates_an_event_goes_all_the_way_over_tls() -> Result<()> {
     let folder = TempDir::new()?;
-    let tls = certificates(&folder.path().join("tls"))?;
+    let tls = TlsFiles::make(&folder.path().join("tls"))?;
     let receiver = Receiver::start().await?;
     let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
     let api = control_plane.api(TENANT)?;
@@ -109,8 +77,8 @@ async fn with_certificates_an_event_goes_all_the_way_over_tls() -> Result<()> {
 #[tokio::test]
 async fn an_agent_with_a_strangers_certificate_gets_no_session() -> Result<()> {
     let folder = TempDir::new()?;
-    let tls = certificates(&folder.path().join("tls"))?;
-    let strangers = certificates(&folder.path().join("strangers"))?;
+    let tls = TlsFiles::make(&folder.path().join("tls"))?;
+    let strangers = TlsFiles::make(&folder.path().join("strangers"))?;
     let control_plane = ControlPlane::start(folder.path(), &[], Some(tls.clone())).await?;
     let api = control_plane.api(TENANT)?;
     let stranger =
