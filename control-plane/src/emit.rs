@@ -27,7 +27,7 @@ use crate::store::{Accept, Accepted, Conflict, Store, StoreError};
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// What an event counts for at least: it bounds their number too.
 const MIN_BYTES: usize = 4 * 1024;
-/// What a delivery counts for: its rows are written with the event.
+/// What a delivery counts for, and an event beside its data: their rows are written together.
 const DELIVERY_BYTES: usize = 128;
 /// What a tenant is served in a turn.
 const TURN_BYTES: usize = 64 * 1024;
@@ -35,8 +35,9 @@ const TURN_BYTES: usize = 64 * 1024;
 const GROUP: usize = 512;
 /// Deliveries of one group, about: what a write needs of memory grows with its rows.
 const GROUP_DELIVERIES: usize = 4096;
-/// Bytes of one group, about: whoever comes next waits for two groups at the most.
-const GROUP_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of one group, about: whoever comes next waits for two groups at the most, so they are small enough to be written
+/// within milliseconds, and large enough for many events of the usual size.
+const GROUP_BYTES: usize = 512 * 1024;
 /// Tenants whose rates are remembered before those that have rested are looked for.
 const METERS: usize = 1024;
 
@@ -142,6 +143,19 @@ impl Emitter {
         (Self(intake.clone()), Committer { intake, store, lanes, recent })
     }
 
+    /// Whether an event with so much data would be taken now: asked before work is done on it that a flood would waste.
+    ///
+    /// # Errors
+    /// As those of [`Emitter::try_submit`].
+    pub fn would_take(&self, tenant: &TenantId, data: usize) -> Result<(), EmitError> {
+        let mut state = self.0.state();
+        state.admits(tenant, data.max(MIN_BYTES))?;
+        let Some(pace) = self.0.pace else { return Ok(()) };
+        let now = self.0.clock.since_start();
+        let mut meter = *state.meter(tenant, now);
+        pace.take(&mut meter, now).map_err(EmitError::TooFast)
+    }
+
     /// Hands in an event, unless there is no room for it or the tenant is too fast.
     ///
     /// # Errors
@@ -210,7 +224,7 @@ impl Intake {
         while group.len() < GROUP && deliveries < GROUP_DELIVERIES && bytes < GROUP_BYTES {
             let Some(pending) = state.queue.take() else { break };
             deliveries += pending.accept.subscriptions.len();
-            bytes += pending.size;
+            bytes += written(&pending.accept);
             group.push(pending);
         }
         group
@@ -250,8 +264,14 @@ impl State {
     }
 }
 
+/// What an event takes of the queue.
 fn size(accept: &Accept) -> usize {
-    accept.event.data.len().max(MIN_BYTES) + accept.subscriptions.len() * DELIVERY_BYTES
+    written(accept).max(MIN_BYTES)
+}
+
+/// What an event takes of a write, about.
+fn written(accept: &Accept) -> usize {
+    accept.event.data.len() + (accept.subscriptions.len() + 1) * DELIVERY_BYTES
 }
 
 /// Empties the queue into the store.

@@ -9,6 +9,9 @@ mod faults;
 #[path = "api/reads.rs"]
 mod reads;
 
+#[path = "api/sharing.rs"]
+mod sharing;
+
 #[path = "api/tampering.rs"]
 mod tampering;
 

@@ -36,7 +36,7 @@ impl EventService for Api {
 
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
         let (api, request) = self.call(request);
-        let accept = api.accept(&request.tenant, request.event)?;
+        let accept = api.accept(&request.tenant, request.event, false)?;
         let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
         Ok(Response::new(emitted(&accepted)))
@@ -53,7 +53,7 @@ impl EventService for Api {
         api.tenant(&request.tenant)?;
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
-            let accept = api.accept(&request.tenant, Some(event));
+            let accept = api.accept(&request.tenant, Some(event), false);
             submitted.push(
                 accept
                     .and_then(|accept| api.emitter.try_submit(accept).map_err(|error| status::emit(&error))),
@@ -127,7 +127,7 @@ async fn read_stream(
             let Some(request) = requests.message().await.map_err(|status| status::unread(&status))? else {
                 return Ok(None);
             };
-            let submitted = match api.accept(&request.tenant, request.event) {
+            let submitted = match api.accept(&request.tenant, request.event, !tenants.several) {
                 Ok(accept) => tenants.submit(&api.emitter, accept).await,
                 Err(status) => Err(status),
             };
@@ -173,8 +173,9 @@ impl Tenants {
 }
 
 impl Api {
-    /// Checks an event and finds whom it is owed to.
-    fn accept(&self, tenant: &str, event: Option<NewEvent>) -> Result<Accept, Status> {
+    /// Checks an event and finds whom it is owed to. When it cannot wait for room and there is none, it is refused before
+    /// it is looked into.
+    fn accept(&self, tenant: &str, event: Option<NewEvent>, can_wait: bool) -> Result<Accept, Status> {
         if self.stopping.is_cancelled() {
             return Err(status::stopping());
         }
@@ -185,6 +186,10 @@ impl Api {
         let visible = Some(()).filter(|()| self.caller.scope.sees(&tenant));
         let subscriptions = visible.and_then(|()| self.registry.subscribers(&tenant, &event_type));
         let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
+        if !can_wait {
+            let room = self.emitter.would_take(&tenant, event.data.len());
+            room.map_err(|error| status::emit(&error))?;
+        }
         check_data(&event.data, self.max_event_bytes)
             .map_err(|violation| status::invalid(&[violation.within("event")]))?;
         let timestamp = event.timestamp.as_ref().map(|given| time::read("event.timestamp", given));

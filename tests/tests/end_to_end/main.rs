@@ -7,6 +7,7 @@ mod command;
 mod command_tools;
 mod dev;
 mod endpoints;
+mod fairness;
 mod idempotency;
 mod isolation;
 mod kills;
