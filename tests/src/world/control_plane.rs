@@ -111,6 +111,14 @@ impl ControlPlane {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// Its memory that is resident, in MiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn memory_mib(&self) -> Result<u64> {
+        self.process.as_ref().context("no control plane runs")?.memory_mib()
+    }
+
     /// The API's URL.
     #[must_use]
     pub fn api_url(&self) -> String {
