@@ -153,6 +153,23 @@ mod tests {
     }
 
     #[test]
+    fn no_verb_names_an_argument_as_a_global_option_is_named() {
+        fn judge(command: &clap::Command, globals: &[String]) {
+            let own = command.get_arguments().filter(|arg| arg.get_help_heading() != Some(SHARED));
+            for arg in own {
+                let id = arg.get_id().as_str();
+                assert!(!globals.iter().any(|global| global == id), "{} {id}", command.get_name());
+            }
+            command.get_subcommands().for_each(|verb| judge(verb, globals));
+        }
+        let command = command();
+        let shared = command.get_arguments().filter(|arg| arg.get_help_heading() == Some(SHARED));
+        let globals: Vec<String> = shared.map(|arg| arg.get_id().to_string()).collect();
+        assert!(globals.len() > 5, "{globals:?}");
+        judge(&command, &globals);
+    }
+
+    #[test]
     fn global_options_stand_anywhere() {
         let cli = Cli::parse_from("postrider tenants list -o json --tenant a --server http://x:1".split(' '));
         assert_eq!(cli.output, Format::Json);

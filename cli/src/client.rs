@@ -14,7 +14,7 @@ use tonic::{Request, Status};
 use zeroize::Zeroizing;
 
 use crate::args::SHARED;
-use crate::failure::{Doing as _, Exit, Failure, Result};
+use crate::failure::{Exit, Failure, Result};
 use crate::time::parse_duration;
 
 /// How the control plane is reached.
@@ -39,7 +39,7 @@ pub(crate) struct Connection {
     #[arg(id = "api_token", long = "token", global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN")]
     #[arg(hide_env_values = true, help_heading = SHARED)]
     pub(crate) token: Option<Hidden>,
-    /// A file that holds the token
+    /// A file that holds the token; nobody but its owner may be able to read it
     #[arg(long, global = true, env = "POSTRIDER_TOKEN_FILE", value_name = "FILE", help_heading = SHARED)]
     #[arg(conflicts_with = "api_token")]
     pub(crate) token_file: Option<PathBuf>,
@@ -89,7 +89,10 @@ impl Connection {
         let text = match (&self.token, &self.token_file) {
             (Some(token), _) => token.0.clone(),
             (None, Some(file)) => {
-                Zeroizing::new(std::fs::read_to_string(file).doing(format_args!("read {}", file.display()))?)
+                let read = postrider_control_plane::secret_file::read(file);
+                read.map_err(|error| {
+                    Failure::new(Exit::Usage, format!("--token-file: {:#}", anyhow::Error::from(error)))
+                })?
             }
             (None, None) => return Ok(None),
         };

@@ -33,11 +33,12 @@ async fn main() -> anyhow::Result<()> {
         let after_accept = mib(&store).await?;
         for first in accepted.clone().step_by(usize::try_from(GROUP)?) {
             let deliveries = (first..(first + GROUP).min(accepted.end)).map(settle).collect();
-            store.settle(Settlement { deliveries, low_water: Vec::new() }).await?;
+            store.settle(Settlement { deliveries, ..Settlement::default() }).await?;
         }
         let after_settle = mib(&store).await?;
         let all = at(accepted.end);
-        let retention = Retention { idempotency: all, delivered_data: all, events: all, now: all };
+        let retention =
+            Retention { idempotency: all, delivered_data: all, events: all, audit: None, now: all };
         while store.age_out(retention).await? {}
         println!("{round:>5} {after_accept:>22.1} {after_settle:>22.1} {:>22.1}", mib(&store).await?);
     }
@@ -76,6 +77,7 @@ fn accept(number: u64) -> Accept {
         idempotency: Some(idempotency),
         content,
         subscriptions: vec![lane()],
+        audit: None,
     }
 }
 

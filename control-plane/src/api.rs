@@ -4,14 +4,18 @@ mod access;
 mod agents;
 mod audit;
 mod authorities;
+mod changes;
 mod deliveries;
 mod event_types;
 mod events;
+mod failures;
+mod gate;
 mod join_tokens;
 mod page;
 mod requests;
 mod signing_keys;
 pub(crate) mod status;
+mod streams;
 mod subscriptions;
 mod tenants;
 mod tokens;
@@ -24,7 +28,8 @@ use postrider_domain::id::{SubscriptionId, TenantId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-pub use self::access::{Caller, Gate};
+pub use self::access::Caller;
+pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
 use crate::clock::Clock;
@@ -82,6 +87,11 @@ impl Api {
         Self { caller: Caller::postrider(), ..self.clone() }
     }
 
+    /// Tells the audit log what changes no row.
+    async fn record(&self, entry: Entry) -> Result<(), Status> {
+        self.store.put_audit_entry(entry).await.map_err(|error| status::store(&error))
+    }
+
     /// What the audit log is told of a change: this call, of this thing.
     fn entry(&self, action: &str, tenant: Option<&TenantId>, target: impl ToString) -> Entry {
         Entry {
@@ -96,10 +106,11 @@ impl Api {
         }
     }
 
-    /// A tenant that exists, for the caller.
+    /// A tenant that exists, for the caller. The scope is judged first: another's tenant is not even looked for, so that
+    /// no time tells it from one that never was.
     fn tenant(&self, id: &str) -> Result<TenantId, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
-        let exists = self.registry.has_tenant(&tenant) && self.caller.scope.sees(&tenant);
+        let exists = self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant);
         if exists { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
     }
 
@@ -107,7 +118,7 @@ impl Api {
     fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<SubscriptionRow>, Status> {
         let tenant = self.tenant(tenant)?;
         let subscription: SubscriptionId = status::parse("subscription", id)?;
-        let row = self.registry.get(subscription).filter(|row| row.subscription.tenant == tenant);
+        let row = self.registry.get_of(&tenant, subscription);
         row.ok_or_else(|| status::not_found("subscription", id))
     }
 }

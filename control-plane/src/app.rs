@@ -191,8 +191,9 @@ impl Parts {
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
-        let updates = Updates::default();
-        let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone());
+        let updates = Updates::new(registry.clone());
+        let rate = config.tenant_emit_rate;
+        let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         let dispatcher = Dispatcher { registry: registry.clone(), recent, store: store.clone(), clock };
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = Links {
@@ -221,7 +222,8 @@ impl Parts {
             stopping,
         };
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, disable, clock);
-        let keep = Keep { events: config.retain_events, delivered_data: config.retain_delivered_data };
+        let (events, delivered_data) = (config.retain_events, config.retain_delivered_data);
+        let keep = Keep { events, delivered_data, audit: config.retain_audit };
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());

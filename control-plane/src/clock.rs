@@ -23,7 +23,7 @@ impl Clock {
     /// machine's clock makes no storm of retries.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.origin_wall + self.elapsed()
+        self.origin_wall + self.since_start()
     }
 
     /// The wall clock's time, for signatures and for what people see.
@@ -35,11 +35,13 @@ impl Clock {
     /// Milliseconds since the start: the clock of `Welcome.server_time_ms`.
     #[must_use]
     pub fn monotonic_ms(&self) -> u64 {
-        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.since_start().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// The time since the start: for what is measured finer than in milliseconds.
+    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    fn elapsed(&self) -> Duration {
+    pub fn since_start(&self) -> Duration {
         Instant::now().duration_since(self.origin)
     }
 }

@@ -2,12 +2,14 @@
 //! mistakes are told in one message, before a socket or a store is opened.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::authority::{self, AuthorityFiles};
+use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
 
 /// The settings as they are given: any of them, in the file, the environment or as flags.
@@ -69,6 +71,13 @@ pub struct Settings {
     /// The most data an event may have, in KiB: 1 to 1024 [default: 256]
     #[arg(long, env = "POSTRIDER_MAX_EVENT_KIB", value_name = "KIB")]
     pub max_event_kib: Option<usize>,
+    /// The most events a second that one tenant may emit: 1 to 1000000 [default: no limit]
+    #[arg(long, env = "POSTRIDER_TENANT_EMIT_RATE", value_name = "EVENTS")]
+    pub tenant_emit_rate: Option<u32>,
+    /// The most events that one tenant may emit at once, before the rate counts: 1 to 1000000 [default: what the rate allows
+    /// in a second]
+    #[arg(long, env = "POSTRIDER_TENANT_EMIT_BURST", value_name = "EVENTS")]
+    pub tenant_emit_burst: Option<u32>,
     /// How long events and their history are kept after all deliveries have ended, such as 30days or 12h: at least 1day,
     /// longer than any retry window in use [default: 30days]
     #[arg(long, env = "POSTRIDER_RETAIN_EVENTS", value_name = "DURATION")]
@@ -76,6 +85,9 @@ pub struct Settings {
     /// How long the data of an event is kept that is delivered everywhere; at most as long as events are [default: 7days]
     #[arg(long, env = "POSTRIDER_RETAIN_DELIVERED_DATA", value_name = "DURATION")]
     pub retain_delivered_data: Option<String>,
+    /// How long audit records are kept, such as 2years: at least 30days, or forever [default: forever]
+    #[arg(long, env = "POSTRIDER_RETAIN_AUDIT", value_name = "DURATION")]
+    pub retain_audit: Option<String>,
     /// How long, after a restart, deliveries accepted before it wait for the agents that may still be at work on them: 0s to
     /// 5min [default: 3s]
     #[arg(long, env = "POSTRIDER_RESUME_WINDOW", value_name = "DURATION")]
@@ -127,10 +139,14 @@ pub struct Config {
     pub cache_bytes: u64,
     /// The most data an event may have, in bytes.
     pub max_event_bytes: usize,
+    /// How fast one tenant may emit.
+    pub tenant_emit_rate: Option<EmitRate>,
     /// How long events are kept.
     pub retain_events: Duration,
     /// How long delivered data is kept.
     pub retain_delivered_data: Duration,
+    /// How long audit records are kept; `None`: for good.
+    pub retain_audit: Option<Duration>,
     /// How long deliveries wait for agents after a restart.
     pub resume_window: Duration,
     /// How long a stop waits.
@@ -191,8 +207,11 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         insecure_loopback,
         cache_mib,
         max_event_kib,
+        tenant_emit_rate,
+        tenant_emit_burst,
         retain_events,
         retain_delivered_data,
+        retain_audit,
         resume_window,
         shutdown_grace,
         log_format,
@@ -264,6 +283,7 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
         ),
         cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,
         max_event_bytes: checker.number("max_event_kib", settings.max_event_kib, 256, 1..=1024) * 1024,
+        tenant_emit_rate: checker.emit_rate(settings.tenant_emit_rate, settings.tenant_emit_burst),
         retain_events,
         retain_delivered_data: checker.duration(
             "retain_delivered_data",
@@ -271,6 +291,10 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
             (7 * day).min(retain_events),
             Duration::ZERO..=retain_events,
         ),
+        retain_audit: settings
+            .retain_audit
+            .filter(|given| given != "forever")
+            .map(|given| checker.duration("retain_audit", Some(given), 365 * day, 30 * day..=36_500 * day)),
         resume_window: checker.duration(
             "resume_window",
             settings.resume_window,
@@ -288,6 +312,9 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
     };
     if checker.mistakes.is_empty() { Ok(config) } else { Err(ConfigError(checker.mistakes)) }
 }
+
+/// How many events a second, or at once, a limit may allow.
+const EMITS: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
 #[derive(Default)]
 struct Checker {
@@ -319,6 +346,16 @@ impl Checker {
         let bounds = format!("{name} is {number}; it must be {} to {}", range.start(), range.end());
         self.require(range.contains(&number), &bounds);
         number
+    }
+
+    fn emit_rate(&mut self, rate: Option<u32>, burst: Option<u32>) -> Option<EmitRate> {
+        self.require(
+            rate.is_some() || burst.is_none(),
+            "tenant_emit_burst needs tenant_emit_rate; set both, or neither",
+        );
+        let per_second = self.number("tenant_emit_rate", Some(rate?), 1, EMITS);
+        let burst = self.number("tenant_emit_burst", burst, per_second, EMITS);
+        Some(EmitRate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
     }
 
     fn duration(
@@ -467,10 +504,12 @@ mod tests {
         assert_eq!(shown.max_event_bytes, default.max_event_bytes);
         assert_eq!(shown.retain_events, default.retain_events);
         assert_eq!(shown.retain_delivered_data, default.retain_delivered_data);
+        assert_eq!((shown.retain_audit, default.retain_audit), (None, None));
         assert_eq!(shown.resume_window, default.resume_window);
         assert_eq!(shown.shutdown_grace, default.shutdown_grace);
         assert_eq!(shown.log_format, default.log_format);
         assert_eq!(shown.log, default.log);
+        assert_eq!(default.tenant_emit_rate, None);
         for line in [
             "data_dir",
             "tls_cert",
@@ -480,6 +519,8 @@ mod tests {
             "agent_names",
             "agent_ca",
             "insecure_loopback",
+            "tenant_emit_rate",
+            "tenant_emit_burst",
         ] {
             assert!(EXAMPLE.contains(&format!("{line} = ")), "{line}");
         }
@@ -490,7 +531,8 @@ mod tests {
         let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\ncache_mib = 1\nmax_event_kib = 4096\n\
             retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
             agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
-            max_api_connections = 0";
+            max_api_connections = 0\n\
+            retain_audit = '1day'\ntenant_emit_rate = 0\ntenant_emit_burst = 2000000";
         let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
         let words = [
             "data_dir",
@@ -507,6 +549,9 @@ mod tests {
             "resume_window",
             "log_format",
             "log is",
+            "retain_audit is 1day",
+            "tenant_emit_rate is 0",
+            "tenant_emit_burst is 2000000",
         ];
         assert_eq!(mistakes.len(), words.len(), "{mistakes:#?}");
         for word in words {
@@ -519,6 +564,20 @@ mod tests {
         let files = "data_dir = 'x'\ntls_cert = '/nowhere'\ntls_key = '/nowhere'";
         let ConfigError(mistakes) = check(settings(files)).err().unwrap();
         assert!(mistakes.len() == 1 && mistakes[0].contains("/nowhere cannot be read"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn a_tenants_burst_is_what_its_rate_allows_in_a_second_unless_it_is_set() {
+        let rate =
+            |lines: &str| check(settings(&format!("data_dir = 'x'\ninsecure_loopback = true\n{lines}")));
+        let set = |per_second: u32, burst: u32| {
+            Some(EmitRate { per_second: per_second.try_into().unwrap(), burst: burst.try_into().unwrap() })
+        };
+        assert_eq!(rate("").unwrap().tenant_emit_rate, None);
+        assert_eq!(rate("tenant_emit_rate = 50").unwrap().tenant_emit_rate, set(50, 50));
+        let both = rate("tenant_emit_rate = 50\ntenant_emit_burst = 5").unwrap();
+        assert_eq!(both.tenant_emit_rate, set(50, 5));
+        assert!(rate("tenant_emit_burst = 5").err().unwrap().to_string().contains("needs tenant_emit_rate"));
     }
 
     #[test]

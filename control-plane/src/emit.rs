@@ -2,14 +2,23 @@
 //!
 //! A caller is answered when its event is on disk. While one group is being flushed the next one gathers, so
 //! under load many events share a flush, and alone an event waits for nobody.
+//!
+//! Tenants share the queue and its service fairly ([`postrider_domain::fair`]): one that floods is slowed down or refused
+//! at its share, and the others hardly notice, for groups are small in bytes and tenants take turns in them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::Event;
-use postrider_domain::id::DeliveryId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use postrider_domain::fair::{Queue, Refused};
+use postrider_domain::id::{DeliveryId, TenantId};
+use postrider_domain::pace::{Meter, Pace};
+use tokio::sync::{Notify, oneshot};
 
+use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::recent::RecentEvents;
 use crate::store::{Accept, Accepted, Conflict, Store, StoreError};
@@ -18,12 +27,19 @@ use crate::store::{Accept, Accepted, Conflict, Store, StoreError};
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// What an event counts for at least: it bounds their number too.
 const MIN_BYTES: usize = 4 * 1024;
-/// Bytes a permit of the queue stands for.
-const PERMIT_BYTES: usize = 1024;
+/// What a delivery counts for, and an event beside its data: their rows are written together.
+const DELIVERY_BYTES: usize = 128;
+/// What a tenant is served in a turn.
+const TURN_BYTES: usize = 64 * 1024;
 /// Events of one group.
 const GROUP: usize = 512;
 /// Deliveries of one group, about: what a write needs of memory grows with its rows.
 const GROUP_DELIVERIES: usize = 4096;
+/// Bytes of one group, about: whoever comes next waits for two groups at the most, so they are small enough to be written
+/// within milliseconds, and large enough for many events of the usual size.
+const GROUP_BYTES: usize = 512 * 1024;
+/// Tenants whose rates are remembered before those that have rested are looked for.
+const METERS: usize = 1024;
 
 /// Why an event was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -31,6 +47,12 @@ pub enum EmitError {
     /// Too many events wait to be committed.
     #[error("too many events wait to be written; nothing was accepted")]
     Overloaded,
+    /// Too many events of the tenant wait to be committed.
+    #[error("too many of the tenant's events wait to be written; nothing was accepted")]
+    ShareUsed,
+    /// The tenant emits faster than it may.
+    #[error("the tenant emits faster than it may (tenant_emit_rate); nothing was accepted")]
+    TooFast(Duration),
     /// Another event has its name.
     #[error("another event has the name")]
     Conflict(Conflict),
@@ -42,17 +64,49 @@ pub enum EmitError {
     Stopping,
 }
 
+impl From<Refused> for EmitError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full => Self::Overloaded,
+            Refused::ShareUsed => Self::ShareUsed,
+        }
+    }
+}
+
+/// How fast each tenant may emit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmitRate {
+    /// Events a second.
+    pub per_second: NonZeroU32,
+    /// Events at once.
+    pub burst: NonZeroU32,
+}
+
 struct Pending {
     accept: Accept,
+    size: usize,
     answer: oneshot::Sender<Result<Accepted, EmitError>>,
-    _room: OwnedSemaphorePermit,
 }
 
 /// Where events are handed in.
 #[derive(Clone)]
-pub struct Emitter {
-    room: Arc<Semaphore>,
-    queue: mpsc::Sender<Pending>,
+pub struct Emitter(Arc<Intake>);
+
+struct Intake {
+    state: Mutex<State>,
+    /// Something is queued.
+    work: Notify,
+    clock: Clock,
+    pace: Option<Pace>,
+}
+
+struct State {
+    queue: Queue<TenantId, Pending>,
+    /// Those that wait for room, by tenant: one of each is told when some was freed, and tells the next.
+    hungry: HashMap<TenantId, Arc<Notify>>,
+    meters: HashMap<TenantId, Meter>,
+    /// Whether the committer is gone.
+    closed: bool,
 }
 
 /// An event on its way to disk.
@@ -69,91 +123,204 @@ impl Submitted {
 }
 
 impl Emitter {
-    /// A queue, and the committer that must be run to empty it.
+    /// A queue, and the committer that must be run to empty it. Without a rate tenants emit as fast as they can.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, lanes: Lanes, recent: Arc<RecentEvents>) -> (Self, Committer) {
-        let permits = QUEUE_BYTES / PERMIT_BYTES;
-        // The room bounds what is in the queue; the queue itself is never the one that is full.
-        let (sender, queue) = mpsc::channel(QUEUE_BYTES / MIN_BYTES + 1);
-        let room = Arc::new(Semaphore::new(permits));
-        (Self { room, queue: sender }, Committer { queue, store, lanes, recent })
+    pub fn new(
+        store: Arc<dyn Store>,
+        lanes: Lanes,
+        recent: Arc<RecentEvents>,
+        rate: Option<EmitRate>,
+        clock: Clock,
+    ) -> (Self, Committer) {
+        let state = State {
+            queue: Queue::new(QUEUE_BYTES, TURN_BYTES),
+            hungry: HashMap::new(),
+            meters: HashMap::new(),
+            closed: false,
+        };
+        let pace = rate.map(|rate| Pace::new(rate.per_second, rate.burst));
+        let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, pace });
+        (Self(intake.clone()), Committer { intake, store, lanes, recent })
     }
 
-    /// Hands in an event, unless the queue is full.
+    /// Whether an event with so much data would be taken now: asked before work is done on it that a flood would waste.
     ///
     /// # Errors
-    /// [`EmitError::Overloaded`], [`EmitError::Stopping`].
-    pub fn try_submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        let room = self.room.clone().try_acquire_many_owned(permits(&accept));
-        self.enqueue(accept, room.map_err(|_| EmitError::Overloaded)?)
+    /// As those of [`Emitter::try_submit`].
+    pub fn would_take(&self, tenant: &TenantId, data: usize) -> Result<(), EmitError> {
+        let mut state = self.0.state();
+        state.admits(tenant, data.max(MIN_BYTES))?;
+        let Some(pace) = self.0.pace else { return Ok(()) };
+        let now = self.0.clock.since_start();
+        let mut meter = *state.meter(tenant, now);
+        pace.take(&mut meter, now).map_err(EmitError::TooFast)
     }
 
-    /// Hands in an event as soon as there is room.
+    /// Hands in an event, unless there is no room for it or the tenant is too fast.
+    ///
+    /// # Errors
+    /// Why not now: [`EmitError::Overloaded`], [`EmitError::ShareUsed`], [`EmitError::TooFast`], [`EmitError::Stopping`].
+    pub fn try_submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
+        let mut state = self.0.state();
+        let size = size(&accept);
+        state.admits(&accept.event.tenant, size)?;
+        if let Some(pace) = self.0.pace {
+            let now = self.0.clock.since_start();
+            pace.take(state.meter(&accept.event.tenant, now), now).map_err(EmitError::TooFast)?;
+        }
+        Ok(self.0.enqueue(&mut state, accept, size))
+    }
+
+    /// Hands in an event as soon as there is room and the tenant may.
     ///
     /// # Errors
     /// [`EmitError::Stopping`].
     pub async fn submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        let room = self.room.clone().acquire_many_owned(permits(&accept)).await;
-        self.enqueue(accept, room.map_err(|_| EmitError::Stopping)?)
+        if let Some(pace) = self.0.pace {
+            let now = self.0.clock.since_start();
+            let wait = pace.reserve(self.0.state().meter(&accept.event.tenant, now), now);
+            if wait > Duration::ZERO {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        let size = size(&accept);
+        loop {
+            let room = {
+                let mut state = self.0.state();
+                match state.admits(&accept.event.tenant, size) {
+                    Ok(()) => {
+                        state.tell_next(&accept.event.tenant);
+                        return Ok(self.0.enqueue(&mut state, accept, size));
+                    }
+                    Err(EmitError::Stopping) => {
+                        state.tell_next(&accept.event.tenant);
+                        return Err(EmitError::Stopping);
+                    }
+                    Err(_) => state.hungry.entry(accept.event.tenant.clone()).or_default().clone(),
+                }
+            };
+            room.notified().await;
+        }
+    }
+}
+
+impl Intake {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(&self, accept: Accept, room: OwnedSemaphorePermit) -> Result<Submitted, EmitError> {
+    fn enqueue(&self, state: &mut State, accept: Accept, size: usize) -> Submitted {
         let (answer, submitted) = oneshot::channel();
-        let pending = Pending { accept, answer, _room: room };
-        self.queue.try_send(pending).map_err(|_| EmitError::Stopping)?;
-        Ok(Submitted(submitted))
+        let tenant = accept.event.tenant.clone();
+        state.queue.push(&tenant, Pending { accept, size, answer }, size);
+        self.work.notify_one();
+        Submitted(submitted)
+    }
+
+    /// What goes to the store together; nothing when nothing is queued.
+    fn gather(&self) -> Vec<Pending> {
+        let mut state = self.state();
+        let (mut group, mut deliveries, mut bytes) = (Vec::new(), 0, 0);
+        while group.len() < GROUP && deliveries < GROUP_DELIVERIES && bytes < GROUP_BYTES {
+            let Some(pending) = state.queue.take() else { break };
+            deliveries += pending.accept.subscriptions.len();
+            bytes += written(&pending.accept);
+            group.push(pending);
+        }
+        group
+    }
+
+    /// Frees the room of a group.
+    fn release(&self, sizes: &[(TenantId, usize)]) {
+        let mut state = self.state();
+        for (tenant, size) in sizes {
+            state.queue.release(tenant, *size);
+        }
+        // Whoever waits has a copy.
+        state.hungry.retain(|_, room| Arc::strong_count(room) > 1);
+        state.hungry.values().for_each(|room| room.notify_one());
     }
 }
 
-fn permits(accept: &Accept) -> u32 {
-    let bytes = accept.event.data.len().max(MIN_BYTES);
-    u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
+impl State {
+    fn admits(&self, tenant: &TenantId, size: usize) -> Result<(), EmitError> {
+        if self.closed {
+            return Err(EmitError::Stopping);
+        }
+        Ok(self.queue.admits(tenant, size)?)
+    }
+
+    fn tell_next(&self, tenant: &TenantId) {
+        if let Some(room) = self.hungry.get(tenant) {
+            room.notify_one();
+        }
+    }
+
+    fn meter(&mut self, tenant: &TenantId, now: Duration) -> &mut Meter {
+        if self.meters.len() >= METERS && self.meters.len() == self.meters.capacity() {
+            self.meters.retain(|_, meter| !meter.is_idle(now));
+        }
+        self.meters.entry(tenant.clone()).or_default()
+    }
 }
 
-/// How many of these go to the store together.
-fn events_of_one_write(group: &[Pending]) -> usize {
-    let mut deliveries = 0;
-    let fits = |pending: &&Pending| {
-        let before = deliveries;
-        deliveries += pending.accept.subscriptions.len();
-        before < GROUP_DELIVERIES
-    };
-    group.iter().take_while(fits).count()
+/// What an event takes of the queue.
+fn size(accept: &Accept) -> usize {
+    written(accept).max(MIN_BYTES)
+}
+
+/// What an event takes of a write, about.
+fn written(accept: &Accept) -> usize {
+    accept.event.data.len() + (accept.subscriptions.len() + 1) * DELIVERY_BYTES
 }
 
 /// Empties the queue into the store.
 pub struct Committer {
-    queue: mpsc::Receiver<Pending>,
+    intake: Arc<Intake>,
     store: Arc<dyn Store>,
     lanes: Lanes,
     recent: Arc<RecentEvents>,
 }
 
+/// Without a committer nothing that waits or comes is accepted.
+impl Drop for Committer {
+    fn drop(&mut self) {
+        let mut state = self.intake.state();
+        state.closed = true;
+        while state.queue.take().is_some() {}
+        state.hungry.values().for_each(|room| room.notify_one());
+    }
+}
+
 impl Committer {
-    /// Runs until every [`Emitter`] is gone and the queue is empty.
-    pub async fn run(mut self) {
-        let mut group = Vec::with_capacity(GROUP);
-        while self.queue.recv_many(&mut group, GROUP).await > 0 {
-            while !group.is_empty() {
-                self.commit(group.drain(..events_of_one_write(&group))).await;
+    /// Runs until it is cancelled.
+    pub async fn run(self) {
+        loop {
+            let group = self.intake.gather();
+            if group.is_empty() {
+                self.intake.work.notified().await;
+                continue;
             }
+            let sizes = sizes(&group);
+            self.commit(group).await;
+            self.intake.release(&sizes);
         }
     }
 
-    async fn commit(&self, group: impl Iterator<Item = Pending>) {
-        let (accepts, waiting): (Vec<Accept>, Vec<_>) =
-            group.map(|pending| (pending.accept, (pending.answer, pending._room))).unzip();
+    async fn commit(&self, group: Vec<Pending>) {
+        let (accepts, answers): (Vec<Accept>, Vec<_>) =
+            group.into_iter().map(|pending| (pending.accept, pending.answer)).unzip();
         let events: Vec<Event> = accepts.iter().map(|accept| accept.event.clone()).collect();
         match self.store.accept(accepts).await {
             Ok(results) => {
                 self.hand_over(&results, events).await;
-                for ((answer, _room), result) in waiting.into_iter().zip(results) {
+                for (answer, result) in answers.into_iter().zip(results) {
                     let _nobody_waits = answer.send(result.map_err(EmitError::Conflict));
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for (answer, _room) in waiting {
+                for answer in answers {
                     let _nobody_waits = answer.send(Err(EmitError::Store(error.clone())));
                 }
             }
@@ -176,4 +343,17 @@ impl Committer {
             self.lanes.accepted(deliveries).await;
         }
     }
+}
+
+/// What each tenant has in the group.
+fn sizes(group: &[Pending]) -> Vec<(TenantId, usize)> {
+    let mut sizes: Vec<(TenantId, usize)> = Vec::new();
+    for pending in group {
+        let tenant = &pending.accept.event.tenant;
+        match sizes.last_mut().filter(|(last, _)| last == tenant) {
+            Some((_, size)) => *size += pending.size,
+            None => sizes.push((tenant.clone(), pending.size)),
+        }
+    }
+    sizes
 }

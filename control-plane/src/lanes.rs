@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, SubscriptionId};
 use postrider_domain::lane::Load;
@@ -57,14 +58,21 @@ enum Input {
     AgentDraining(HolderId, oneshot::Sender<()>),
     Reported(HolderId, Vec<(u64, JobKey, Report)>),
     Stored(Stored),
-    Retry(DeliveryId, oneshot::Sender<Answer>),
-    Cancel(DeliveryId, oneshot::Sender<Answer>),
+    Retry(DeliveryId, Asked),
+    Cancel(DeliveryId, Asked),
     Conditions(Vec<DeliveryId>, oneshot::Sender<Vec<Condition>>),
     JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
     Drain(oneshot::Sender<()>),
     Fresh(SubscriptionId, Option<FreshRows>),
     Due(SubscriptionId, Option<DueRows>),
     Row(DeliveryId, Box<Why>, Box<Result<Option<DeliveryRow>, ()>>),
+}
+
+/// Somebody wants a delivery changed, and waits for an answer.
+struct Asked {
+    answer: oneshot::Sender<Answer>,
+    /// Written with the change; nothing is when there is none.
+    audit: Option<Box<Entry>>,
 }
 
 /// Where others hand in what happened.
@@ -124,20 +132,22 @@ impl Lanes {
         self.send(Input::Stored(stored)).await;
     }
 
-    /// Somebody wants another attempt of a delivery.
+    /// Somebody wants another attempt of a delivery; the audit log is told in the same write.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn retry(&self, id: DeliveryId) -> Answer {
-        self.ask(|answer| Input::Retry(id, answer)).await.unwrap_or(Err(Refusal::Busy))
+    pub async fn retry(&self, id: DeliveryId, audit: Entry) -> Answer {
+        let audit = Some(Box::new(audit));
+        self.ask(|answer| Input::Retry(id, Asked { answer, audit })).await.unwrap_or(Err(Refusal::Busy))
     }
 
-    /// Somebody wants a delivery's end.
+    /// Somebody wants a delivery's end; the audit log is told in the same write.
     ///
     /// # Errors
     /// Why it goes on.
-    pub async fn cancel(&self, id: DeliveryId) -> Answer {
-        self.ask(|answer| Input::Cancel(id, answer)).await.unwrap_or(Err(Refusal::Busy))
+    pub async fn cancel(&self, id: DeliveryId, audit: Entry) -> Answer {
+        let audit = Some(Box::new(audit));
+        self.ask(|answer| Input::Cancel(id, Asked { answer, audit })).await.unwrap_or(Err(Refusal::Busy))
     }
 
     /// What is true of deliveries only now.
@@ -181,7 +191,7 @@ pub struct Runner {
     reads: JoinSet<Input>,
     read_permits: Arc<Semaphore>,
     links: HashMap<HolderId, mpsc::Sender<LinkCommand>>,
-    tickets: HashMap<Ticket, oneshot::Sender<Answer>>,
+    tickets: HashMap<Ticket, Asked>,
     next_ticket: Ticket,
     /// Answered after the effects of a Hello are carried out, so that they come first.
     welcomes: Vec<(oneshot::Sender<HolderId>, HolderId)>,
@@ -261,12 +271,12 @@ impl Runner {
                 }
             }
             Input::Stored(stored) => self.take_in_stored(&stored, now),
-            Input::Retry(id, answer) => {
-                let ticket = self.ticket(answer);
+            Input::Retry(id, asked) => {
+                let ticket = self.ticket(asked);
                 self.scheduler.retry(id, ticket, now);
             }
-            Input::Cancel(id, answer) => {
-                let ticket = self.ticket(answer);
+            Input::Cancel(id, asked) => {
+                let ticket = self.ticket(asked);
                 self.scheduler.cancel(id, ticket, now);
             }
             Input::Conditions(ids, answer) => {
@@ -303,7 +313,9 @@ impl Runner {
                 Effect::Load { lane, load } => self.load(lane, load),
                 Effect::Read { id, why } => self.read(id, why),
                 Effect::Settle { settle, acknowledge, answer } => {
-                    self.write(Item::Delivery { settle, acknowledge, answer });
+                    let asked = answer.and_then(|ticket| self.tickets.get_mut(&ticket));
+                    let audit = asked.and_then(|asked| asked.audit.take());
+                    self.write(Item::Delivery { settle, acknowledge, answer, audit });
                 }
                 Effect::Acknowledge(reported) => acknowledge.push(reported),
                 Effect::Withdraw { holder, key } => self.command(holder, LinkCommand::Forget(vec![key])),
@@ -384,15 +396,15 @@ impl Runner {
         });
     }
 
-    fn ticket(&mut self, answer: oneshot::Sender<Answer>) -> Ticket {
+    fn ticket(&mut self, asked: Asked) -> Ticket {
         self.next_ticket += 1;
-        self.tickets.insert(self.next_ticket, answer);
+        self.tickets.insert(self.next_ticket, asked);
         self.next_ticket
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        if let Some(waiting) = self.tickets.remove(&ticket) {
-            let _nobody_waits = waiting.send(answer);
+        if let Some(asked) = self.tickets.remove(&ticket) {
+            let _nobody_waits = asked.answer.send(answer);
         }
     }
 }

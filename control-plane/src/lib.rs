@@ -18,6 +18,7 @@ pub mod recent;
 pub mod registry;
 pub mod retention;
 pub mod schedule;
+pub mod secret_file;
 pub mod secrets;
 pub mod settle;
 pub mod store;

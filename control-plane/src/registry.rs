@@ -2,7 +2,7 @@
 //!
 //! The store is written first, then this. Changes are serialised by [`Registry::change`]; readers never wait for one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use postrider_domain::event::EventTypeName;
@@ -31,7 +31,7 @@ struct Known {
 #[derive(Default)]
 struct Tenant {
     index: Index<SubscriptionId>,
-    subscriptions: std::collections::BTreeSet<SubscriptionId>,
+    subscriptions: BTreeMap<SubscriptionId, Arc<SubscriptionRow>>,
 }
 
 impl Registry {
@@ -88,10 +88,17 @@ impl Registry {
         self.read().tenants.get(tenant).map(|tenant| tenant.index.find(event_type))
     }
 
-    /// A subscription that is not deleted.
+    /// A subscription that is not deleted, whosever it is.
     #[must_use]
     pub fn get(&self, id: SubscriptionId) -> Option<Arc<SubscriptionRow>> {
         self.read().subscriptions.get(&id).cloned()
+    }
+
+    /// A tenant's subscription that is not deleted. It is looked for among the tenant's alone, so that another's takes no
+    /// longer to be missed than one that never was.
+    #[must_use]
+    pub fn get_of(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<SubscriptionRow>> {
+        self.read().tenants.get(tenant)?.subscriptions.get(&id).cloned()
     }
 
     /// A tenant's subscriptions by age, after this one.
@@ -105,8 +112,8 @@ impl Registry {
         let known = self.read();
         let Some(of_tenant) = known.tenants.get(tenant) else { return Vec::new() };
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let ids = of_tenant.subscriptions.range((start, std::ops::Bound::Unbounded)).take(limit);
-        ids.filter_map(|id| known.subscriptions.get(id).cloned()).collect()
+        let rows = of_tenant.subscriptions.range((start, std::ops::Bound::Unbounded)).take(limit);
+        rows.map(|(_, row)| row.clone()).collect()
     }
 
     /// Every subscription.
@@ -123,7 +130,7 @@ impl Registry {
         known.forget_patterns(subscription.id);
         let tenant = known.tenants.entry(subscription.tenant.clone()).or_default();
         tenant.index.insert(&subscription.patterns, subscription.id);
-        tenant.subscriptions.insert(subscription.id);
+        tenant.subscriptions.insert(subscription.id, row.clone());
         known.subscriptions.insert(subscription.id, row.clone());
         row
     }

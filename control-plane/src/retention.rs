@@ -22,6 +22,8 @@ pub struct Keep {
     pub events: Duration,
     /// Data of events that are delivered everywhere.
     pub delivered_data: Duration,
+    /// Audit records; `None`: for good.
+    pub audit: Option<Duration>,
 }
 
 /// Runs until it is cancelled.
@@ -32,6 +34,7 @@ pub async fn run(store: Arc<dyn Store>, agents: Arc<Agents>, keep: Keep, clock: 
             idempotency: now - IDEMPOTENCY_WINDOW,
             delivered_data: now - keep.delivered_data,
             events: now - keep.events,
+            audit: keep.audit.map(|audit| now - audit),
             now,
         };
         let pause = match store.age_out(retention).await {

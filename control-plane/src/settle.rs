@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DeliveryId, SubscriptionId};
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ pub enum Item {
         acknowledge: Option<Reported>,
         /// Who waits for it.
         answer: Option<Ticket>,
+        /// What the audit log is told of it.
+        audit: Option<Box<Entry>>,
     },
     /// How far a lane is settled.
     LowWater(SubscriptionId, u64),
@@ -64,7 +67,8 @@ pub async fn run(mut queue: mpsc::Receiver<Item>, store: Arc<dyn Store>, lanes: 
         }
         for settle in settlement.deliveries {
             log(&settle);
-            updates.publish(|| Update { id: settle.id, delivery: settle.delivery, attempt: settle.attempt });
+            let id = settle.id;
+            updates.publish(id, || Update { id, delivery: settle.delivery, attempt: settle.attempt });
         }
         if !stored.ids.is_empty() {
             lanes.stored(stored).await;
@@ -76,7 +80,8 @@ fn sort(group: &mut Vec<Item>) -> (Settlement, Stored) {
     let (mut settlement, mut stored) = (Settlement::default(), Stored::default());
     for item in group.drain(..) {
         match item {
-            Item::Delivery { settle, acknowledge, answer } => {
+            Item::Delivery { settle, acknowledge, answer, audit } => {
+                settlement.audit.extend(audit.map(|entry| *entry));
                 stored.ids.push(settle.id);
                 stored.acknowledge.extend(acknowledge);
                 stored.answers.extend(answer);

@@ -8,12 +8,13 @@
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
+mod query;
 mod sled;
 
 use async_trait::async_trait;
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
-use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Event, EventTypeName};
 use postrider_domain::id::{
     AgentId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
@@ -27,6 +28,7 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
+pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
 pub use self::sled::{Options, SledStore};
 
 /// What can go wrong below every verb.
@@ -71,6 +73,8 @@ pub struct Accept {
     pub content: [u8; 16],
     /// The subscriptions that it is owed to.
     pub subscriptions: Vec<SubscriptionId>,
+    /// What the audit log is told of it: nothing of what services emit, but of what a person does for a test.
+    pub audit: Option<Box<audit::Entry>>,
 }
 
 /// An event that is on disk.
@@ -115,6 +119,8 @@ pub struct Settlement {
     pub deliveries: Vec<Settle>,
     /// Below this number every delivery of the lane has ended or waits.
     pub low_water: Vec<(SubscriptionId, u64)>,
+    /// What the audit log is told: who wanted some of it.
+    pub audit: Vec<audit::Entry>,
 }
 
 /// A delivery as it is stored.
@@ -198,11 +204,13 @@ pub struct RequestRow {
     pub expires: Timestamp,
 }
 
-/// Names a request: tenant, method, request id.
+/// Names a request: tenant, caller, method, request id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestKey {
-    /// Whose request.
+    /// In whose things.
     pub tenant: TenantId,
+    /// Whose request: what it made, a secret too, is shown again to nobody else.
+    pub actor: String,
     /// Which method.
     pub method: &'static str,
     /// The client's id for it.
@@ -312,89 +320,13 @@ pub struct AuthorityRow {
     pub retire: Option<Timestamp>,
 }
 
-/// Which audit records a list wants.
-#[derive(Clone, Debug, Default)]
-pub struct AuditQuery {
-    /// Whose.
-    pub tenant: Option<TenantId>,
-    /// By whom.
-    pub actor: Option<String>,
-    /// Of which action.
-    pub action: Option<String>,
-    /// At or after this.
-    pub start: Timestamp,
-    /// Before this.
-    pub end: Timestamp,
-    /// How many at the most.
-    pub limit: usize,
-    /// Where the last page ended.
-    pub before: Option<u64>,
-}
-
-impl AuditQuery {
-    /// Whether an entry is wanted.
-    #[must_use]
-    pub fn wants(&self, entry: &audit::Entry) -> bool {
-        (self.tenant.is_none() || self.tenant == entry.tenant)
-            && self.actor.as_ref().is_none_or(|actor| *actor == entry.actor)
-            && self.action.as_ref().is_none_or(|action| *action == entry.action)
-            && (self.start..self.end).contains(&entry.time)
-    }
-}
-
-/// Which deliveries a list wants.
-#[derive(Clone, Debug)]
-pub struct DeliveryQuery {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Of which subscription.
-    pub subscription: Option<SubscriptionId>,
-    /// Of which event.
-    pub event: Option<EventKey>,
-    /// In which states; empty for all.
-    pub states: Vec<v1::DeliveryState>,
-    /// Created at or after this.
-    pub start: Timestamp,
-    /// Created before this.
-    pub end: Timestamp,
-    /// How many at the most.
-    pub limit: usize,
-    /// Where the last page ended.
-    pub after: Option<DeliveryId>,
-}
-
-impl DeliveryQuery {
-    /// Whether a delivery in this state is wanted. What a deleted subscription left behind counts as cancelled.
-    #[must_use]
-    pub fn wants(&self, state: State) -> bool {
-        self.states.is_empty() || self.states.contains(&postrider_proto::delivery::write_state(state))
-    }
-}
-
-/// Which events a list wants.
-#[derive(Clone, Debug)]
-pub struct EventQuery {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Of which type.
-    pub event_type: Option<EventTypeName>,
-    /// Accepted at or after this.
-    pub start: Timestamp,
-    /// Accepted before this.
-    pub end: Timestamp,
-    /// How many at the most.
-    pub limit: usize,
-    /// Where the last page ended.
-    pub after: Option<EventKey>,
-}
-
-/// A page of a list that filters: bounded work, so that it may be short and yet have a successor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Page<T, K> {
-    /// What was found.
-    pub items: Vec<T>,
-    /// Where to go on; `None` at the end.
-    pub next: Option<K>,
+/// How far the audit log reaches, by the rows that say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditSpan {
+    /// The record before the first one: it and those before it have aged out.
+    pub start: audit::Head,
+    /// The last record.
+    pub end: audit::Head,
 }
 
 /// How old things get.
@@ -406,6 +338,8 @@ pub struct Retention {
     pub delivered_data: Timestamp,
     /// Events accepted before this are removed with their history when all their deliveries have ended.
     pub events: Timestamp,
+    /// Audit records of before this are removed. `None`: none are.
+    pub audit: Option<Timestamp>,
     /// The time now, for rows that know when they expire.
     pub now: Timestamp,
 }
@@ -426,12 +360,15 @@ pub trait Store: Send + Sync + 'static {
     async fn due(&self, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError>;
     /// How a lane was left.
     async fn lane(&self, lane: SubscriptionId) -> Result<LaneRow, StoreError>;
-    /// One delivery.
+    /// One delivery, whosever it is.
     async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError>;
+    /// One delivery, if its event is this tenant's. Another's delivery takes the same reads as one that never was.
+    async fn delivery_of(&self, tenant: &TenantId, id: DeliveryId)
+    -> Result<Option<DeliveryRow>, StoreError>;
     /// The last attempts of a delivery that have an outcome, oldest first.
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
     /// A page of deliveries, newest first.
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError>;
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError>;
 
     /// Events by key; `None` where there is none (any more).
     async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError>;
@@ -446,8 +383,13 @@ pub trait Store: Send + Sync + 'static {
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError>;
     /// Tenants by id, after this one.
     async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError>;
-    /// Removes a tenant and its catalogue.
-    async fn delete_tenant(&self, id: &TenantId, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes a tenant, its catalogue, what its request ids point to, and these tokens.
+    async fn delete_tenant(
+        &self,
+        id: &TenantId,
+        tokens: &[TokenId],
+        audit: audit::Entry,
+    ) -> Result<(), StoreError>;
 
     /// Writes an event type.
     async fn put_event_type(&self, event_type: v1::EventType, audit: audit::Entry) -> Result<(), StoreError>;
@@ -493,6 +435,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a new token.
     async fn put_token(&self, row: &TokenRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Writes the first admin's token, and remembers for good that it was one.
+    async fn put_bootstrap_token(&self, row: &TokenRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every token that ever was the first admin's, revoked or not.
+    async fn bootstrap_tokens(&self) -> Result<Vec<TokenId>, StoreError>;
     /// Notes when tokens were last used.
     async fn put_token_uses(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError>;
     /// Removes a token.
@@ -527,15 +473,15 @@ pub trait Store: Send + Sync + 'static {
     /// Writes an audit record of what changes no row: a secret is shown, a delivery is retried.
     async fn put_audit_entry(&self, entry: audit::Entry) -> Result<(), StoreError>;
     /// A page of audit records, newest first.
-    async fn audit_records(&self, query: AuditQuery) -> Result<Page<audit::Record, u64>, StoreError>;
+    async fn audit_records(&self, query: AuditQuery) -> Result<Page<AuditRow, u64>, StoreError>;
     /// The audit records after this number, in order.
     async fn audit_records_after(
         &self,
         sequence: u64,
         limit: usize,
     ) -> Result<Vec<audit::Record>, StoreError>;
-    /// Where the audit log ends, by the row that says so.
-    async fn audit_head(&self) -> Result<audit::Head, StoreError>;
+    /// How far the audit log reaches.
+    async fn audit_span(&self) -> Result<AuditSpan, StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

@@ -1,19 +1,19 @@
 //! Tokens of the API in memory: who a call is from. The store is written first, then this.
 
+mod bootstrap;
+
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use postrider_domain::access::{Role, Scope};
+use postrider_domain::access::Scope;
 use postrider_domain::audit;
-use postrider_domain::id::TokenId;
+use postrider_domain::id::{TenantId, TokenId};
 use postrider_domain::time::Timestamp;
-use postrider_domain::token::{Kind, SECRET_BYTES, Token};
+use postrider_domain::token::Token;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::store::{Store, StoreError, TokenRow};
@@ -22,6 +22,10 @@ use crate::store::{Store, StoreError, TokenRow};
 const NOTE_USES_EVERY: Duration = Duration::from_secs(60);
 /// How often calls that stream are asked whether their token has expired.
 const EXPIRE_EVERY: Duration = Duration::from_secs(2);
+/// How long an expired token is still listed.
+const KEEP_EXPIRED: Duration = Duration::from_secs(30 * 86_400);
+/// Changes that one token may have under way at once; others wait.
+const CHANGES: usize = 64;
 
 /// Every token that is not revoked.
 pub struct Tokens {
@@ -31,10 +35,26 @@ pub struct Tokens {
 
 struct Known {
     row: Arc<TokenRow>,
-    /// Cancelled when the token ceases to be valid.
-    ended: CancellationToken,
+    /// Its id, as the audit log is told.
+    actor: Arc<str>,
+    standing: Arc<Standing>,
     /// Whether its last use is not written yet.
     used: bool,
+}
+
+/// How a token stands: shared by all calls that are made with it.
+#[derive(Debug)]
+pub struct Standing {
+    /// Cancelled when the token ceases to be valid: what streams ends then.
+    pub ended: CancellationToken,
+    /// Room for changes under way.
+    pub changes: Arc<Semaphore>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { ended: CancellationToken::new(), changes: Arc::new(Semaphore::new(CHANGES)) }
+    }
 }
 
 /// A token that was recognised.
@@ -42,8 +62,10 @@ struct Known {
 pub struct Recognised {
     /// The token.
     pub row: Arc<TokenRow>,
-    /// Cancelled when it ceases to be valid.
-    pub ended: CancellationToken,
+    /// Its id, as the audit log is told.
+    pub actor: Arc<str>,
+    /// How it stands. As long as somebody keeps this, the token counts as in use.
+    pub standing: Arc<Standing>,
 }
 
 impl Tokens {
@@ -66,7 +88,8 @@ impl Tokens {
         let (fresh, recognised) = {
             let known = self.read();
             let found = known.get(&token.id()).filter(|known| valid(known))?;
-            let recognised = Recognised { row: found.row.clone(), ended: found.ended.clone() };
+            let (row, actor) = (found.row.clone(), found.actor.clone());
+            let recognised = Recognised { row, actor, standing: found.standing.clone() };
             (found.used && found.row.last_used.is_some_and(|last| last + NOTE_USES_EVERY > now), recognised)
         };
         if !fresh {
@@ -91,10 +114,22 @@ impl Tokens {
     /// When the store cannot be written.
     pub async fn revoke(&self, id: TokenId, audit: audit::Entry) -> Result<(), StoreError> {
         self.store.delete_token(id, audit).await?;
-        if let Some(known) = self.write().remove(&id) {
-            known.ended.cancel();
-        }
+        self.forget(&[id]);
         Ok(())
+    }
+
+    /// Tokens are not in the store any more: ends the calls that stream with them.
+    pub fn forget(&self, ids: &[TokenId]) {
+        let mut known = self.write();
+        ids.iter().filter_map(|id| known.remove(id)).for_each(|known| known.standing.ended.cancel());
+    }
+
+    /// The tokens that are confined to a tenant, by id.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &TenantId) -> Vec<TokenId> {
+        let mut rows = self.list();
+        rows.retain(|row| matches!(&row.scope, Scope::Tenant(own) if own == tenant));
+        rows.iter().map(|row| row.id).collect()
     }
 
     /// All tokens, by id.
@@ -111,52 +146,8 @@ impl Tokens {
         self.read().get(&id).map(|known| known.row.clone())
     }
 
-    /// Makes sure that somebody can administer: when no valid token of an unconfined admin is there, the one in this
-    /// file becomes one, or, without a file, a new one is made and returned, to be shown once.
-    ///
-    /// # Errors
-    /// When the file cannot be read or holds no token, or the store cannot be written.
-    pub async fn bootstrap(
-        &self,
-        file: Option<&Path>,
-        now: Timestamp,
-    ) -> anyhow::Result<Option<Zeroizing<String>>> {
-        let administers = |row: &Arc<TokenRow>| {
-            row.role == Role::Admin && row.scope == Scope::Everything && !is_expired(row, now)
-        };
-        if self.list().iter().any(administers) {
-            return Ok(None);
-        }
-        let token = match file {
-            Some(file) => read_token(file)?,
-            None => {
-                Token::new(Kind::Api, TokenId::new(now, rand::random()), rand::random::<[u8; SECRET_BYTES]>())
-            }
-        };
-        let row = TokenRow {
-            id: token.id(),
-            digest: token.digest(),
-            display_name: "bootstrap".to_owned(),
-            role: Role::Admin,
-            scope: Scope::Everything,
-            expires: None,
-            last_used: None,
-        };
-        let audit = audit::Entry {
-            time: now,
-            actor: "postrider".to_owned(),
-            address: String::new(),
-            action: "CreateToken".to_owned(),
-            target: row.id.to_string(),
-            tenant: None,
-            request_id: String::new(),
-            detail: "the first admin's".to_owned(),
-        };
-        self.add(row, audit).await?;
-        Ok(file.is_none().then(|| token.expose_text()))
-    }
-
-    /// Ends streams whose token has expired, and writes last uses, until it is cancelled.
+    /// Ends streams whose token has expired, writes last uses, and forgets what has expired long ago, until it is
+    /// cancelled.
     pub async fn tend(self: Arc<Self>, clock: Clock) {
         let mut noted = clock.now();
         loop {
@@ -164,7 +155,9 @@ impl Tokens {
             self.end_expired(clock.wall());
             if clock.now().since(noted) >= NOTE_USES_EVERY {
                 noted = clock.now();
+                self.note_streams(clock.wall());
                 self.write_uses().await;
+                self.forget_expired(clock.wall()).await;
             }
         }
     }
@@ -178,8 +171,34 @@ impl Tokens {
         if uses.is_empty() {
             return;
         }
-        if let Err(error) = self.store.put_token_uses(uses).await {
-            warn!(%error, "when tokens were last used was not written");
+        if let Err(error) = self.store.put_token_uses(uses.clone()).await {
+            warn!(%error, "when tokens were last used was not written; trying again");
+            let mut known = self.write();
+            for (id, _) in uses {
+                known.entry(id).and_modify(|known| known.used = true);
+            }
+        }
+    }
+
+    /// A stream counts as a use for as long as it lasts.
+    fn note_streams(&self, now: Timestamp) {
+        for known in self.write().values_mut().filter(|known| Arc::strong_count(&known.standing) > 1) {
+            known.note_use(now);
+        }
+    }
+
+    async fn forget_expired(&self, now: Timestamp) {
+        let old = |row: &Arc<TokenRow>| row.expires.is_some_and(|expires| expires + KEEP_EXPIRED <= now);
+        for row in self.list().into_iter().filter(old) {
+            let audit = audit::Entry {
+                tenant: row.scope.tenant().cloned(),
+                detail: "it had expired".to_owned(),
+                ..audit::Entry::by_postrider("RevokeToken", row.id, now)
+            };
+            if let Err(error) = self.revoke(row.id, audit).await {
+                warn!(%error, token = %row.id, "an expired token is not forgotten now; trying again");
+                return;
+            }
         }
     }
 
@@ -187,19 +206,20 @@ impl Tokens {
         self.read()
             .values()
             .filter(|known| is_expired(&known.row, now))
-            .for_each(|known| known.ended.cancel());
+            .for_each(|known| known.standing.ended.cancel());
     }
 
     fn note_use(&self, id: TokenId, now: Timestamp) {
         if let Some(known) = self.write().get_mut(&id) {
-            known.row = Arc::new(TokenRow { last_used: Some(now), ..(*known.row).clone() });
-            known.used = true;
+            known.note_use(now);
         }
     }
 
     fn insert(&self, row: TokenRow) {
-        let known = Known { row: Arc::new(row), ended: CancellationToken::new(), used: false };
-        self.write().insert(known.row.id, known);
+        let id = row.id;
+        let actor = id.to_string().into();
+        let known = Known { row: Arc::new(row), actor, standing: Arc::default(), used: false };
+        self.write().insert(id, known);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<TokenId, Known>> {
@@ -211,17 +231,13 @@ impl Tokens {
     }
 }
 
-fn is_expired(row: &TokenRow, now: Timestamp) -> bool {
-    row.expires.is_some_and(|expires| expires <= now)
+impl Known {
+    fn note_use(&mut self, now: Timestamp) {
+        self.row = Arc::new(TokenRow { last_used: Some(now), ..(*self.row).clone() });
+        self.used = true;
+    }
 }
 
-fn read_token(file: &Path) -> anyhow::Result<Token> {
-    let text = std::fs::read_to_string(file).map(Zeroizing::new);
-    let text = text.with_context(|| format!("bootstrap_token_file {} cannot be read", file.display()))?;
-    Token::parse(Kind::Api, text.trim()).map_err(|error| {
-        anyhow::anyhow!(
-            "bootstrap_token_file {}: what it holds {error}; make one with `postrider tokens generate`",
-            file.display()
-        )
-    })
+fn is_expired(row: &TokenRow, now: Timestamp) -> bool {
+    row.expires.is_some_and(|expires| expires <= now)
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
 
+#[path = "store/access.rs"]
+mod access;
+
 #[path = "store/crash.rs"]
 mod crash;
 
@@ -66,8 +69,17 @@ conformance!(Sled, suite:
     requests_and_agents_are_remembered,
     things_age_out_in_steps,
     what_is_owed_does_not_age_out,
+);
+
+conformance!(Sled, access:
     every_change_has_its_audit_record_in_one_chain,
+    a_tenants_audit_records_are_numbered_among_themselves,
+    what_people_do_to_deliveries_is_written_with_its_record,
+    old_audit_records_age_out_and_the_log_says_so,
     tokens_are_kept_until_they_are_removed,
+    a_deleted_tenant_takes_its_tokens_and_requests_along,
+    the_first_admins_token_is_remembered_for_good,
+    nothing_leads_to_another_tenants_delivery,
 );
 
 conformance!(Sled, trust:

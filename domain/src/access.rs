@@ -91,6 +91,15 @@ impl Scope {
         }
     }
 
+    /// The tenant to which it is confined.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&TenantId> {
+        match self {
+            Self::Tenant(tenant) => Some(tenant),
+            Self::Everything | Self::Nothing => None,
+        }
+    }
+
     /// Whether a caller with this scope may give the other one away.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

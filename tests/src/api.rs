@@ -75,6 +75,10 @@ impl Api {
         signing_keys, signing_key_service_client::SigningKeyServiceClient
     );
     service!(
+        /// The catalogue of event types.
+        event_types, event_type_service_client::EventTypeServiceClient
+    );
+    service!(
         /// Events.
         events, event_service_client::EventServiceClient
     );

@@ -16,6 +16,7 @@ pub mod forward_proxy;
 pub mod ledger;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod receiver;
 pub mod tools;
 pub mod turn;

@@ -68,6 +68,17 @@ impl Process {
         Ok(())
     }
 
+    /// Its memory that is resident, in MiB.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn memory_mib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024)
+    }
+
     /// How it ended, if it has.
     ///
     /// # Errors

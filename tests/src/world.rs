@@ -2,6 +2,7 @@
 
 mod agent;
 mod control_plane;
+mod guarded;
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use postrider_proto::v1;
 use tempfile::TempDir;
 
 pub use self::agent::{Agent, AgentSettings};
-pub use self::control_plane::{ControlPlane, Security, TlsFiles};
+pub use self::control_plane::{ControlPlane, Security, TlsFiles, token};
+pub use self::guarded::{Guarded, NewToken};
 use crate::api::Api;
 use crate::checker::{Route, Verdict};
 use crate::cli::Cli;

@@ -42,6 +42,7 @@ pub(crate) enum Verb {
         /// The subscription's id
         subscription: String,
         /// The key's id
+        #[arg(id = "signing_key", value_name = "KEY")]
         key: String,
     },
     /// Print the secret of the active key, or of a retiring one
@@ -49,6 +50,7 @@ pub(crate) enum Verb {
         /// The subscription's id
         subscription: String,
         /// The key's id [default: the active key]
+        #[arg(id = "signing_key", value_name = "KEY")]
         key: Option<String>,
     },
 }

@@ -29,7 +29,7 @@ pub(crate) enum Verb {
         /// A name for people
         #[arg(long, value_name = "TEXT", default_value = "")]
         display_name: String,
-        /// How long it is valid, such as 90d [default: until it is revoked]
+        /// How long it is valid, such as 90d or 1h [default: until it is revoked]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         lifetime: Option<Duration>,
     },
@@ -41,7 +41,8 @@ pub(crate) enum Verb {
     /// Make a token useless at once
     Revoke {
         /// The token's id: tok_…
-        token: String,
+        #[arg(value_name = "TOKEN")]
+        id: String,
     },
     /// Make a token without a control plane, for its setting bootstrap_token_file
     Generate,
@@ -66,10 +67,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             tokens.await?.show::<Token>(context.format)
         }
-        Verb::Revoke { token } => {
-            let request = v1::RevokeTokenRequest { token: token.clone() };
-            api.revoke_token(request).await.doing(format_args!("revoke {token}"))?;
-            context.done(format_args!("Revoked {token}."))
+        Verb::Revoke { id } => {
+            let request = v1::RevokeTokenRequest { token: id.clone() };
+            api.revoke_token(request).await.doing(format_args!("revoke {id}"))?;
+            context.done(format_args!("Revoked {id}."))
         }
         Verb::Generate => print(&format!("{}\n", new_token().as_str())),
     }

@@ -1,7 +1,7 @@
 //! `AuditService`.
 
 use postrider_domain::access::Scope;
-use postrider_domain::audit::{Head, Record};
+use postrider_domain::audit::{Check, Head};
 use postrider_domain::time::Timestamp;
 use postrider_proto::time;
 use postrider_proto::v1;
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::events::bound;
 use super::{Api, page, status};
-use crate::store::AuditQuery;
+use crate::store::{AuditQuery, AuditRow, StoreError};
 
 const LIST: &str = "audit";
 /// Records that are checked between two reads.
@@ -41,7 +41,7 @@ impl AuditService for Api {
             before: page::read(LIST, &request.page_token)?,
         };
         let found = api.store.audit_records(query).await.map_err(|error| status::store(&error))?;
-        let records = found.items.iter().map(write).collect();
+        let records = found.items.into_iter().map(|row| api.record_view(row)).collect();
         Ok(Response::new(v1::ListAuditRecordsResponse {
             records,
             next_page_token: page::write(LIST, found.next),
@@ -54,11 +54,19 @@ impl AuditService for Api {
     ) -> Result<Response<v1::VerifyAuditLogResponse>, Status> {
         let (api, request) = self.call(request);
         let known = read_known(&request)?;
-        let (head, problem) = api.verify(known).await?;
+        let span = api.store.audit_span().await.map_err(|error| status::store(&error))?;
+        if let Some(known) = known.filter(|known| known.sequence < span.start.sequence) {
+            return Err(status::precondition(
+                "KNOWN_RECORD_AGED_OUT",
+                format!("record {} has aged out, so it proves nothing; give a later one", known.sequence),
+            ));
+        }
+        let (check, problem) = api.verify(Check::new(span.start, span.end, known)).await?;
+        let head = check.head();
         Ok(Response::new(v1::VerifyAuditLogResponse {
             intact: problem.is_none(),
             problem: problem.unwrap_or_default(),
-            checked: head.sequence,
+            checked: check.checked(),
             head_sequence: head.sequence,
             head_hash: hex::encode(head.hash),
         }))
@@ -66,40 +74,78 @@ impl AuditService for Api {
 }
 
 impl Api {
-    /// Follows the chain from its first record as far as it holds; what breaks it, if anything does.
-    async fn verify(&self, known: Option<Head>) -> Result<(Head, Option<String>), Status> {
-        // Read first: what is appended meanwhile comes behind it.
-        let end = self.store.audit_head().await.map_err(|error| status::store(&error))?;
-        let mut head = Head::default();
-        while head.sequence < end.sequence {
-            let step = self.store.audit_records_after(head.sequence, STEP).await;
-            let records = step.map_err(|error| status::store(&error))?;
+    /// Follows the chain as far as it holds, a bounded number of records at a time; what breaks it, if anything does.
+    async fn verify(&self, mut check: Check) -> Result<(Check, Option<String>), Status> {
+        let mut step = STEP;
+        while !check.is_at_end() {
+            let last = check.head().sequence;
+            let records = match self.store.audit_records_after(last, step).await {
+                Ok(records) => records,
+                // One by one, to find which.
+                Err(StoreError::Damaged { .. }) if step > 1 => {
+                    step = 1;
+                    continue;
+                }
+                Err(StoreError::Damaged { problem, .. }) => {
+                    return Ok((check, Some(format!("record {} cannot be read: {problem}", last + 1))));
+                }
+                Err(error) => return Err(status::store(&error)),
+            };
             if records.is_empty() {
-                return Ok((head, Some(format!("the records after {} are missing", head.sequence))));
+                break;
             }
             for record in &records {
-                let Some(next) = head.follow(record) else {
-                    let problem = format!("record {} is missing or was altered", head.sequence + 1);
-                    return Ok((head, Some(problem)));
-                };
-                head = next;
-                if known.is_some_and(|known| known.sequence == head.sequence && known != head) {
-                    let problem = format!("record {} is not the one that was seen before", head.sequence);
-                    return Ok((head, Some(problem)));
+                // What was appended since the check has begun comes behind its end.
+                if check.is_at_end() {
+                    break;
                 }
-                if head.sequence == end.sequence {
-                    let problem = (head != end).then(|| "the last record was replaced".to_owned());
-                    return Ok((head, problem.or_else(|| cut_off(known, head))));
+                if let Err(problem) = check.follow(record) {
+                    return Ok((check, Some(problem)));
                 }
             }
         }
-        Ok((head, cut_off(known, head)))
+        let problem = match check.finish() {
+            Ok(()) => self.beyond(check.head()).await?,
+            Err(problem) => Some(problem),
+        };
+        Ok((check, problem))
     }
-}
 
-fn cut_off(known: Option<Head>, head: Head) -> Option<String> {
-    let known = known.filter(|known| known.sequence > head.sequence)?;
-    Some(format!("the log ends at record {}, and {} was seen before", head.sequence, known.sequence))
+    /// Whether records are there that the log's own end does not count.
+    async fn beyond(&self, checked: Head) -> Result<Option<String>, Status> {
+        let next = self.store.audit_records_after(checked.sequence, 1).await;
+        // Read after it: what was appended meanwhile is counted.
+        let span = self.store.audit_span().await.map_err(|error| status::store(&error))?;
+        match next {
+            Ok(next) => {
+                let beyond = next.first().filter(|next| next.sequence > span.end.sequence);
+                Ok(beyond.map(|next| format!("record {} is behind the log's end", next.sequence)))
+            }
+            Err(StoreError::Damaged { problem, .. }) => {
+                Ok(Some(format!("what follows record {} cannot be read: {problem}", checked.sequence)))
+            }
+            Err(error) => Err(status::store(&error)),
+        }
+    }
+
+    /// A record as the caller may see it: where it is among others' records is not for callers that see one tenant.
+    fn record_view(&self, row: AuditRow) -> v1::AuditRecord {
+        let AuditRow { number, record } = row;
+        let everything = self.caller.scope == Scope::Everything;
+        let entry = record.entry;
+        v1::AuditRecord {
+            sequence: if everything { record.sequence } else { number },
+            time: Some(time::write(entry.time)),
+            actor: entry.actor,
+            address: entry.address,
+            action: entry.action,
+            target: entry.target,
+            tenant: entry.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
+            request_id: entry.request_id,
+            detail: entry.detail,
+            hash: if everything { hex::encode(record.hash) } else { String::new() },
+        }
+    }
 }
 
 fn read_known(request: &v1::VerifyAuditLogRequest) -> Result<Option<Head>, Status> {
@@ -109,20 +155,4 @@ fn read_known(request: &v1::VerifyAuditLogRequest) -> Result<Option<Head>, Statu
     let hash = hex::decode(&request.known_hash).ok().and_then(|hash| hash.try_into().ok());
     let hash = hash.ok_or_else(|| status::invalid_field("known_hash", "must be 64 hexadecimal digits"))?;
     Ok(Some(Head { sequence: request.known_sequence, hash }))
-}
-
-fn write(record: &Record) -> v1::AuditRecord {
-    let entry = &record.entry;
-    v1::AuditRecord {
-        sequence: record.sequence,
-        time: Some(time::write(entry.time)),
-        actor: entry.actor.clone(),
-        address: entry.address.clone(),
-        action: entry.action.clone(),
-        target: entry.target.clone(),
-        tenant: entry.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
-        request_id: entry.request_id.clone(),
-        detail: entry.detail.clone(),
-        hash: hex::encode(record.hash),
-    }
 }

@@ -1,8 +1,10 @@
 //! `DeliveryService`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::Stream;
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::time::Timestamp;
@@ -15,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::bound;
+use super::streams::while_valid;
 use super::{Api, page, status};
 use crate::schedule::{Answer, Refusal};
 use crate::store::{DeliveryQuery, DeliveryRow, Page};
@@ -29,7 +32,7 @@ const BUSY_TRIES: usize = 200;
 
 #[tonic::async_trait]
 impl DeliveryService for Api {
-    type WatchDeliveriesStream = ReceiverStream<Result<WatchDeliveriesResponse, Status>>;
+    type WatchDeliveriesStream = Pin<Box<dyn Stream<Item = Result<WatchDeliveriesResponse, Status>> + Send>>;
 
     async fn get_delivery(
         &self,
@@ -66,7 +69,7 @@ impl DeliveryService for Api {
     ) -> Result<Response<v1::RetryDeliveryResponse>, Status> {
         let (api, request) = self.call(request);
         let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
-        let request_id = Self::request("RetryDelivery", &tenant, &request.request_id, &request)?;
+        let request_id = api.request("RetryDelivery", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         if api.repeated(request_id.as_ref()).await?.is_none() {
             api.check_retriable(&tenant, id).await?;
@@ -74,8 +77,7 @@ impl DeliveryService for Api {
                 request_id: request.request_id.clone(),
                 ..api.entry("RetryDelivery", Some(&tenant), id)
             };
-            api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
-            api.when_not_busy(|| api.lanes.retry(id), &request.delivery).await?;
+            api.when_not_busy(|| api.lanes.retry(id, audit.clone()), &request.delivery).await?;
             if let Some((key, row)) = api.remember(request_id, &request.delivery) {
                 api.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
             }
@@ -91,8 +93,7 @@ impl DeliveryService for Api {
         let (api, request) = self.call(request);
         let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
         let audit = api.entry("CancelDelivery", Some(&tenant), id);
-        api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
-        api.when_not_busy(|| api.lanes.cancel(id), &request.delivery).await?;
+        api.when_not_busy(|| api.lanes.cancel(id, audit.clone()), &request.delivery).await?;
         let delivery = Some(api.delivery_view(&tenant, id).await?);
         Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
     }
@@ -108,15 +109,16 @@ impl DeliveryService for Api {
             id => Some(api.subscription(&request.tenant, id)?.subscription.id),
         };
         // Subscribed before the first read, so that nothing falls between the two.
-        let updates = api.updates.subscribe();
+        let updates = api.updates.subscribe(&tenant);
         let event = match request.event.as_str() {
             "" => None,
             id => Some(api.event_row(&tenant, id).await?.event.key),
         };
         let (sender, answers) = mpsc::channel(WATCH_QUEUE);
+        let answers = while_valid(ReceiverStream::new(answers), &api.caller.standing);
         let watcher = Watcher { api, tenant, subscription, event, sender };
         tokio::spawn(watcher.run(updates));
-        Ok(Response::new(ReceiverStream::new(answers)))
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
@@ -125,17 +127,9 @@ impl Api {
     async fn delivery_id(&self, tenant: &str, delivery: &str) -> Result<(TenantId, DeliveryId), Status> {
         let tenant = self.tenant(tenant)?;
         let id: DeliveryId = status::parse("delivery", delivery)?;
-        let own = match self.registry.get(id.subscription) {
-            Some(row) => row.subscription.tenant == tenant,
-            // Its subscription is deleted: the event tells whose it is.
-            None => match self.stored_delivery(id).await? {
-                Some(row) => {
-                    let events = self.store.events(vec![(tenant.clone(), row.delivery.event)]).await;
-                    events.map_err(|error| status::store(&error))?.iter().any(Option::is_some)
-                }
-                None => false,
-            },
-        };
+        // With its subscription deleted, the event tells whose it is; so it does for another's, and for one that never was.
+        let own = self.registry.get_of(&tenant, id.subscription).is_some()
+            || self.store.delivery_of(&tenant, id).await.map_err(|error| status::store(&error))?.is_some();
         if own { Ok((tenant, id)) } else { Err(status::not_found("delivery", delivery)) }
     }
 
@@ -237,10 +231,8 @@ impl Watcher {
                 update = updates.recv() => update,
                 () = self.sender.closed() => return,
                 () = self.api.stopping.cancelled() => return,
-                () = self.api.caller.ended.cancelled() => {
-                    let _already_gone = self.sender.send(Err(status::token_ended())).await;
-                    return;
-                }
+                // The stream itself says so.
+                () = self.api.caller.standing.ended.cancelled() => return,
             };
             match update {
                 Ok(update) if self.wants(&update) => {
@@ -262,10 +254,8 @@ impl Watcher {
     }
 
     fn wants(&self, update: &Update) -> bool {
-        let id = update.id.subscription;
         self.event.is_none_or(|event| event == update.delivery.event)
-            && self.subscription.is_none_or(|subscription| subscription == id)
-            && self.api.registry.get(id).is_some_and(|row| row.subscription.tenant == self.tenant)
+            && self.subscription.is_none_or(|subscription| subscription == update.id.subscription)
     }
 
     async fn send(&self, update: &Update, missed: u64) -> Result<(), ()> {

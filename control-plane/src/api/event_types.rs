@@ -1,5 +1,6 @@
 //! `EventTypeService`.
 
+use postrider_domain::audit::Entry;
 use postrider_domain::event::{EventTypeName, check_data};
 use postrider_domain::violation::Violation;
 use postrider_proto::time;
@@ -79,7 +80,8 @@ impl EventTypeService for Api {
         }
         check(&event_type)?;
         event_type.update_time = Some(time::write(api.clock.wall()));
-        let audit = api.entry("UpdateEventType", Some(&api.tenant(&event_type.tenant)?), &event_type.name);
+        let entry = api.entry("UpdateEventType", Some(&api.tenant(&event_type.tenant)?), &event_type.name);
+        let audit = Entry { detail: fields.join(", "), ..entry };
         api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(UpdateEventTypeResponse { event_type: Some(event_type) }))
     }

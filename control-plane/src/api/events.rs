@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::streams::while_valid;
 use super::{Api, page, status};
-use crate::emit::Submitted;
+use crate::emit::{Emitter, Submitted};
 use crate::store::{Accept, Accepted, EventQuery, EventRow};
 
 const LIST: &str = "events";
@@ -35,7 +36,7 @@ impl EventService for Api {
 
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
         let (api, request) = self.call(request);
-        let accept = api.accept(&request.tenant, request.event)?;
+        let accept = api.accept(&request.tenant, request.event, false)?;
         let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
         Ok(Response::new(emitted(&accepted)))
@@ -52,7 +53,7 @@ impl EventService for Api {
         api.tenant(&request.tenant)?;
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
-            let accept = api.accept(&request.tenant, Some(event));
+            let accept = api.accept(&request.tenant, Some(event), false);
             submitted.push(
                 accept
                     .and_then(|accept| api.emitter.try_submit(accept).map_err(|error| status::emit(&error))),
@@ -72,12 +73,13 @@ impl EventService for Api {
         let (api, requests) = self.call(request);
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
+        let standing = api.caller.standing.clone();
         tokio::spawn(read_stream(api, requests, sender));
         let answers = ReceiverStream::new(pipeline).then(|next: Pipelined| async move {
             let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(while_valid(answers, &standing))))
     }
 
     async fn get_event(
@@ -112,19 +114,34 @@ impl EventService for Api {
     }
 }
 
+/// Hands in what a stream brings, until it ends or nobody hears the answers any more.
 async fn read_stream(
     api: Api,
     mut requests: Streaming<v1::EmitStreamRequest>,
     pipeline: mpsc::Sender<Pipelined>,
 ) {
+    let mut tenants = Tenants::default();
+    let stopping = api.stopping.clone();
     loop {
-        let request = tokio::select! {
-            request = requests.message() => request,
-            () = api.stopping.cancelled() => Err(status::stopping()),
-            () = api.caller.ended.cancelled() => Err(status::token_ended()),
+        let next = async {
+            let Some(request) = requests.message().await.map_err(|status| status::unread(&status))? else {
+                return Ok(None);
+            };
+            let submitted = match api.accept(&request.tenant, request.event, !tenants.several) {
+                Ok(accept) => tenants.submit(&api.emitter, accept).await,
+                Err(status) => Err(status),
+            };
+            Ok(Some((request.reference, submitted)))
         };
-        let request = match request {
-            Ok(Some(request)) => request,
+        let next = tokio::select! {
+            biased;
+            // The token has ended, or the client is gone.
+            () = pipeline.closed() => return,
+            () = stopping.cancelled() => Err(status::stopping()),
+            next = next => next,
+        };
+        let sent = match next {
+            Ok(Some(submitted)) => pipeline.send(Ok(submitted)).await,
             Ok(None) => return,
             // What was sent and not answered was not accepted for sure; the client must not take the end for success.
             Err(status) => {
@@ -132,28 +149,47 @@ async fn read_stream(
                 return;
             }
         };
-        let submitted = match api.accept(&request.tenant, request.event) {
-            Ok(accept) => api.emitter.submit(accept).await.map_err(|error| status::emit(&error)),
-            Err(status) => Err(status),
-        };
-        if pipeline.send(Ok((request.reference, submitted))).await.is_err() {
+        if sent.is_err() {
             return;
         }
     }
 }
 
+/// Whose events a stream has brought. While they are one tenant's, the stream waits for that tenant's room: it is the
+/// tenant's own. Once there were several, it does not: one must not hold up the others, so what finds no room is refused.
+#[derive(Default)]
+struct Tenants {
+    first: Option<TenantId>,
+    several: bool,
+}
+
+impl Tenants {
+    async fn submit(&mut self, emitter: &Emitter, accept: Accept) -> Result<Submitted, Status> {
+        let first = self.first.get_or_insert_with(|| accept.event.tenant.clone());
+        self.several |= *first != accept.event.tenant;
+        let submitted = if self.several { emitter.try_submit(accept) } else { emitter.submit(accept).await };
+        submitted.map_err(|error| status::emit(&error))
+    }
+}
+
 impl Api {
-    /// Checks an event and finds whom it is owed to.
-    fn accept(&self, tenant: &str, event: Option<NewEvent>) -> Result<Accept, Status> {
+    /// Checks an event and finds whom it is owed to. When it cannot wait for room and there is none, it is refused before
+    /// it is looked into.
+    fn accept(&self, tenant: &str, event: Option<NewEvent>, can_wait: bool) -> Result<Accept, Status> {
         if self.stopping.is_cancelled() {
             return Err(status::stopping());
         }
         let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
         let tenant: TenantId = status::parse("tenant", tenant)?;
         let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
-        let visible = self.caller.scope.sees(&tenant);
-        let subscriptions = self.registry.subscribers(&tenant, &event_type).filter(|_| visible);
+        // As in `Api::tenant`: another's tenant is not looked for.
+        let visible = Some(()).filter(|()| self.caller.scope.sees(&tenant));
+        let subscriptions = visible.and_then(|()| self.registry.subscribers(&tenant, &event_type));
         let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
+        if !can_wait {
+            let room = self.emitter.would_take(&tenant, event.data.len());
+            room.map_err(|error| status::emit(&error))?;
+        }
         check_data(&event.data, self.max_event_bytes)
             .map_err(|violation| status::invalid(&[violation.within("event")]))?;
         let timestamp = event.timestamp.as_ref().map(|given| time::read("event.timestamp", given));
@@ -168,6 +204,7 @@ impl Api {
             idempotency,
             content,
             subscriptions,
+            audit: None,
             event: Event {
                 key,
                 id: client_id.unwrap_or_else(|| key.into()),

@@ -23,6 +23,7 @@ pub(super) struct Request {
 impl Api {
     /// The request's identity; `None` when it has no id. `content` is the whole request.
     pub(super) fn request(
+        &self,
         method: &'static str,
         tenant: &TenantId,
         request_id: &str,
@@ -37,7 +38,8 @@ impl Api {
         let hash = Sha256::digest(content.encode_to_vec());
         let mut digest = [0; 16];
         digest.copy_from_slice(&hash[..16]);
-        let key = RequestKey { tenant: tenant.clone(), method, request_id: request_id.to_owned() };
+        let (tenant, actor) = (tenant.clone(), self.caller.actor.to_string());
+        let key = RequestKey { tenant, actor, method, request_id: request_id.to_owned() };
         Ok(Some(Request { key, digest }))
     }
 

@@ -9,7 +9,7 @@ use postrider_proto::{signing_key, time};
 use tonic::{Request, Response, Status};
 
 use super::subscriptions::new_key;
-use super::{Api, status, views};
+use super::{Api, changes, status, views};
 use crate::store::SubscriptionRow;
 
 #[tonic::async_trait]
@@ -34,21 +34,23 @@ impl SigningKeyService for Api {
         let overlap = request.overlap.as_ref().map(|overlap| time::read_duration("overlap", overlap));
         let overlap = overlap.transpose().map_err(|violation| status::invalid(&[violation]))?;
         let tenant = api.tenant(&request.tenant)?;
-        let id = Self::request("RotateSigningKey", &tenant, &request.request_id, &request)?;
+        let id = api.request("RotateSigningKey", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
         if let Some(made) = api.repeated(id.as_ref()).await? {
+            let entry = api.entry("RotateSigningKey", Some(&tenant), row.subscription.id);
+            api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.rotated(&row, Some(status::parse("signing_key", &made)?));
         }
         let now = api.clock.wall();
         let key = new_key(&request.secret, "secret", now)?;
         let key_id = key.id;
         let mut row = (*row).clone();
-        row.keys
-            .rotate(key, overlap.unwrap_or(DEFAULT_OVERLAP), now)
-            .map_err(|error| views::key_error(&error))?;
+        let overlap = overlap.unwrap_or(DEFAULT_OVERLAP);
+        row.keys.rotate(key, overlap, now).map_err(|error| views::key_error(&error))?;
         let remembered = api.remember(id, &key_id.to_string());
-        let row = api.save(row, remembered, "RotateSigningKey", &key_id.to_string()).await?;
+        let detail = format!("{key_id}, and the former key signs for {overlap:?} more");
+        let row = api.save(row, remembered, "RotateSigningKey", &detail).await?;
         api.rotated(&row, Some(key_id))
     }
 
@@ -80,11 +82,8 @@ impl SigningKeyService for Api {
         };
         let rotated = api.rotated(&row, key)?.into_inner();
         let revealed = rotated.signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default();
-        let audit = Entry {
-            detail: revealed,
-            ..api.entry("RevealSigningKey", Some(&row.subscription.tenant), row.subscription.id)
-        };
-        api.store.put_audit_entry(audit).await.map_err(|error| status::store(&error))?;
+        let entry = api.entry("RevealSigningKey", Some(&row.subscription.tenant), row.subscription.id);
+        api.record(Entry { detail: revealed, ..entry }).await?;
         Ok(Response::new(v1::RevealSigningKeyResponse {
             signing_key: rotated.signing_key,
             secret: rotated.secret,

@@ -19,8 +19,9 @@ const DOMAIN: &str = "postrider";
 const OVERLOADED_RETRY: Duration = Duration::from_millis(250);
 /// When to come back after the store was away.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// When to come back after too many calls without a valid token.
-const FAILURES_RETRY: Duration = Duration::from_secs(10);
+
+/// When to come back after too many enrolments.
+const ENROLMENT_RETRY: Duration = Duration::from_secs(10);
 
 fn status(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
@@ -113,8 +114,8 @@ fn unauthenticated(reason: &str, message: impl Into<String>) -> Status {
 }
 
 /// Too many calls without a valid token have come from one address.
-pub(super) fn too_many_failures() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(FAILURES_RETRY));
+pub(super) fn too_many_failures(wait: Duration) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(wait));
     let message = "too many calls without a valid token have come from this address; come back later";
     status(Code::ResourceExhausted, "TOO_MANY_FAILURES", message, details)
 }
@@ -172,7 +173,7 @@ pub(crate) fn agent_revoked() -> Status {
 
 /// Too many have wanted to enrol or renew from one address.
 pub(crate) fn too_many_enrolments() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(FAILURES_RETRY));
+    let details = ErrorDetails::with_retry_info(Some(ENROLMENT_RETRY));
     let message = "too many agents enrol from this address at once; come back later";
     status(Code::ResourceExhausted, "TOO_MANY_ENROLMENTS", message, details)
 }
@@ -186,6 +187,36 @@ pub(crate) fn not_issued() -> Status {
         "no certificate could be issued; the control plane's log says why",
         details,
     )
+}
+
+/// The call has taken too long.
+pub(super) fn too_late(deadline: Duration) -> Status {
+    let message = format!(
+        "there is no answer within {deadline:?}; what was asked for may still be done: look before you repeat it, or \
+         repeat it with the same request_id or idempotency_key"
+    );
+    status(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message, ErrorDetails::new())
+}
+
+/// The message has more bytes than the call takes; `problem` says how many, and the limit.
+pub(super) fn too_large(problem: &str) -> Status {
+    let message =
+        format!("{problem}; send less at once, or a reference to large content instead of the content");
+    status(Code::OutOfRange, "MESSAGE_TOO_LARGE", message, ErrorDetails::new())
+}
+
+/// A stream could not be read on.
+pub(super) fn unread(status: &Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => too_large(status.message()),
+        code => Status::new(code, status.message()),
+    }
+}
+
+/// Something that must not happen has happened.
+pub(super) fn fault() -> Status {
+    let message = "the control plane has failed to carry out the call; its log says how";
+    status(Code::Internal, "FAULT", message, ErrorDetails::new())
 }
 
 /// There is no such call.
@@ -231,6 +262,16 @@ pub(super) fn emit(error: &EmitError) -> Status {
         EmitError::Overloaded => {
             let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
             status(Code::ResourceExhausted, "OVERLOADED", error.to_string(), details)
+        }
+        EmitError::ShareUsed => {
+            let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+            status(Code::ResourceExhausted, "TENANT_OVERLOADED", error.to_string(), details)
+        }
+        EmitError::TooFast(wait) => {
+            // Whole milliseconds, rounded up: what is told must be enough.
+            let wait = Duration::from_millis(1 + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1));
+            let details = ErrorDetails::with_retry_info(Some(wait));
+            status(Code::ResourceExhausted, "TENANT_RATE_EXCEEDED", error.to_string(), details)
         }
         EmitError::Conflict(Conflict::IdempotencyKey) => status(
             Code::AlreadyExists,

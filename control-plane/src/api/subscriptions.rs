@@ -14,7 +14,7 @@ use postrider_proto::v1::{self, SubscriptionState};
 use postrider_proto::{signing_key, subscription, time};
 use tonic::{Request, Response, Status};
 
-use super::{Api, page, status, views};
+use super::{Api, changes, page, status, views};
 use crate::schedule::LaneSettings;
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
@@ -42,15 +42,13 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let wanted = request.subscription.clone().unwrap_or_default();
         let tenant = api.tenant(&wanted.tenant)?;
-        let id = Self::request(
-            "CreateSubscription",
-            &tenant,
-            &request.request_id,
-            &views::without_maps(&request),
-        )?;
+        let content = views::without_maps(&request);
+        let id = api.request("CreateSubscription", &tenant, &request.request_id, &content)?;
         let _change = api.registry.change().await;
         if let Some(made) = api.repeated(id.as_ref()).await? {
             let row = api.subscription(&wanted.tenant, &made)?;
+            let entry = api.entry("CreateSubscription", Some(&tenant), row.subscription.id);
+            api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.created(&row);
         }
         let now = api.clock.wall();
@@ -67,7 +65,7 @@ impl SubscriptionService for Api {
         let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
         let row = SubscriptionRow { subscription, keys, deleted: None };
         let remembered = api.remember(id, &new.to_string());
-        let row = api.save(row, remembered, "CreateSubscription", "").await?;
+        let row = api.save(row, remembered, "CreateSubscription", &changes::new(&wire)).await?;
         api.created(&row)
     }
 
@@ -104,14 +102,13 @@ impl SubscriptionService for Api {
         let fields = views::mask(request.update_mask, &SETTABLE)?;
         let _change = api.registry.change().await;
         let row = api.subscription(&wanted.tenant, &wanted.id)?;
-        let mut wire = subscription::write(&row.subscription);
-        let changed = fields.join(", ");
-        for field in fields {
-            set(&mut wire, &wanted, field);
-        }
+        let before = subscription::write(&row.subscription);
+        let mut wire = before.clone();
+        fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
         let row = SubscriptionRow { subscription: read(&wire)?, ..(*row).clone() };
-        let row = api.save(row, None, "UpdateSubscription", &changed).await?;
+        let detail = changes::between(&before, &subscription::write(&row.subscription));
+        let row = api.save(row, None, "UpdateSubscription", &detail).await?;
         let subscription = Some(subscription::write(&row.subscription));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
@@ -161,7 +158,8 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        let id = Self::request("TestSubscription", &row.subscription.tenant, &request.request_id, &request)?;
+        let tenant = &row.subscription.tenant;
+        let id = api.request("TestSubscription", tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         if let Some(made) = api.repeated(id.as_ref()).await? {
             let (event_id, delivery_id) = made.split_once(' ').unwrap_or((&made, ""));
@@ -170,7 +168,7 @@ impl SubscriptionService for Api {
                 delivery_id: delivery_id.to_owned(),
             }));
         }
-        let accept = api.test_event(&row, &request.event_type).await?;
+        let accept = api.test_event(&row, &request).await?;
         let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
         let event_id = accepted.id.to_string();
@@ -246,10 +244,14 @@ impl Api {
         }))
     }
 
-    async fn test_event(&self, row: &SubscriptionRow, event_type: &str) -> Result<Accept, Status> {
+    async fn test_event(
+        &self,
+        row: &SubscriptionRow,
+        request: &v1::TestSubscriptionRequest,
+    ) -> Result<Accept, Status> {
         let tenant = row.subscription.tenant.clone();
-        let name: EventTypeName =
-            status::parse("event_type", if event_type.is_empty() { TEST_TYPE } else { event_type })?;
+        let event_type = if request.event_type.is_empty() { TEST_TYPE } else { &request.event_type };
+        let name: EventTypeName = status::parse("event_type", event_type)?;
         let entry = self.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?;
         let example = entry.map(|entry| entry.example).filter(|example| !example.is_empty());
         let default = format!(r#"{{"subscription":"{}"}}"#, row.subscription.id);
@@ -260,7 +262,13 @@ impl Api {
         let event =
             Event { key, id: key.into(), tenant, event_type: name, timestamp: now, accepted: now, data };
         let subscriptions = vec![row.subscription.id];
-        Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions })
+        let audit = Entry {
+            request_id: request.request_id.clone(),
+            detail: format!("{} of type {}", event.id, event.event_type),
+            ..self.entry("TestSubscription", Some(&event.tenant), row.subscription.id)
+        };
+        let audit = Some(Box::new(audit));
+        Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
     }
 }
 

@@ -1,6 +1,7 @@
 //! `TenantService`.
 
 use postrider_domain::access::Scope;
+use postrider_domain::audit::Entry;
 use postrider_domain::id::TenantId;
 use postrider_proto::time;
 use postrider_proto::v1::tenant_service_server::TenantService;
@@ -68,13 +69,15 @@ impl TenantService for Api {
         let fields = views::mask(request.update_mask, &["display_name"])?;
         let _change = api.registry.change().await;
         let mut tenant = api.stored_tenant(&wanted.id).await?;
+        let before = tenant.display_name.clone();
         if fields.contains(&"display_name") {
             check_name(&wanted.display_name)?;
             tenant.display_name = wanted.display_name;
         }
         tenant.update_time = Some(time::write(api.clock.wall()));
         let id: TenantId = status::parse("tenant", &tenant.id)?;
-        let audit = api.entry("UpdateTenant", Some(&id), &id);
+        let detail = format!("display_name: «{before}» → «{}»", tenant.display_name);
+        let audit = Entry { detail, ..api.entry("UpdateTenant", Some(&id), &id) };
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
     }
@@ -92,8 +95,14 @@ impl TenantService for Api {
                 "the tenant has subscriptions; delete them first",
             ));
         }
-        let audit = api.entry("DeleteTenant", Some(&tenant), &tenant);
-        api.store.delete_tenant(&tenant, audit).await.map_err(|error| status::store(&error))?;
+        let tokens = api.tokens.of_tenant(&tenant);
+        let detail = match tokens.len() {
+            0 => String::new(),
+            count => format!("and the {count} tokens that were confined to it"),
+        };
+        let audit = Entry { detail, ..api.entry("DeleteTenant", Some(&tenant), &tenant) };
+        api.store.delete_tenant(&tenant, &tokens, audit).await.map_err(|error| status::store(&error))?;
+        api.tokens.forget(&tokens);
         api.registry.remove_tenant(&tenant);
         Ok(Response::new(DeleteTenantResponse {}))
     }

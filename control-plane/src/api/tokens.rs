@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit::Entry;
-use postrider_domain::id::{TenantId, TokenId};
+use postrider_domain::id::TokenId;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
 use postrider_proto::time;
 use postrider_proto::v1;
@@ -17,7 +17,9 @@ use crate::store::TokenRow;
 
 const LIST: &str = "tokens";
 const MAX_NAME: usize = 200;
-const MIN_LIFETIME: Duration = Duration::from_secs(60);
+/// Tokens that one tenant, or nobody in particular, may have: every one is kept in memory.
+const MAX_TOKENS: usize = 1000;
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 const MAX_LIFETIME: Duration = Duration::from_secs(3653 * 86_400);
 
 #[tonic::async_trait]
@@ -27,14 +29,16 @@ impl TokenService for Api {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let (api, request) = self.call(request);
+        // A tenant must not go while a token for it comes.
+        let _change = api.registry.change().await;
         let id = TokenId::new(api.clock.wall(), rand::random());
         let token = Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>());
         let row = api.new_token(&request, &token)?;
-        let detail = match tenant_of(&row.scope) {
+        let detail = match row.scope.tenant() {
             Some(tenant) => format!("{}, confined to {tenant}", row.role.as_str()),
             None => row.role.as_str().to_owned(),
         };
-        let audit = Entry { detail, ..api.entry("CreateToken", tenant_of(&row.scope), row.id) };
+        let audit = Entry { detail, ..api.entry("CreateToken", row.scope.tenant(), row.id) };
         let made = write(&row);
         api.tokens.add(row, audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(v1::CreateTokenResponse {
@@ -62,8 +66,10 @@ impl TokenService for Api {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         let (api, request) = self.call(request);
+        let _change = api.registry.change().await;
         let row = api.token(&request.token)?;
-        let audit = api.entry("RevokeToken", tenant_of(&row.scope), row.id);
+        let detail = format!("{} «{}»", row.role.as_str(), row.display_name);
+        let audit = Entry { detail, ..api.entry("RevokeToken", row.scope.tenant(), row.id) };
         api.tokens.revoke(row.id, audit).await.map_err(|error| status::store(&error))?;
         Ok(Response::new(v1::RevokeTokenResponse {}))
     }
@@ -90,10 +96,14 @@ impl Api {
         if !self.caller.scope.covers(&scope) {
             return Err(status::more_than_own());
         }
+        if self.tokens.list().iter().filter(|row| row.scope == scope).count() >= MAX_TOKENS {
+            let message = "there are 1000 tokens of that scope; revoke those that nobody uses";
+            return Err(status::precondition("TOO_MANY_TOKENS", message));
+        }
         let lifetime = request.lifetime.as_ref().map(|lifetime| time::read_duration("lifetime", lifetime));
         let lifetime = lifetime.transpose().map_err(|violation| status::invalid(&[violation]))?;
         if lifetime.is_some_and(|lifetime| !(MIN_LIFETIME..=MAX_LIFETIME).contains(&lifetime)) {
-            return Err(status::invalid_field("lifetime", "must be 1 minute to 10 years, or unset"));
+            return Err(status::invalid_field("lifetime", "must be 1 second to 10 years, or unset"));
         }
         Ok(TokenRow {
             id: token.id(),
@@ -104,13 +114,6 @@ impl Api {
             expires: lifetime.map(|lifetime| token.id().created() + lifetime),
             last_used: None,
         })
-    }
-}
-
-fn tenant_of(scope: &Scope) -> Option<&TenantId> {
-    match scope {
-        Scope::Tenant(tenant) => Some(tenant),
-        Scope::Everything | Scope::Nothing => None,
     }
 }
 
@@ -138,7 +141,7 @@ fn write(row: &TokenRow) -> v1::Token {
         id: row.id.to_string(),
         display_name: row.display_name.clone(),
         role: role.into(),
-        tenant: tenant_of(&row.scope).map(ToString::to_string).unwrap_or_default(),
+        tenant: row.scope.tenant().map(ToString::to_string).unwrap_or_default(),
         create_time: Some(time::write(row.id.created())),
         expire_time: row.expires.map(time::write),
         last_use_time: row.last_used.map(time::write),

@@ -15,7 +15,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use postrider_domain::audit::{Entry, Head, Record};
+use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::join::Pin;
@@ -26,9 +26,9 @@ use prost::Message as _;
 
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuthorityRow, Conflict, DeliveryQuery, DeliveryRow, DueRows,
-    EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow, Page, RequestKey, RequestRow,
-    Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DeliveryPlace,
+    DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow,
+    Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -67,7 +67,7 @@ impl SledStore {
         let epoch = number(&db, "epoch")? + 1;
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
-        let writer = Writer::spawn(db.clone(), audit::head(&db)?);
+        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?);
         Ok(Self { db, writer, epoch })
     }
 
@@ -165,11 +165,20 @@ impl Store for SledStore {
         self.read(move |tree| read::delivery(tree, id)).await
     }
 
+    async fn delivery_of(
+        &self,
+        tenant: &TenantId,
+        id: DeliveryId,
+    ) -> Result<Option<DeliveryRow>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |tree| read::delivery_of(tree, &tenant, id)).await
+    }
+
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         self.read(move |tree| read::attempts(tree, id)).await
     }
 
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
         self.read(move |tree| read::deliveries(tree, &query)).await
     }
 
@@ -202,10 +211,12 @@ impl Store for SledStore {
         self.read(move |tree| read::messages(tree, &key::tenants(), after, limit)).await
     }
 
-    async fn delete_tenant(&self, id: &TenantId, audit: Entry) -> Result<(), StoreError> {
-        let prefix = key::event_types(id);
-        let catalogue = self.read(move |tree| read::keys(tree, &prefix)).await?;
-        let rows = catalogue.into_iter().chain([key::tenant(id)]);
+    async fn delete_tenant(&self, id: &TenantId, tokens: &[TokenId], audit: Entry) -> Result<(), StoreError> {
+        let prefixes = [key::event_types(id), key::requests_of(id)];
+        let below: Vec<Vec<Vec<u8>>> =
+            self.read(move |tree| prefixes.iter().map(|prefix| read::keys(tree, prefix)).collect()).await?;
+        let tokens = tokens.iter().flat_map(|token| [key::token(*token), key::token_use(*token)]);
+        let rows = below.into_iter().flatten().chain(tokens).chain([key::tenant(id)]);
         self.writer.write(rows.map(|key| (key, None)).collect(), Some(audit)).await
     }
 
@@ -277,6 +288,15 @@ impl Store for SledStore {
         self.writer.write(vec![token::write(row)], Some(audit)).await
     }
 
+    async fn put_bootstrap_token(&self, row: &TokenRow, audit: Entry) -> Result<(), StoreError> {
+        let remembered = (key::bootstrap_token(row.id), Some(Vec::new()));
+        self.writer.write(vec![token::write(row), remembered], Some(audit)).await
+    }
+
+    async fn bootstrap_tokens(&self) -> Result<Vec<TokenId>, StoreError> {
+        self.read(token::bootstrapped).await
+    }
+
     async fn put_token_uses(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError> {
         let rows = uses.into_iter().map(|(id, time)| token::write_use(id, time));
         self.writer.write(rows.collect(), None).await
@@ -337,7 +357,7 @@ impl Store for SledStore {
         self.writer.write(Vec::new(), Some(entry)).await
     }
 
-    async fn audit_records(&self, query: AuditQuery) -> Result<Page<Record, u64>, StoreError> {
+    async fn audit_records(&self, query: AuditQuery) -> Result<Page<AuditRow, u64>, StoreError> {
         self.read(move |tree| audit::page(tree, &query)).await
     }
 
@@ -345,8 +365,8 @@ impl Store for SledStore {
         self.read(move |tree| audit::after(tree, sequence, limit)).await
     }
 
-    async fn audit_head(&self) -> Result<Head, StoreError> {
-        self.read(audit::head).await
+    async fn audit_span(&self) -> Result<AuditSpan, StoreError> {
+        self.read(audit::span).await
     }
 
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError> {
@@ -367,7 +387,13 @@ impl Store for SledStore {
         if !step.writes.is_empty() {
             self.writer.write(step.writes, None).await?;
         }
-        Ok(more)
+        let Some(until) = retention.audit else { return Ok(more) };
+        let Some((writes, entry)) = self.read(move |tree| audit::cut(tree, until, retention.now)).await?
+        else {
+            return Ok(more);
+        };
+        self.writer.write(writes, Some(entry)).await?;
+        Ok(true)
     }
 
     async fn size_on_disk(&self) -> Result<u64, StoreError> {

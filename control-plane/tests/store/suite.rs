@@ -1,22 +1,20 @@
-//! The promises, one a function.
+//! The promises, one a function. Those about who may what, and who did what, are in [`crate::trust`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, AuditQuery, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow,
-    Retention, Settle, Settlement, Store, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention,
+    Settle, Settlement, Store, SubscriptionRow,
 };
-use postrider_domain::access::{Role, Scope};
-use postrider_domain::audit::{Entry, Head};
+use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
-use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::signing::{KeyRing, Secret, SigningKey};
 use postrider_domain::time::Timestamp;
-use postrider_domain::token::TokenDigest;
 use postrider_proto::v1::{self, DeliveryState};
 
 use crate::Backend;
@@ -27,7 +25,7 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_770_028_200_000) + Duration::from_secs(seconds)
 }
 
-fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     "acme".parse().unwrap()
 }
 
@@ -45,7 +43,7 @@ pub(crate) fn entry(action: &str) -> Entry {
     }
 }
 
-fn lane(number: u128) -> SubscriptionId {
+pub(crate) fn lane(number: u128) -> SubscriptionId {
     SubscriptionId::new(at(0), number)
 }
 
@@ -57,10 +55,17 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let content = content_digest(&event_type, None, None, &data);
     let event =
         Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
-    Accept { event, client_chosen: false, idempotency: None, content, subscriptions: lanes.to_vec() }
+    Accept {
+        event,
+        client_chosen: false,
+        idempotency: None,
+        content,
+        subscriptions: lanes.to_vec(),
+        audit: None,
+    }
 }
 
-async fn accept_one(store: &Arc<dyn Store>, accept: Accept) -> Result<Accepted, Conflict> {
+pub(crate) async fn accept_one(store: &Arc<dyn Store>, accept: Accept) -> Result<Accepted, Conflict> {
     store.accept(vec![accept]).await.unwrap().pop().unwrap()
 }
 
@@ -71,7 +76,7 @@ fn attempt(number: u32, status: u16) -> Attempt {
 }
 
 /// Writes what an attempt made of a delivery.
-async fn settle(
+pub(crate) async fn settle(
     store: &Arc<dyn Store>,
     id: DeliveryId,
     before: Delivery,
@@ -81,11 +86,11 @@ async fn settle(
     let number = before.attempts + 1;
     let delivery = Delivery { state, attempts: number, ..before };
     let settle = Settle { id, was_due: before.state.due(), delivery, attempt: Some(attempt(number, status)) };
-    store.settle(Settlement { deliveries: vec![settle], low_water: Vec::new() }).await.unwrap();
+    store.settle(Settlement { deliveries: vec![settle], ..Settlement::default() }).await.unwrap();
     delivery
 }
 
-fn query() -> DeliveryQuery {
+pub(crate) fn query() -> DeliveryQuery {
     DeliveryQuery {
         tenant: tenant(),
         subscription: None,
@@ -98,7 +103,7 @@ fn query() -> DeliveryQuery {
     }
 }
 
-fn fresh(id: DeliveryId, event: EventKey) -> Delivery {
+pub(crate) fn fresh(id: DeliveryId, event: EventKey) -> Delivery {
     Delivery::new(id.sequence, event)
 }
 
@@ -156,7 +161,8 @@ pub(crate) async fn an_idempotency_key_is_forgotten_after_a_day(backend: &dyn Ba
     );
     let later = accept_one(&store, keyed(2, at(0) + DAY)).await.unwrap();
     assert!(!later.duplicate);
-    let retention = Retention { idempotency: at(1), delivered_data: at(0), events: at(0), now: at(0) + DAY };
+    let retention =
+        Retention { idempotency: at(1), delivered_data: at(0), events: at(0), audit: None, now: at(0) + DAY };
     while store.age_out(retention).await.unwrap() {}
     assert_eq!(
         accept_one(&store, keyed(3, at(0) + DAY)).await,
@@ -327,7 +333,7 @@ pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
     let accepted = accept_one(&store, accept(1, at(0), &[lane(1)])).await.unwrap();
     let id = accepted.deliveries[0];
     settle(&store, id, fresh(id, accepted.key), 500, State::Waiting(at(5))).await;
-    store.settle(Settlement { deliveries: Vec::new(), low_water: vec![(lane(1), 2)] }).await.unwrap();
+    store.settle(Settlement { low_water: vec![(lane(1), 2)], ..Settlement::default() }).await.unwrap();
     drop(store);
     let row = backend.open().lane(lane(1)).await.unwrap();
     assert_eq!((row.low_water, row.end, row.waiting), (2, 2, true));
@@ -343,7 +349,7 @@ pub(crate) async fn epochs_grow(backend: &dyn Backend) {
     }
 }
 
-fn subscription(id: SubscriptionId) -> SubscriptionRow {
+pub(crate) fn subscription(id: SubscriptionId) -> SubscriptionRow {
     let wire = v1::Subscription {
         id: id.to_string(),
         tenant: "acme".into(),
@@ -375,16 +381,23 @@ pub(crate) async fn subscriptions_keep_their_keys(backend: &dyn Backend) {
 
 pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
     let store = backend.open();
-    let key = RequestKey { tenant: tenant(), method: "Create", request_id: "r".into() };
+    let key =
+        RequestKey { tenant: tenant(), actor: "tok_1".into(), method: "Create", request_id: "r".into() };
     let row = RequestRow { result: "sub".into(), digest: [1; 16], expires: at(10) };
     store
         .put_subscription(&subscription(lane(1)), Some((key.clone(), row.clone())), entry("create"))
         .await
         .unwrap();
     assert_eq!(store.request(&key).await.unwrap(), Some(row));
-    let other = RequestKey { method: "Rotate", ..key.clone() };
-    assert_eq!(store.request(&other).await.unwrap(), None);
-    let retention = Retention { idempotency: at(0), delivered_data: at(0), events: at(0), now: at(10) };
+    for other in [
+        RequestKey { method: "Rotate", ..key.clone() },
+        RequestKey { actor: "tok_2".into(), ..key.clone() },
+        RequestKey { tenant: "other".parse().unwrap(), ..key.clone() },
+    ] {
+        assert_eq!(store.request(&other).await.unwrap(), None);
+    }
+    let retention =
+        Retention { idempotency: at(0), delivered_data: at(0), events: at(0), audit: None, now: at(10) };
     while store.age_out(retention).await.unwrap() {}
     assert_eq!(store.request(&key).await.unwrap(), None);
     let agent = AgentRow {
@@ -419,7 +432,7 @@ pub(crate) async fn things_age_out_in_steps(backend: &dyn Backend) {
         settle(&store, id, fresh(id, accepted.key), 200, State::Delivered(at(1000))).await;
     }
     let age_out = async |delivered_data, events| {
-        let retention = Retention { idempotency: at(0), delivered_data, events, now: at(0) };
+        let retention = Retention { idempotency: at(0), delivered_data, events, audit: None, now: at(0) };
         let mut steps = 1;
         while store.age_out(retention).await.unwrap() {
             steps += 1;
@@ -463,7 +476,8 @@ pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
     settle(&store, first, fresh(first, all[0].key), 500, State::Exhausted(at(5))).await;
     let second = all[1].deliveries[0];
     settle(&store, second, fresh(second, all[1].key), 500, State::Waiting(at(5))).await;
-    let retention = Retention { idempotency: at(99), delivered_data: at(99), events: at(50), now: at(99) };
+    let retention =
+        Retention { idempotency: at(99), delivered_data: at(99), events: at(50), audit: None, now: at(99) };
     let left = async || {
         for _ in 0..5 {
             while store.age_out(retention).await.unwrap() {}
@@ -479,67 +493,4 @@ pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
     let ids: Vec<_> =
         store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
     assert_eq!(ids, [lane(2)]);
-}
-
-fn audit_query() -> AuditQuery {
-    AuditQuery { end: Timestamp::MAX, limit: 100, ..AuditQuery::default() }
-}
-
-pub(crate) async fn every_change_has_its_audit_record_in_one_chain(backend: &dyn Backend) {
-    let store = backend.open();
-    let wire = v1::Tenant { id: "acme".into(), ..v1::Tenant::default() };
-    store.put_tenant(wire, entry("CreateTenant")).await.unwrap();
-    let changes =
-        (0..20).map(|number| {
-            let store = store.clone();
-            async move {
-                store.put_subscription(&subscription(lane(number)), None, entry("CreateSubscription")).await
-            }
-        });
-    for done in futures::future::join_all(changes).await {
-        done.unwrap();
-    }
-    drop(store);
-    let store = backend.open();
-    store.put_audit_entry(entry("RevealSigningKey")).await.unwrap();
-    store.delete_tenant(&tenant(), entry("DeleteTenant")).await.unwrap();
-    let records = store.audit_records_after(0, 100).await.unwrap();
-    assert_eq!(records.len(), 23);
-    let end = records.iter().try_fold(Head::default(), |head, record| head.follow(record));
-    assert_eq!(end, Some(store.audit_head().await.unwrap()));
-    assert_eq!(store.audit_records_after(20, 2).await.unwrap(), records[20..22]);
-    let newest = store.audit_records(AuditQuery { limit: 2, ..audit_query() }).await.unwrap();
-    assert_eq!(newest.items, [records[22].clone(), records[21].clone()]);
-    let rest = store.audit_records(AuditQuery { before: newest.next, ..audit_query() }).await.unwrap();
-    assert_eq!((rest.items.len(), rest.next), (21, None));
-    let creations = AuditQuery { action: Some("CreateSubscription".into()), ..audit_query() };
-    assert_eq!(store.audit_records(creations).await.unwrap().items.len(), 20);
-    let others = AuditQuery { tenant: "other".parse().ok(), ..audit_query() };
-    assert_eq!(store.audit_records(others).await.unwrap().items, []);
-}
-
-pub(crate) async fn tokens_are_kept_until_they_are_removed(backend: &dyn Backend) {
-    let store = backend.open();
-    let token = |number: u128, scope| TokenRow {
-        id: TokenId::new(at(0), number),
-        digest: TokenDigest::from_bytes([3; 32]),
-        display_name: "ci".into(),
-        role: Role::Emitter,
-        scope,
-        expires: Some(at(60)),
-        last_used: None,
-    };
-    let mut first = token(1, Scope::Tenant(tenant()));
-    let second = TokenRow { expires: None, ..token(2, Scope::Everything) };
-    for row in [&first, &second] {
-        store.put_token(row, entry("CreateToken")).await.unwrap();
-    }
-    store.put_token_uses(vec![(first.id, at(7))]).await.unwrap();
-    drop(store);
-    let store = backend.open();
-    first.last_used = Some(at(7));
-    assert_eq!(store.tokens().await.unwrap(), [first.clone(), second.clone()]);
-    store.delete_token(first.id, entry("RevokeToken")).await.unwrap();
-    assert_eq!(store.tokens().await.unwrap(), [second]);
-    assert_eq!(store.audit_head().await.unwrap().sequence, 3, "a use is no change");
 }

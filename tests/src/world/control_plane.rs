@@ -1,7 +1,9 @@
 //! A control plane as a process, restarted at the same addresses and on the same store.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -70,6 +72,8 @@ pub struct ControlPlane {
     folder: PathBuf,
     lines: Vec<String>,
     security: Security,
+    /// Whether its settings name the file with the first admin's token.
+    has_token_file: bool,
     /// Of the API and of the agents' side; port 0 until it has chosen.
     addresses: (SocketAddr, SocketAddr),
     runs: usize,
@@ -82,18 +86,29 @@ impl ControlPlane {
     /// # Errors
     /// When it does not start.
     pub async fn start(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let mut control_plane = Self {
-            folder: folder.to_owned(),
-            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
-            security,
-            addresses: (any, any),
-            runs: 0,
-            process: None,
-        };
-        std::fs::write(control_plane.token_file(), token().as_str())?;
+        let mut control_plane = Self::new(folder, lines, security);
+        control_plane.give_token(token().as_str())?;
         control_plane.restart().await?;
         Ok(control_plane)
+    }
+
+    /// As [`ControlPlane::start`], without a file that holds the first admin's token.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_without_token(folder: &Path, tls: TlsFiles) -> Result<Self> {
+        let mut control_plane = Self::new(folder, &[], Security::Tls(tls));
+        control_plane.restart().await?;
+        Ok(control_plane)
+    }
+
+    /// From its next start on the file with the first admin's token holds this.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn give_token(&mut self, token: &str) -> Result<()> {
+        self.has_token_file = true;
+        write_secret(&self.token_file(), token)
     }
 
     /// Starts it again, where it was.
@@ -138,6 +153,14 @@ impl ControlPlane {
     #[must_use]
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Its memory that is resident, in MiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn memory_mib(&self) -> Result<u64> {
+        self.process.as_ref().context("no control plane runs")?.memory_mib()
     }
 
     /// The API's URL.
@@ -197,7 +220,15 @@ impl ControlPlane {
     /// # Errors
     /// When the TLS files are no good.
     pub fn channel(&self) -> Result<Channel> {
-        let mut endpoint = Endpoint::from_shared(self.api_url())?.timeout(PATIENCE);
+        self.channel_from(None)
+    }
+
+    /// As [`ControlPlane::channel`], from one of this machine's own addresses.
+    ///
+    /// # Errors
+    /// When the TLS files are no good.
+    pub fn channel_from(&self, address: Option<IpAddr>) -> Result<Channel> {
+        let mut endpoint = Endpoint::from_shared(self.api_url())?.timeout(PATIENCE).local_address(address);
         if let Security::Tls(files) = &self.security {
             let ca = Certificate::from_pem(std::fs::read(&files.ca)?);
             let mut tls = ClientTlsConfig::new().ca_certificate(ca);
@@ -207,6 +238,19 @@ impl ControlPlane {
             endpoint = endpoint.tls_config(tls)?;
         }
         Ok(endpoint.connect_lazy())
+    }
+
+    fn new(folder: &Path, lines: &[&str], security: Security) -> Self {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        Self {
+            folder: folder.to_owned(),
+            lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            security,
+            has_token_file: false,
+            addresses: (any, any),
+            runs: 0,
+            process: None,
+        }
     }
 
     fn url(&self, address: SocketAddr) -> String {
@@ -244,7 +288,9 @@ impl ControlPlane {
         line("api_listen", &self.addresses.0)?;
         line("agent_listen", &self.addresses.1)?;
         line("log_format", &"json")?;
-        line("bootstrap_token_file", &self.token_file().display())?;
+        if self.has_token_file {
+            line("bootstrap_token_file", &self.token_file().display())?;
+        }
         match &self.security {
             Security::Open => write!(settings, "\ninsecure_loopback = true")?,
             Security::Tls(files) => {
@@ -278,8 +324,17 @@ impl ControlPlane {
     }
 }
 
-/// A new token of the API.
-fn token() -> Zeroizing<String> {
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// A new token of the API that no control plane knows yet.
+#[must_use]
+pub fn token() -> Zeroizing<String> {
     let id = TokenId::new(Timestamp::default(), rand::random());
     Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>()).expose_text()
 }

@@ -81,6 +81,22 @@ async fn what_programs_read_has_the_fields_of_the_api() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_key_is_revealed_and_revoked_by_its_id() -> Result<()> {
+    let world = World::start().await?;
+    let (cli, route) = (world.cli(), world.subscribe("/a").await?);
+    let rotated = cli.json(&["keys", "rotate", &route.subscription]).await?;
+    let keys = cli.json(&["keys", "list", &route.subscription]).await?;
+    let (active, retiring) = (text(&keys[0], "id")?, text(&keys[1], "id")?);
+    let revealed = cli.json(&["keys", "reveal", &route.subscription, active]).await?;
+    assert_eq!(revealed["secret"], rotated["secret"]);
+    let former = cli.json(&["keys", "reveal", &route.subscription, retiring]).await?;
+    assert_eq!(text(&former, "secret")?, route.secret);
+    let revoked = cli.json(&["keys", "revoke", &route.subscription, retiring]).await?;
+    assert_eq!(text(&revoked, "state")?, "revoked");
+    Ok(())
+}
+
+#[tokio::test]
 async fn people_see_every_attempt_with_its_timings() -> Result<()> {
     let world = World::start().await?;
     world.receiver.script("/a", [Answer::Status(500), Answer::Status(204)]);

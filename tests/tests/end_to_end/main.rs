@@ -2,11 +2,13 @@
 //!
 //! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
 
+mod access;
 mod command;
 mod command_tools;
 mod dev;
 mod egress;
 mod endpoints;
+mod fairness;
 mod idempotency;
 mod isolation;
 mod kills;

@@ -1,6 +1,11 @@
-//! The audit log: a row a record, and one that says where the log ends.
+//! The audit log: a row a record, rows that say where the log begins and ends, and a row a tenant's record, so that a
+//! tenant's list is as long as the tenant's records are, whatever others do.
 
-use postrider_domain::audit::{Entry, Head, Record};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use postrider_domain::audit::{self, Entry, Head, Record};
+use postrider_domain::id::TenantId;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
 use prost::Message as _;
@@ -9,49 +14,188 @@ use sled::Tree;
 use super::codec::{bytes, decode, exact, place};
 use super::writer::Write;
 use super::{damaged, failure, key};
-use crate::store::{AuditQuery, Page, StoreError};
+use crate::store::{AuditQuery, AuditRow, AuditSpan, Page, StoreError};
 
 /// Rows that one filtered page looks at.
 const MAX_SCAN: usize = 10_000;
+/// How far the wall clock may have been set back between two records, so that the later one seems the older.
+const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
+/// Records that are removed in one step.
+const CUT: usize = 1000;
+/// How much older than it may be the oldest record gets before any is removed: each removal is a record itself.
+const CUT_SLACK: Duration = Duration::from_secs(86_400);
 
-/// The rows of a record that is appended.
-pub(super) fn append(record: &Record, head: Head) -> [Write; 2] {
-    [(key::audit_record(record.sequence), Some(encode(record))), (key::audit_head(), Some(encode_head(head)))]
+/// Where the next records go.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    /// The end of the log, with what is about to be written.
+    head: Head,
+    /// The last number of each tenant that was written to since the start.
+    of_tenants: HashMap<TenantId, u64>,
 }
 
-pub(super) fn head(tree: &Tree) -> Result<Head, StoreError> {
-    let key = key::audit_head();
-    let stored = tree.get(&key).map_err(failure)?;
-    stored.map_or(Ok(Head::default()), |value| decode_head(&key, &value))
+impl Ends {
+    /// As the tree has them. What would overwrite records that are there is refused.
+    pub(super) fn load(tree: &Tree) -> Result<Self, StoreError> {
+        let head = span(tree)?.end;
+        let last = tree.scan_prefix(key::audit_records()).next_back().transpose().map_err(failure)?;
+        let last = last.map(|(key, value)| read(&key, &value)).transpose()?;
+        let last = last.map_or_else(Head::default, |last| head_of(&last.record));
+        if last == head {
+            return Ok(Self { head, of_tenants: HashMap::new() });
+        }
+        let problem = format!("it ends with record {}, and should with {}", last.sequence, head.sequence);
+        Err(damaged("the end of the audit log", &problem))
+    }
+
+    /// Forgets what was about to be written.
+    pub(super) fn reset(&mut self, head: Head) {
+        *self = Self { head, of_tenants: HashMap::new() };
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Reads what [`Ends::append`] needs, so that it cannot fail.
+    pub(super) fn prepare(&mut self, tree: &Tree, entry: &Entry) -> Result<(), StoreError> {
+        let Some(tenant) = entry.tenant.as_ref().filter(|tenant| !self.of_tenants.contains_key(tenant))
+        else {
+            return Ok(());
+        };
+        let last = tree.scan_prefix(key::audit_of(tenant)).next_back().transpose().map_err(failure)?;
+        let last = last.and_then(|(key, _)| key::sequence(&key)).unwrap_or(0);
+        self.of_tenants.insert(tenant.clone(), last);
+        Ok(())
+    }
+
+    /// The rows of a record that is appended.
+    pub(super) fn append(&mut self, entry: Entry) -> Vec<Write> {
+        let (record, head) = self.head.append(entry);
+        self.head = head;
+        let mut number = 0;
+        let mut rows = vec![(key::audit_head(), Some(encode_head(head)))];
+        if let Some(tenant) = &record.entry.tenant {
+            let last = self.of_tenants.entry(tenant.clone()).or_default();
+            *last += 1;
+            number = *last;
+            let place = record.sequence.to_be_bytes().to_vec();
+            rows.push((key::audit_record_of(tenant, number), Some(place)));
+        }
+        rows.push((key::audit_record(record.sequence), Some(encode(&record, number))));
+        rows
+    }
 }
 
-pub(super) fn page(tree: &Tree, query: &AuditQuery) -> Result<Page<Record, u64>, StoreError> {
-    let end = key::audit_record(query.before.unwrap_or(u64::MAX));
+pub(super) fn span(tree: &Tree) -> Result<AuditSpan, StoreError> {
+    let head = |key: Vec<u8>| {
+        let stored = tree.get(&key).map_err(failure)?;
+        stored.map_or(Ok(Head::default()), |value| decode_head(&key, &value))
+    };
+    Ok(AuditSpan { start: head(key::audit_start())?, end: head(key::audit_head())? })
+}
+
+pub(super) fn page(tree: &Tree, query: &AuditQuery) -> Result<Page<AuditRow, u64>, StoreError> {
+    let before = query.before.unwrap_or(u64::MAX);
+    let range = match &query.tenant {
+        Some(tenant) => key::audit_of(tenant)..key::audit_record_of(tenant, before),
+        None => key::audit_records()..key::audit_record(before),
+    };
     let (mut items, mut next) = (Vec::new(), None);
-    for (looked, row) in tree.range(key::audit_records()..end).rev().enumerate() {
+    for (looked, row) in tree.range(range).rev().enumerate() {
         if items.len() == query.limit || looked == MAX_SCAN {
             return Ok(Page { items, next });
         }
         let (key, value) = row.map_err(failure)?;
-        let record = decode_record(&key, &value)?;
-        if record.entry.time < query.start {
+        let number = key::sequence(&key).ok_or_else(|| damaged(&place(&key), "its key has no number"))?;
+        let record = match &query.tenant {
+            Some(_) => record_at(tree, &key, &value)?,
+            None => read(&key, &value)?.record,
+        };
+        if record.entry.time + CLOCK_SLACK < query.start {
             break;
         }
-        next = Some(record.sequence);
+        next = Some(number);
         if query.wants(&record.entry) {
-            items.push(record);
+            items.push(AuditRow { number, record });
         }
     }
     Ok(Page { items, next: None })
 }
 
-pub(super) fn after(tree: &Tree, sequence: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
-    let range = key::audit_record(sequence.saturating_add(1))..=key::audit_record(u64::MAX);
-    let rows = tree.range(range).take(limit);
-    rows.map(|row| row.map_err(failure).and_then(|(key, value)| decode_record(&key, &value))).collect()
+/// The record that a tenant's row points to.
+fn record_at(tree: &Tree, key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
+    let row = key::audit_record(u64::from_be_bytes(exact(key, value)?));
+    let record = tree.get(&row).map_err(failure)?;
+    let record = record.ok_or_else(|| damaged(&place(key), "it points to no record"))?;
+    Ok(read(&row, &record)?.record)
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+pub(super) fn after(tree: &Tree, sequence: u64, limit: usize) -> Result<Vec<Record>, StoreError> {
+    Ok(stored_after(tree, sequence, limit)?.into_iter().map(|stored| stored.record).collect())
+}
+
+fn stored_after(tree: &Tree, sequence: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
+    let range = key::audit_record(sequence.saturating_add(1))..=key::audit_record(u64::MAX);
+    let read_row = |row: sled::Result<(sled::IVec, sled::IVec)>| {
+        let (key, value) = row.map_err(failure)?;
+        let stored = read(&key, &value)?;
+        stored.check_listed(tree, &key)?;
+        Ok(stored)
+    };
+    tree.range(range).take(limit).map(read_row).collect()
+}
+
+/// What removes the oldest records of before this time, and what the log is told of it.
+pub(super) fn cut(
+    tree: &Tree,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<Option<(Vec<Write>, Entry)>, StoreError> {
+    let AuditSpan { start, .. } = span(tree)?;
+    let mut old = stored_after(tree, start.sequence, CUT)?;
+    let time = |stored: &Stored| stored.record.entry.time;
+    if old.first().is_none_or(|first| time(first) + CUT_SLACK >= until) {
+        return Ok(None);
+    }
+    let kept = old.iter().position(|stored| time(stored) >= until).unwrap_or(old.len());
+    old.truncate(kept);
+    let Some(last) = old.last().map(|last| head_of(&last.record)) else { return Ok(None) };
+    let mut writes: Vec<Write> = vec![(key::audit_start(), Some(encode_head(last)))];
+    for stored in &old {
+        writes.push((key::audit_record(stored.record.sequence), None));
+        writes.extend(stored.listed().map(|row| (row, None)));
+    }
+    Ok(Some((writes, audit::cut_entry(&last, now))))
+}
+
+fn head_of(record: &Record) -> Head {
+    Head { sequence: record.sequence, hash: record.hash }
+}
+
+/// A record, and its number among its tenant's.
+struct Stored {
+    record: Record,
+    number: u64,
+}
+
+impl Stored {
+    /// The row of its tenant's list that points to it.
+    fn listed(&self) -> Option<Vec<u8>> {
+        self.record.entry.tenant.as_ref().map(|tenant| key::audit_record_of(tenant, self.number))
+    }
+
+    fn check_listed(&self, tree: &Tree, key: &[u8]) -> Result<(), StoreError> {
+        let Some(row) = self.listed() else { return Ok(()) };
+        let listed = tree.get(row).map_err(failure)?;
+        if listed.is_some_and(|place| *place == self.record.sequence.to_be_bytes()) {
+            return Ok(());
+        }
+        Err(damaged(&place(key), "the list of its tenant's records lacks it"))
+    }
+}
+
+fn encode(record: &Record, number_of_tenant: u64) -> Vec<u8> {
     let entry = &record.entry;
     records::AuditRecord {
         time_ms: entry.time.as_millis(),
@@ -63,11 +207,12 @@ fn encode(record: &Record) -> Vec<u8> {
         request_id: entry.request_id.clone(),
         detail: entry.detail.clone(),
         hash: bytes(&record.hash),
+        number_of_tenant,
     }
     .encode_to_vec()
 }
 
-fn decode_record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
+fn read(key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
     let record: records::AuditRecord = decode(key, value)?;
     let sequence = key::sequence(key).ok_or_else(|| damaged(&place(key), "its key has no number"))?;
     let tenant = (!record.tenant.is_empty()).then(|| record.tenant.parse()).transpose();
@@ -81,7 +226,8 @@ fn decode_record(key: &[u8], value: &[u8]) -> Result<Record, StoreError> {
         request_id: record.request_id,
         detail: record.detail,
     };
-    Ok(Record { sequence, entry, hash: exact(key, &record.hash)? })
+    let number = record.number_of_tenant;
+    Ok(Stored { record: Record { sequence, entry, hash: exact(key, &record.hash)? }, number })
 }
 
 /// The number, then the hash.

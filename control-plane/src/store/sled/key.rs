@@ -11,6 +11,8 @@ use crate::store::RequestKey;
 const AGENT: u8 = b'G';
 const ATTEMPT: u8 = b'A';
 const AUDIT: u8 = b'U';
+const AUDIT_OF_TENANT: u8 = b'X';
+const BOOTSTRAP: u8 = b'B';
 const AUTHORITY: u8 = b'H';
 const CLIENT_ID: u8 = b'C';
 const DELIVERY: u8 = b'D';
@@ -64,6 +66,11 @@ pub(super) fn meta(name: &str) -> Vec<u8> {
 
 pub(super) fn audit_head() -> Vec<u8> {
     meta("audit-head")
+}
+
+/// The last of the records that have aged out.
+pub(super) fn audit_start() -> Vec<u8> {
+    meta("audit-start")
 }
 
 /// How far a sweep of a tenant's events has come.
@@ -147,8 +154,13 @@ pub(super) fn requests() -> Vec<u8> {
     Key::new(REQUEST).0
 }
 
+pub(super) fn requests_of(tenant: &TenantId) -> Vec<u8> {
+    Key::new(REQUEST).text(tenant.as_str()).0
+}
+
 pub(super) fn request(key: &RequestKey) -> Vec<u8> {
-    Key::new(REQUEST).text(key.tenant.as_str()).text(key.method).bytes(key.request_id.as_bytes()).0
+    let of_caller = Key::new(REQUEST).text(key.tenant.as_str()).text(key.method).text(&key.actor);
+    of_caller.bytes(key.request_id.as_bytes()).0
 }
 
 pub(super) fn agents() -> Vec<u8> {
@@ -165,6 +177,14 @@ pub(super) fn tokens() -> Vec<u8> {
 
 pub(super) fn token(id: TokenId) -> Vec<u8> {
     Key::new(TOKEN).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn bootstrap_tokens() -> Vec<u8> {
+    Key::new(BOOTSTRAP).0
+}
+
+pub(super) fn bootstrap_token(id: TokenId) -> Vec<u8> {
+    Key::new(BOOTSTRAP).bytes(&id.to_bytes()).0
 }
 
 pub(super) fn token_use(id: TokenId) -> Vec<u8> {
@@ -201,6 +221,15 @@ pub(super) fn audit_records() -> Vec<u8> {
 
 pub(super) fn audit_record(sequence: u64) -> Vec<u8> {
     Key::new(AUDIT).number(sequence).0
+}
+
+/// Where a tenant's records are in the log.
+pub(super) fn audit_of(tenant: &TenantId) -> Vec<u8> {
+    Key::new(AUDIT_OF_TENANT).text(tenant.as_str()).0
+}
+
+pub(super) fn audit_record_of(tenant: &TenantId, number: u64) -> Vec<u8> {
+    Key::new(AUDIT_OF_TENANT).text(tenant.as_str()).number(number).0
 }
 
 /// The number at the end of a delivery's, a due or an audit record's key.

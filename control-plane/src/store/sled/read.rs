@@ -13,8 +13,8 @@ use sled::Tree;
 
 use super::{codec, damaged, failure, key};
 use crate::store::{
-    AgentRow, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow, Page,
-    RequestRow, StoreError, SubscriptionRow,
+    AgentRow, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow,
+    Page, RequestRow, StoreError, SubscriptionRow,
 };
 
 /// Attempts of a delivery that are remembered.
@@ -135,6 +135,21 @@ pub(super) fn delivery(tree: &Tree, id: DeliveryId) -> Result<Option<DeliveryRow
     get(tree, &key)?.map(|value| delivery_row(tree, id, &key, &value)).transpose()
 }
 
+pub(super) fn delivery_of(
+    tree: &Tree,
+    tenant: &TenantId,
+    id: DeliveryId,
+) -> Result<Option<DeliveryRow>, StoreError> {
+    let key = key::delivery(id);
+    let found = get(tree, &key)?;
+    let event = found.as_ref().map(|value| codec::read_delivery(&key, value)).transpose()?;
+    // Looked for even when there is no delivery: what is another's must not take more reads than what never was.
+    let event =
+        event.map_or_else(|| EventKey::first_at(Timestamp::default()), |(delivery, _)| delivery.event);
+    let own = tree.contains_key(key::event(tenant, event)).map_err(failure)?;
+    found.filter(|_| own).map(|value| delivery_row(tree, id, &key, &value)).transpose()
+}
+
 fn delivery_row(tree: &Tree, id: DeliveryId, key: &[u8], value: &[u8]) -> Result<DeliveryRow, StoreError> {
     let (delivery, delivering) = codec::read_delivery(key, value)?;
     let last = match delivering {
@@ -202,7 +217,7 @@ pub(super) fn events(tree: &Tree, query: &EventQuery) -> Result<Page<EventRow, E
 pub(super) fn deliveries(
     tree: &Tree,
     query: &DeliveryQuery,
-) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
     match (query.event, query.subscription) {
         (Some(event), _) => of_event(tree, query, event),
         (None, Some(subscription)) => of_subscription(tree, query, subscription),
@@ -214,20 +229,17 @@ fn of_event(
     tree: &Tree,
     query: &DeliveryQuery,
     key: EventKey,
-) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
     let Some(row) = event(tree, &query.tenant, key)? else {
         return Ok(Page { items: Vec::new(), next: None });
     };
-    let ids =
-        row.deliveries.iter().filter(|id| query.subscription.is_none_or(|wanted| wanted == id.subscription));
-    let mut items = Vec::new();
-    for id in
-        ids.skip_while(|id| query.after.is_some_and(|after| after != **id)).skip(query.after.iter().len())
-    {
+    let wanted = |id: &&DeliveryId| query.subscription.is_none_or(|wanted| wanted == id.subscription);
+    let (mut items, mut next) = (Vec::new(), None);
+    for id in unseen(key, &row.deliveries, query.after).iter().filter(wanted) {
         if items.len() == query.limit {
-            let next = items.last().map(|row: &DeliveryRow| row.id);
             return Ok(Page { items, next });
         }
+        next = Some(DeliveryPlace { event: key, id: *id });
         items.extend(delivery(tree, *id)?.filter(|row| query.wants(row.delivery.state)));
     }
     Ok(Page { items, next: None })
@@ -237,9 +249,12 @@ fn of_subscription(
     tree: &Tree,
     query: &DeliveryQuery,
     subscription: SubscriptionId,
-) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
     let prefix = key::deliveries(subscription);
-    let before = query.after.map_or_else(|| successor(&prefix), key::delivery);
+    // Of the place only the number counts: with another lane's id the range would reach into the lanes between.
+    let before = query
+        .after
+        .map_or_else(|| successor(&prefix), |place| key::delivery(DeliveryId { subscription, ..place.id }));
     let (mut items, mut next) = (Vec::new(), None);
     for (looked, row) in backward(tree, &prefix, before).enumerate() {
         if items.len() == query.limit || looked == MAX_SCAN {
@@ -252,7 +267,7 @@ fn of_subscription(
         if created < query.start {
             break;
         }
-        next = Some(id);
+        next = Some(DeliveryPlace { event: delivery.event, id });
         if created < query.end && query.wants(delivery.state) {
             items.push(delivery_row(tree, id, &key, &value)?);
         }
@@ -261,14 +276,13 @@ fn of_subscription(
 }
 
 /// By event, newest first; the deliveries of one event in their order.
-fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryId>, StoreError> {
+fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
     let prefix = key::events(&query.tenant);
-    let mut after = query.after;
-    let before = match after.map(|after| stored(tree, after)).transpose()?.flatten() {
+    let mut before = key::event(&query.tenant, EventKey::first_at(query.end));
+    if let Some(place) = query.after {
         // The page before ended within this event's deliveries: begin with that event.
-        Some(delivery) => successor(&key::event(&query.tenant, delivery.event)),
-        None => key::event(&query.tenant, EventKey::first_at(query.end)),
-    };
+        before = before.min(successor(&key::event(&query.tenant, place.event)));
+    }
     let (mut items, mut next, mut looked) = (Vec::new(), None, 0);
     for row in backward(tree, &prefix, before) {
         let (key, value) = row?;
@@ -276,20 +290,23 @@ fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, Del
         if row.event.accepted < query.start {
             break;
         }
-        for id in row.deliveries {
-            if after.is_some() {
-                after = after.filter(|after| *after != id);
-                continue;
-            }
+        for id in unseen(row.event.key, &row.deliveries, query.after) {
             if items.len() == query.limit || looked == MAX_SCAN {
                 return Ok(Page { items, next });
             }
             looked += 1;
-            next = Some(id);
-            items.extend(delivery(tree, id)?.filter(|row| query.wants(row.delivery.state)));
+            next = Some(DeliveryPlace { event: row.event.key, id: *id });
+            items.extend(delivery(tree, *id)?.filter(|row| query.wants(row.delivery.state)));
         }
     }
     Ok(Page { items, next: None })
+}
+
+/// An event's deliveries without those that came before this place.
+fn unseen(event: EventKey, deliveries: &[DeliveryId], after: Option<DeliveryPlace>) -> &[DeliveryId] {
+    let last = after.filter(|place| place.event == event);
+    let seen = last.and_then(|place| deliveries.iter().position(|id| *id == place.id));
+    &deliveries[seen.map_or(0, |seen| seen + 1)..]
 }
 
 pub(super) fn subscriptions(

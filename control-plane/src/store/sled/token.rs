@@ -43,6 +43,13 @@ pub(super) fn all(tree: &Tree) -> Result<Vec<TokenRow>, StoreError> {
     Ok(tokens)
 }
 
+/// Every token that ever was the first admin's.
+pub(super) fn bootstrapped(tree: &Tree) -> Result<Vec<TokenId>, StoreError> {
+    let ids = tree.scan_prefix(key::bootstrap_tokens()).keys();
+    ids.map(|key| key.map_err(failure).and_then(|key| Ok(TokenId::from_bytes(exact(&key, &key[1..])?))))
+        .collect()
+}
+
 fn read(key: &[u8], value: &[u8], used: Option<&[u8]>) -> Result<TokenRow, StoreError> {
     let record: records::TokenRecord = decode(key, value)?;
     let used: records::TokenUseRecord = decode(key, used.unwrap_or_default())?;

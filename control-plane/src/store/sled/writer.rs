@@ -13,6 +13,7 @@ use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use super::audit::Ends;
 use super::{codec, failure, key, read};
 use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
 
@@ -56,7 +57,7 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread. Must be called within a tokio runtime.
-    pub(super) fn spawn(db: sled::Db, audit: audit::Head) -> Self {
+    pub(super) fn spawn(db: sled::Db, audit: Ends) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
         let thread = Thread { db, queue, runtime, ends: HashMap::new(), audit };
@@ -109,8 +110,8 @@ struct Thread {
     runtime: Handle,
     /// One past the last number of each lane that was written to since the start.
     ends: HashMap<SubscriptionId, u64>,
-    /// Where the audit log ends, with what is about to be written.
-    audit: audit::Head,
+    /// Where audit records go.
+    audit: Ends,
 }
 
 /// What a group of commands comes to.
@@ -132,7 +133,7 @@ struct Group {
 impl Thread {
     fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
-            let mut group = Group { audit_before: self.audit, ..Group::default() };
+            let mut group = Group { audit_before: self.audit.head(), ..Group::default() };
             let mut closing = self.add(command, &mut group);
             while closing.is_none() && group.rows < GROUP_ROWS {
                 let Some(command) = self.gathered(group.urgent) else { break };
@@ -165,32 +166,40 @@ impl Thread {
                 Ok(accepted) => group.accepts.push((accepted, answer)),
                 Err(error) => drop(answer.send(Err(error))),
             },
-            Command::Settle(settlement, answer) => {
-                settle(&settlement, group);
-                group.others.push(answer);
-            }
-            Command::Write(writes, audit, answer) => {
-                group.urgent = true;
-                for (key, value) in writes {
-                    group.put(key, value);
+            Command::Settle(settlement, answer) => match self.prepare(&settlement.audit) {
+                Ok(()) => {
+                    settle(&settlement, group);
+                    settlement.audit.into_iter().for_each(|entry| self.audit(entry, group));
+                    group.others.push(answer);
                 }
-                if let Some(entry) = audit {
-                    self.audit(entry, group);
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Command::Write(writes, audit, answer) => match self.prepare(&audit) {
+                Ok(()) => {
+                    group.urgent = true;
+                    for (key, value) in writes {
+                        group.put(key, value);
+                    }
+                    audit.into_iter().for_each(|entry| self.audit(entry, group));
+                    group.others.push(answer);
                 }
-                group.others.push(answer);
-            }
+                Err(error) => drop(answer.send(Err(error))),
+            },
             Command::Close(answer) => return Some(answer),
         }
         None
     }
 
+    /// Reads what records need, before anything is written to the group: a failed read must leave no half batch behind.
+    fn prepare<'a>(&mut self, entries: impl IntoIterator<Item = &'a audit::Entry>) -> Result<(), StoreError> {
+        entries.into_iter().try_for_each(|entry| self.audit.prepare(&self.db, entry))
+    }
+
     /// Chains a record to the log, in the same batch as what it tells of.
     fn audit(&mut self, entry: audit::Entry, group: &mut Group) {
-        let (record, head) = self.audit.append(entry);
-        for (key, value) in super::audit::append(&record, head) {
+        for (key, value) in self.audit.append(entry) {
             group.put(key, value);
         }
-        self.audit = head;
     }
 
     fn accept(
@@ -199,6 +208,7 @@ impl Thread {
         group: &mut Group,
     ) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
         group.urgent = true;
+        self.prepare(batch.iter().filter_map(|accept| accept.audit.as_deref()))?;
         // Looked up before anything is written to the group: a failed read must leave no half batch behind.
         let mut known = Vec::with_capacity(batch.len());
         for accept in &batch {
@@ -242,6 +252,9 @@ impl Thread {
             group.names.insert(name, (event.key, accept.content));
         }
         group.deliveries.insert(event.key, deliveries.clone());
+        if let Some(entry) = &accept.audit {
+            self.audit((**entry).clone(), group);
+        }
         Accepted { key: event.key, id: event.id.clone(), duplicate: false, deliveries }
     }
 
@@ -273,7 +286,7 @@ impl Thread {
         if let Err(error) = &done {
             // What was numbered is not there: number anew from what is.
             self.ends.clear();
-            self.audit = group.audit_before;
+            self.audit.reset(group.audit_before);
             tracing::error!(%error, "the store could not be written");
         }
         let result = || done.clone().map_err(failure);

@@ -1,0 +1,150 @@
+//! What the audit log is told of a change, in words. Never a secret: headers by name alone, and of a URL what is before
+//! its query, where tokens travel.
+
+use std::fmt::Display;
+
+use postrider_domain::audit::Entry;
+use postrider_proto::v1;
+
+/// How long a detail may be, in bytes.
+const MAX: usize = 2000;
+
+/// What a new subscription is.
+pub(super) fn new(subscription: &v1::Subscription) -> String {
+    let types = subscription.event_types.join(", ");
+    bounded(format!("url {}; event_types {types}", address(&subscription.url)))
+}
+
+/// Which of a subscription's fields have changed, from what to what.
+pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> String {
+    let mut changes = Vec::new();
+    let mut changed = |field: &str, before: String, after: String, differs: bool| {
+        if differs {
+            changes.push(match before == after {
+                // What differs is left out of both.
+                true => format!("{field}: {after}, changed"),
+                false => format!("{field}: {before} → {after}"),
+            });
+        }
+    };
+    macro_rules! compare {
+        ($($field:ident by $show:expr),+ $(,)?) => {
+            $({
+                let (before, after) = (&before.$field, &after.$field);
+                changed(stringify!($field), $show(before), $show(after), before != after);
+            })+
+        };
+    }
+    compare!(
+        url by |url: &String| address(url),
+        event_types by |types: &Vec<String>| types.join(", "),
+        description by |text: &String| quoted(text),
+        pool by |pool: &String| pool.clone(),
+        body_format by |format: &i32| {
+            v1::BodyFormat::try_from(*format).map_or_else(|_| format.to_string(), |known| known.as_str_name().into())
+        },
+        headers by |headers: &std::collections::HashMap<String, String>| {
+            let mut names: Vec<&str> = headers.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            none_or(&names.join(", "))
+        },
+        retry_policy by |policy: &Option<v1::RetryPolicy>| retries(policy.as_ref()),
+        max_in_flight by |count: &i32| count.to_string(),
+        timeout by duration,
+        connect_timeout by duration,
+    );
+    bounded(if changes.is_empty() { "nothing differs".to_owned() } else { changes.join("; ") })
+}
+
+/// A repeat, which shows a secret once more.
+pub(super) fn repeated(entry: Entry, request_id: &str) -> Entry {
+    let detail = "a repeat: the first call's secret was shown again".to_owned();
+    Entry { request_id: request_id.to_owned(), detail, ..entry }
+}
+
+/// A URL without its query.
+fn address(url: &str) -> String {
+    match url.split_once('?') {
+        Some((address, _)) => format!("{address}?…"),
+        None => url.to_owned(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("«{text}»")
+}
+
+fn none_or(text: &str) -> String {
+    if text.is_empty() { "none".to_owned() } else { text.to_owned() }
+}
+
+fn duration(duration: &Option<prost_types::Duration>) -> String {
+    duration.as_ref().map_or_else(|| "default".to_owned(), seconds)
+}
+
+fn seconds(duration: &prost_types::Duration) -> String {
+    format!("{}s", duration.seconds as f64 + f64::from(duration.nanos) / 1e9)
+}
+
+fn retries(policy: Option<&v1::RetryPolicy>) -> String {
+    let Some(policy) = policy else { return "default".to_owned() };
+    let or_default = |value: Option<&dyn Display>| value.map_or("default".to_owned(), ToString::to_string);
+    let schedule: Vec<String> = policy.schedule.iter().map(seconds).collect();
+    let jitter = or_default(policy.jitter.as_ref().map(|jitter| jitter as &dyn Display));
+    format!("[{}] jitter {jitter} window {}", schedule.join(" "), duration(&policy.window))
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX {
+        let end = (0..=MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscription() -> v1::Subscription {
+        v1::Subscription {
+            url: "https://hooks.example.com/a?token=s3cret".into(),
+            event_types: vec!["a.b".into(), "c.*".into()],
+            headers: [("authorization".to_owned(), "Bearer s3cret".to_owned())].into(),
+            timeout: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
+            ..v1::Subscription::default()
+        }
+    }
+
+    #[test]
+    fn each_changed_field_is_told_and_no_secret() {
+        let before = subscription();
+        assert_eq!(between(&before, &before), "nothing differs");
+        let mut after = before.clone();
+        after.url = "https://hooks.example.com/b?token=s3cret2".into();
+        after.timeout = Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 });
+        after.max_in_flight = 8;
+        assert_eq!(
+            between(&before, &after),
+            "url: https://hooks.example.com/a?… → https://hooks.example.com/b?…; max_in_flight: 0 → 8; \
+             timeout: 15s → 2.5s"
+        );
+        let mut hidden = before.clone();
+        hidden.url = "https://hooks.example.com/a?token=other".into();
+        hidden.headers.insert("authorization".into(), "Bearer s3cret3".into());
+        let told = between(&before, &hidden);
+        assert_eq!(told, "url: https://hooks.example.com/a?…, changed; headers: authorization, changed");
+        for text in [new(&before), told] {
+            assert!(!text.contains("s3cret") && !text.contains("other"), "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_changed_the_detail_is_of_bounded_size() {
+        let mut after = subscription();
+        after.event_types = vec!["ä.".repeat(60); 100];
+        let told = between(&subscription(), &after);
+        assert!(told.len() <= MAX + 3 && told.ends_with('…'), "{}", told.len());
+    }
+}

@@ -1,0 +1,145 @@
+//! A store in front of another one.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use postrider_control_plane::store::{
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DeliveryPlace,
+    DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow,
+    Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+};
+use postrider_domain::audit::{Entry, Record};
+use postrider_domain::event::EventTypeName;
+use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::join::Pin;
+use postrider_domain::outcome::Attempt;
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1;
+use tokio::sync::Semaphore;
+
+/// Says which verbs were used, and lets them through, or not.
+pub(crate) struct Watched {
+    inner: Arc<dyn Store>,
+    seen: Mutex<Vec<&'static str>>,
+    failing: Mutex<Vec<&'static str>>,
+    /// One permit lets a verb go that is held.
+    pub(crate) held: Semaphore,
+    holding: Mutex<Option<&'static str>>,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            seen: Mutex::default(),
+            failing: Mutex::default(),
+            held: Semaphore::new(0),
+            holding: Mutex::default(),
+        })
+    }
+
+    /// The verbs that were used since this was asked last.
+    pub(crate) fn seen(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// These verbs fail from now on.
+    pub(crate) fn fail(&self, verbs: &[&'static str]) {
+        *self.failing.lock().unwrap() = verbs.to_vec();
+    }
+
+    /// This verb's answers are held back from now on.
+    pub(crate) fn hold(&self, verb: &'static str) {
+        *self.holding.lock().unwrap() = Some(verb);
+    }
+
+    fn enter(&self, verb: &'static str) -> Result<(), StoreError> {
+        self.seen.lock().unwrap().push(verb);
+        if self.failing.lock().unwrap().contains(&verb) {
+            return Err(StoreError::Unavailable("the test says so".into()));
+        }
+        Ok(())
+    }
+
+    async fn leave(&self, verb: &'static str) {
+        let held = *self.holding.lock().unwrap() == Some(verb);
+        if held {
+            self.held.acquire().await.unwrap().forget();
+        }
+    }
+}
+
+macro_rules! verbs {
+    ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+) => {
+        #[async_trait]
+        impl Store for Watched {
+            fn epoch(&self) -> u64 {
+                self.inner.epoch()
+            }
+
+            $(
+                async fn $name(&self, $($arg: $kind),*) -> Result<$answer, StoreError> {
+                    self.enter(stringify!($name))?;
+                    let answer = self.inner.$name($($arg),*).await;
+                    self.leave(stringify!($name)).await;
+                    answer
+                }
+            )+
+        }
+    };
+}
+
+type Request = Option<(RequestKey, RequestRow)>;
+type Results = Vec<Result<Accepted, Conflict>>;
+
+verbs! {
+    accept(batch: Vec<Accept>) -> Results;
+    settle(settlement: Settlement) -> ();
+    fresh(lane: SubscriptionId, from: u64, limit: usize) -> FreshRows;
+    due(lane: SubscriptionId, limit: usize) -> DueRows;
+    lane(lane: SubscriptionId) -> LaneRow;
+    delivery(id: DeliveryId) -> Option<DeliveryRow>;
+    delivery_of(tenant: &TenantId, id: DeliveryId) -> Option<DeliveryRow>;
+    attempts(id: DeliveryId) -> Vec<Attempt>;
+    deliveries(query: DeliveryQuery) -> Page<DeliveryRow, DeliveryPlace>;
+    events(keys: Vec<(TenantId, EventKey)>) -> Vec<Option<EventRow>>;
+    event_key(tenant: &TenantId, id: &EventId) -> Option<EventKey>;
+    list_events(query: EventQuery) -> Page<EventRow, EventKey>;
+    put_tenant(tenant: v1::Tenant, audit: Entry) -> ();
+    tenant(id: &TenantId) -> Option<v1::Tenant>;
+    tenants(after: Option<TenantId>, limit: usize) -> Vec<v1::Tenant>;
+    delete_tenant(id: &TenantId, tokens: &[TokenId], audit: Entry) -> ();
+    put_event_type(event_type: v1::EventType, audit: Entry) -> ();
+    event_type(tenant: &TenantId, name: &EventTypeName) -> Option<v1::EventType>;
+    event_types(tenant: &TenantId, after: Option<EventTypeName>, limit: usize) -> Vec<v1::EventType>;
+    delete_event_type(tenant: &TenantId, name: &EventTypeName, audit: Entry) -> ();
+    put_subscription(row: &SubscriptionRow, request: Request, audit: Entry) -> ();
+    subscriptions(after: Option<SubscriptionId>, limit: usize) -> Vec<SubscriptionRow>;
+    put_request(key: RequestKey, row: RequestRow) -> ();
+    request(key: &RequestKey) -> Option<RequestRow>;
+    put_token(row: &TokenRow, audit: Entry) -> ();
+    put_bootstrap_token(row: &TokenRow, audit: Entry) -> ();
+    bootstrap_tokens() -> Vec<TokenId>;
+    put_token_uses(uses: Vec<(TokenId, Timestamp)>) -> ();
+    delete_token(id: TokenId, audit: Entry) -> ();
+    tokens() -> Vec<TokenRow>;
+    put_join_token(row: &JoinTokenRow, audit: Entry) -> ();
+    delete_join_token(id: TokenId, audit: Option<Entry>) -> ();
+    join_tokens() -> Vec<JoinTokenRow>;
+    put_identity(row: &IdentityRow, used: Option<&JoinTokenRow>, audit: Entry) -> ();
+    delete_identity(agent: &AgentId) -> ();
+    identities() -> Vec<IdentityRow>;
+    put_authorities(rows: &[AuthorityRow], audit: Entry) -> ();
+    delete_authority(pin: Pin, audit: Entry) -> ();
+    authorities() -> Vec<AuthorityRow>;
+    put_audit_entry(entry: Entry) -> ();
+    audit_records(query: AuditQuery) -> Page<AuditRow, u64>;
+    audit_records_after(sequence: u64, limit: usize) -> Vec<Record>;
+    audit_span() -> AuditSpan;
+    put_agent(agent: &AgentRow) -> ();
+    agents() -> Vec<AgentRow>;
+    delete_agent(id: &AgentId) -> ();
+    age_out(retention: Retention) -> bool;
+    size_on_disk() -> u64;
+    close() -> ();
+}

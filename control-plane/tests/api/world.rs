@@ -1,0 +1,184 @@
+//! The API with what it needs, in a folder of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_control_plane::agents::Agents;
+use postrider_control_plane::api::{Api, Caller};
+use postrider_control_plane::authority::{self, Authorities};
+use postrider_control_plane::clock::Clock;
+use postrider_control_plane::emit::Emitter;
+use postrider_control_plane::identities::Identities;
+use postrider_control_plane::lanes::{Lanes, Runner};
+use postrider_control_plane::recent::RecentEvents;
+use postrider_control_plane::registry::Registry;
+use postrider_control_plane::schedule::Scheduler;
+use postrider_control_plane::secrets::Sealer;
+use postrider_control_plane::settle;
+use postrider_control_plane::store::{Options, SledStore, Store};
+use postrider_control_plane::tokens::Tokens;
+use postrider_control_plane::watch::Updates;
+use postrider_domain::access::Scope;
+use postrider_domain::id::DataKeyId;
+use postrider_domain::identity::TrustDomain;
+use postrider_domain::sealed::{DataKey, KEY_BYTES, KeyBytes};
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1::delivery_service_server::DeliveryService as _;
+use postrider_proto::v1::event_service_server::EventService as _;
+use postrider_proto::v1::event_type_service_server::EventTypeService as _;
+use postrider_proto::v1::subscription_service_server::SubscriptionService as _;
+use postrider_proto::v1::tenant_service_server::TenantService as _;
+use postrider_proto::v1::{self, NewEvent};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+
+use crate::watched::Watched;
+
+/// The API and its tasks.
+pub(crate) struct World {
+    pub(crate) api: Api,
+    pub(crate) store: Arc<Watched>,
+    tasks: JoinSet<()>,
+}
+
+/// What a tenant has.
+#[derive(Clone, Debug)]
+pub(crate) struct Things {
+    pub(crate) tenant: String,
+    pub(crate) subscription: String,
+    pub(crate) delivery: String,
+    pub(crate) event: String,
+    /// An event by a name of the client's.
+    pub(crate) named: String,
+    pub(crate) event_type: String,
+}
+
+/// With the same key each time.
+fn sealer() -> Sealer {
+    let id = DataKeyId::new(Timestamp::default(), 1);
+    let key = DataKey::new(id, "kek_test".parse().unwrap(), KeyBytes::new([1; KEY_BYTES]));
+    Sealer::new(key, KeyBytes::new([2; KEY_BYTES]))
+}
+
+pub(crate) fn open(folder: &Path) -> SledStore {
+    SledStore::open(&Options { path: folder.to_owned(), cache_bytes: 16 << 20 }).unwrap()
+}
+
+impl World {
+    pub(crate) async fn start(folder: &Path) -> Self {
+        let store = Watched::new(Arc::new(open(folder)));
+        let dynamic: Arc<dyn Store> = store.clone();
+        let clock = Clock::start();
+        let registry = Arc::new(Registry::load(&*dynamic).await.unwrap());
+        let (agents, _) = Agents::load(dynamic.clone()).await.unwrap();
+        let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
+        let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
+        let settings = authority::Settings {
+            trust_domain: TrustDomain::default(),
+            names: Vec::new(),
+            lifetime: Duration::from_secs(86_400),
+            files: Vec::new(),
+        };
+        let authorities =
+            Authorities::load(dynamic.clone(), sealer(), settings, identities.clone(), clock.wall());
+        let authorities = authorities.await.unwrap();
+        let (lanes, inbox) = Lanes::new();
+        let (settle, settle_queue) = settle::queue();
+        let (disable, _gone) = mpsc::channel(8);
+        let recent = Arc::new(RecentEvents::new(1 << 20));
+        let updates = Updates::new(registry.clone());
+        let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(committer.run());
+        let scheduler = Scheduler::new(dynamic.epoch());
+        tasks.spawn(Runner::new(scheduler, inbox, dynamic.clone(), settle, disable, clock).run());
+        tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
+        let api = Api {
+            store: dynamic,
+            registry,
+            emitter,
+            lanes,
+            updates,
+            agents: Arc::new(agents),
+            tokens,
+            identities,
+            authorities: Arc::new(authorities),
+            agent_address: Some(("agents.example.com".into(), 7071)),
+            caller: Caller::nobody(),
+            clock,
+            max_event_bytes: 1 << 18,
+            stopping: CancellationToken::new(),
+        };
+        Self { api, store, tasks }
+    }
+
+    /// Ends it: the store can be opened again.
+    pub(crate) async fn end(self) {
+        let Self { api, store, mut tasks } = self;
+        tasks.shutdown().await;
+        api.store.close().await.unwrap();
+        drop((api, store));
+    }
+
+    /// A tenant with one of everything.
+    pub(crate) async fn tenant(&self, tenant: &str) -> Things {
+        let api = &self.api;
+        let tenant = tenant.to_owned();
+        let wanted = v1::Tenant { id: tenant.clone(), ..Default::default() };
+        api.create_tenant(admin(v1::CreateTenantRequest { tenant: Some(wanted) })).await.unwrap();
+        let event_type = format!("{tenant}.happened");
+        let entry = v1::EventType { tenant: tenant.clone(), name: event_type.clone(), ..Default::default() };
+        api.create_event_type(admin(v1::CreateEventTypeRequest { event_type: Some(entry) })).await.unwrap();
+        let subscription = self.subscribe(&tenant).await;
+        let (event, delivery) = self.emit(&tenant, "").await;
+        let (named, _) = self.emit(&tenant, &format!("{tenant}-own")).await;
+        Things { tenant, subscription, delivery, event, named, event_type }
+    }
+
+    pub(crate) async fn subscribe(&self, tenant: &str) -> String {
+        let wanted = v1::Subscription {
+            tenant: tenant.to_owned(),
+            url: "https://hooks.example.com/".into(),
+            event_types: vec!["*".into()],
+            ..Default::default()
+        };
+        let request = v1::CreateSubscriptionRequest { subscription: Some(wanted), ..Default::default() };
+        let made = self.api.create_subscription(admin(request)).await.unwrap().into_inner();
+        made.subscription.unwrap().id
+    }
+
+    /// Emits, and returns the event and its first delivery.
+    pub(crate) async fn emit(&self, tenant: &str, id: &str) -> (String, String) {
+        let event =
+            NewEvent { r#type: "a.b".into(), data: "{}".into(), id: id.to_owned(), ..Default::default() };
+        let request = v1::EmitRequest { tenant: tenant.to_owned(), event: Some(event) };
+        let event = self.api.emit(admin(request)).await.unwrap().into_inner().event_id;
+        let request = v1::ListDeliveriesRequest {
+            tenant: tenant.to_owned(),
+            event: event.clone(),
+            ..Default::default()
+        };
+        let found = self.api.list_deliveries(admin(request)).await.unwrap().into_inner().deliveries;
+        (event, found.first().map(|delivery| delivery.id.clone()).unwrap_or_default())
+    }
+}
+
+/// A request of an admin who sees everything.
+pub(crate) fn admin<T>(message: T) -> Request<T> {
+    by(Caller { actor: "tok_admin".into(), ..Caller::postrider() }, message)
+}
+
+/// A request of an admin who is confined to a tenant.
+pub(crate) fn confined<T>(tenant: &str, message: T) -> Request<T> {
+    let scope = Scope::Tenant(tenant.parse().unwrap());
+    by(Caller { actor: "tok_confined".into(), scope, ..Caller::postrider() }, message)
+}
+
+fn by<T>(caller: Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller);
+    request
+}

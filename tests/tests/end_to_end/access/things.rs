@@ -1,0 +1,152 @@
+//! What calls are about: a tenant with one of everything, and names that stand for nothing.
+
+use anyhow::{Context as _, Result};
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TokenId};
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1;
+use postrider_tests::api::{self, Api, duration};
+use postrider_tests::world::Guarded;
+
+/// One of everything, by name. Names of two sets have the same lengths, so that answers can be compared byte by byte.
+#[derive(Clone, Debug)]
+pub(super) struct Things {
+    /// A tenant.
+    pub(super) tenant: String,
+    /// A tenant that has nothing.
+    pub(super) empty_tenant: String,
+    /// A tenant that is not there yet.
+    pub(super) new_tenant: String,
+    /// A type in the catalogue.
+    pub(super) event_type: String,
+    /// A subscription.
+    pub(super) subscription: String,
+    /// Its key that retires.
+    pub(super) key: String,
+    /// An event whose delivery waits for an agent.
+    pub(super) event: String,
+    /// That delivery.
+    pub(super) delivery: String,
+    /// An event whose delivery has ended.
+    pub(super) ended_event: String,
+    /// A client's own name of an event.
+    pub(super) named_event: String,
+    /// A token that is confined to the tenant.
+    pub(super) token: String,
+}
+
+fn random() -> u128 {
+    rand::random()
+}
+
+fn word(prefix: &str) -> String {
+    format!("{prefix}-{:016x}", rand::random::<u64>())
+}
+
+impl Things {
+    /// Names of nothing.
+    pub(super) fn missing() -> Self {
+        let now = Timestamp::default();
+        let subscription = SubscriptionId::new(now, random());
+        let event = || EventKey::new(now, random()).to_string();
+        Self {
+            tenant: word("t"),
+            empty_tenant: word("e"),
+            new_tenant: word("n"),
+            event_type: word("type"),
+            subscription: subscription.to_string(),
+            key: KeyId::new(now, random()).to_string(),
+            event: event(),
+            delivery: DeliveryId { subscription, sequence: 1 }.to_string(),
+            ended_event: event(),
+            named_event: word("own"),
+            token: TokenId::new(now, random()).to_string(),
+        }
+    }
+
+    /// Makes one of everything.
+    pub(super) async fn make(world: &Guarded) -> Result<Self> {
+        let Self { tenant, empty_tenant, new_tenant, event_type, named_event, .. } = Self::missing();
+        let api = world.control_plane.api(&tenant)?;
+        api.create_tenant().await?;
+        world.control_plane.api(&empty_tenant)?.create_tenant().await?;
+        let entry = v1::EventType { tenant: tenant.clone(), name: event_type.clone(), ..Default::default() };
+        let request = v1::CreateEventTypeRequest { event_type: Some(entry) };
+        api.event_types().create_event_type(request).await?;
+        let wanted = v1::Subscription { url: "https://hooks.example.com/".into(), ..Default::default() };
+        let subscription = api.subscribe(wanted, "").await?.id;
+        let key = retiring_key(&api, &subscription).await?;
+        let (event, delivery) = api.emit_to_one(api::event("a.b", "{}")).await?;
+        let (ended_event, ended) = api.emit_to_one(api::event("a.b", "{}")).await?;
+        let request = v1::CancelDeliveryRequest { tenant: tenant.clone(), delivery: ended };
+        api.deliveries().cancel_delivery(request).await?;
+        let named = v1::NewEvent { id: named_event.clone(), ..api::event("a.b", "{}") };
+        api.emit(named).await?;
+        let token = world.token(v1::Role::Viewer, Some(&tenant)).await?.id;
+        Ok(Self {
+            tenant,
+            empty_tenant,
+            new_tenant,
+            event_type,
+            subscription,
+            key,
+            event,
+            delivery,
+            ended_event,
+            named_event,
+            token,
+        })
+    }
+
+    /// These things, as if they were another tenant's.
+    pub(super) fn under(&self, tenant: &str) -> Self {
+        Self { tenant: tenant.to_owned(), ..self.clone() }
+    }
+
+    /// Every name.
+    pub(super) fn names(&self) -> [&str; 11] {
+        [
+            &self.tenant,
+            &self.empty_tenant,
+            &self.new_tenant,
+            &self.event_type,
+            &self.subscription,
+            &self.key,
+            &self.event,
+            &self.delivery,
+            &self.ended_event,
+            &self.named_event,
+            &self.token,
+        ]
+    }
+
+    /// The bytes with each of these names struck out.
+    pub(super) fn struck_out(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for name in self.names() {
+            while let Some(at) = find(&bytes, name.as_bytes()) {
+                bytes[at..at + name.len()].fill(b'#');
+            }
+        }
+        bytes
+    }
+
+    /// Whether the bytes have any of these names.
+    pub(super) fn show_in(&self, bytes: &[u8]) -> Option<&str> {
+        self.names().into_iter().find(|name| find(bytes, name.as_bytes()).is_some())
+    }
+}
+
+/// Rotates, and returns the former key.
+async fn retiring_key(api: &Api, subscription: &str) -> Result<String> {
+    let (tenant, subscription) = (api.tenant(), subscription.to_owned());
+    let request = v1::ListSigningKeysRequest { tenant: tenant.clone(), subscription: subscription.clone() };
+    let keys = api.signing_keys().list_signing_keys(request).await?.into_inner().signing_keys;
+    let overlap = Some(duration(std::time::Duration::from_secs(3600)));
+    let request = v1::RotateSigningKeyRequest { tenant, subscription, overlap, ..Default::default() };
+    api.signing_keys().rotate_signing_key(request).await?;
+    Ok(keys.first().context("a subscription without a key")?.id.clone())
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
