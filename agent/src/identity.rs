@@ -15,7 +15,7 @@ use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::join::Join;
 use rustls::{AlertDescription, RootCertStore};
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::ask::{Failure, Granted};
@@ -210,7 +210,10 @@ impl Keeper {
             let ends = current.ends.unwrap_or_else(|| far(now()));
             let ended = tokio::select! {
                 () = sleep_until(ends) => Some(Ended::Expired),
-                () = sleep_until(current.renew_at) => self.renew().await?,
+                () = sleep_until(current.renew_at) => match timeout_at(ends, self.renew()).await {
+                    Ok(renewed) => renewed?,
+                    Err(_) => Some(Ended::Expired),
+                },
                 alert = doubt.next() => self.reconsider(alert).await?,
             };
             if let Some(ended) = ended {
@@ -245,6 +248,7 @@ impl Keeper {
             sleep(*wait).await;
         }
         let before = before.map(|(ended, _)| format!("{}, and ", ended.sentence())).unwrap_or_default();
+        tracing::info!(control_plane = %self.dialer.address(), name = self.name, "enrolling");
         loop {
             let (why, after) = match self.enrol_once().await? {
                 Ok(()) => return Ok(()),
@@ -254,8 +258,8 @@ impl Keeper {
                 Err(Failure::BadRequest(message)) => return Err(IdentityError::RequestRefused(message)),
                 Err(Failure::Later { why, after }) => (why, after),
             };
-            let own = self.enrolments.next(Duration::ZERO, rand::random());
-            let wait = after.unwrap_or(own);
+            // Beside what the control plane asks for, lest all that it sends away come back at once.
+            let wait = after.unwrap_or_default() + self.enrolments.next(Duration::ZERO, rand::random());
             tracing::warn!(retry_in_ms = wait.as_millis(), "not enrolled yet: {why}");
             sleep(wait).await;
         }
@@ -305,8 +309,7 @@ impl Keeper {
             }
             Failure::Later { why, after } => (why, after),
         };
-        let own = self.renewals.next(Duration::ZERO, rand::random());
-        let wait = after.unwrap_or(own);
+        let wait = after.unwrap_or_default() + self.renewals.next(Duration::ZERO, rand::random());
         tracing::warn!(retry_in_ms = wait.as_millis(), "the agent's certificate was not renewed yet: {why}");
         if let Some(current) = &mut self.current {
             current.renew_at = now() + wait;

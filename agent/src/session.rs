@@ -139,7 +139,9 @@ impl Stream {
     /// [`Rejected`] when coming back is useless until somebody changes something.
     pub async fn run(mut self) -> Result<(), Rejected> {
         let mut succession = None;
-        while !(self.work.is_stopping() && self.work.is_done()) {
+        // A connection that was given up in favour of another may still bring jobs, which nobody has seen: they are
+        // taken back by the Hello on the other, also when the agent has nothing more to do.
+        while succession.is_some() || !(self.work.is_stopping() && self.work.is_done()) {
             let (end, healthy) = self.connect_once(succession.take()).await;
             let wait = match end {
                 End::Stopped => break,
@@ -172,7 +174,7 @@ impl Stream {
 
     /// One connection, from nothing to its end, and how long it was up.
     async fn connect_once(&mut self, succession: Option<Box<Succession>>) -> (End, Duration) {
-        let stopping = self.work.is_stopping();
+        let needed = self.work.is_stopping() || succession.is_some();
         let stop = self.work.stop.clone();
         self.work.collect();
         self.work.outbox.rewind();
@@ -180,7 +182,7 @@ impl Stream {
         let opened = tokio::select! {
             opened = self.open(hello, succession) => opened,
             // If nothing is left to report, there is no need to connect.
-            () = stop.cancelled(), if !stopping => Err(End::lost("the agent is stopping")),
+            () = stop.cancelled(), if !needed => Err(End::lost("the agent is stopping")),
         };
         let link = match opened {
             Ok(link) => link,

@@ -149,6 +149,8 @@ fn enrolled(
 
 /// The join string, wherever it is. `Err` when it is nowhere for a mistake that has been told.
 fn join(layers: &mut Layers, state_dir: Option<&PathBuf>) -> Result<Option<Join>, ()> {
+    // An empty one is what a template without a value leaves behind.
+    layers.drop_empty("join");
     if layers.is_given("join") && layers.is_given("join_file") {
         layers.mistake("`join` and `join_file` say the same: give one of them");
     }

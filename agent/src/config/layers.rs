@@ -86,6 +86,14 @@ impl Layers {
         self.given.contains_key(key)
     }
 
+    /// Takes a setting out if its text is empty.
+    pub(super) fn drop_empty(&mut self, key: &str) {
+        if matches!(self.given.get(key), Some(Given { value: Written::Text(text), .. }) if text.trim().is_empty())
+        {
+            self.given.remove(key);
+        }
+    }
+
     /// Takes a setting out without reading it, if it is given.
     pub(super) fn take(&mut self, key: &str) -> bool {
         self.given.remove(key).is_some()

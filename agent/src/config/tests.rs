@@ -190,6 +190,7 @@ fn where_the_control_plane_is() {
     let both = [&with_join[..], &["--control-plane", "https://other"]].concat();
     assert_eq!(address(&both).as_deref(), Some("other:443"));
     assert_eq!(address(&["--state-dir", "/s"]), None, "as stored");
+    assert_eq!(address(&["--state-dir", "/s", "--join", ""]), None, "as a template leaves it");
     let nothing = mistakes(&[]);
     assert!(
         nothing.contains("`join` is missing") && nothing.contains("where the control plane is"),

@@ -9,7 +9,7 @@ use http::uri::Authority;
 use postrider_domain::egress::{EndpointUrl, Host};
 use postrider_domain::join::Join;
 
-/// See the [module](self).
+/// A name or an IP address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     host: String,

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::address::Address;
 
-/// See the [module](self).
+/// What is reached without the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NoProxy(Vec<Entry>);
 

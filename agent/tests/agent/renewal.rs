@@ -186,6 +186,28 @@ async fn renewals_under_load_lose_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_stopped_while_a_stream_moves_says_so_on_the_new_one() {
+    let endpoint = Endpoint::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let mut control_plane = TlsControlPlane::start().await;
+    short(&control_plane, 1, 60);
+    let agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let former = control_plane.welcomed().await;
+    let mut next = control_plane.session().await;
+    // Under way when the stream moved, so nobody starts it; the Hello takes it back.
+    former.send_jobs(vec![job(1, &endpoint.url("http"))]).await;
+    assert!(next.hello.in_flight.is_empty());
+    agent.stop.cancel();
+    next.welcome().await;
+    assert!(matches!(next.hear().await, Some(Heard::Draining(_))));
+    let Some(Heard::Heartbeat(heartbeat)) = next.hear().await else { panic!("expected a heartbeat") };
+    next.answer(heartbeat.nonce).await;
+    assert!(matches!(next.hear().await, Some(Heard::Goodbye(_))));
+    drop((former, next));
+    agent.ended().await.unwrap();
+    assert_eq!(endpoint.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_renewal_that_fails_is_tried_again_with_the_same_key() {
     let endpoint = Endpoint::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let mut control_plane = TlsControlPlane::start().await;
@@ -272,7 +294,8 @@ async fn an_identity_that_cannot_be_renewed_ends_when_its_certificate_does() {
     let agent = Agent::enrol(&control_plane, &endpoint, 1);
     let _session = control_plane.welcomed().await;
     let ended = agent.ended().await.unwrap_err();
-    assert!(now() - began >= Duration::from_secs(3));
+    let lived = now() - began;
+    assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&lived), "{lived:?}");
     let AppError::Identity(error) = &ended else { panic!("{ended}") };
     assert!(error.is_rejection());
     let sentence = ended.to_string();
