@@ -28,7 +28,7 @@ pub(crate) enum Verb {
     Verify {
         /// The head of an earlier check, to show that the log still has it
         #[arg(long, value_name = "NUMBER:HASH", value_parser = parse_head)]
-        known_head: Option<Head>,
+        known: Option<Head>,
     },
 }
 
@@ -68,9 +68,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             records.await?.show::<AuditRecord>(context.format)
         }
-        Verb::Verify { known_head } => {
+        Verb::Verify { known } => {
             let (known_sequence, known_hash) =
-                known_head.map(|head| (head.sequence, head.hash)).unwrap_or_default();
+                known.map(|head| (head.sequence, head.hash)).unwrap_or_default();
             let request = v1::VerifyAuditLogRequest { known_sequence, known_hash };
             let answer = api.verify_audit_log(request).await.doing("check the audit log")?;
             let verdict = Verdict::from(answer.into_inner());

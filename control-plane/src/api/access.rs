@@ -169,6 +169,40 @@ mod tests {
         assert!(judge(&caller(Role::Admin, Scope::Everything), "postrider.v1.EventService/Emot").is_err());
     }
 
+    /// The table as `docs/operating.md` has it: a line for each kind of call.
+    fn documented() -> String {
+        let mut kinds: Vec<((Permission, Reach), Vec<String>)> = Vec::new();
+        for (call, permission, reach) in CALLS {
+            let name = format!("`{}`", call.rsplit('/').next().unwrap());
+            match kinds.iter_mut().find(|(kind, _)| *kind == (*permission, *reach)) {
+                Some((_, names)) => names.push(name),
+                None => kinds.push(((*permission, *reach), vec![name])),
+            }
+        }
+        let order = [Read, Emit, Operate, Reveal, Administer];
+        kinds.sort_by_key(|((permission, reach), _)| {
+            (order.iter().position(|one| one == permission), *reach == Everything)
+        });
+        let mut text = "| calls | admin | operator | emitter | viewer | confined to a tenant |\n|---|---|---|---|---|---|\n"
+            .to_owned();
+        for ((permission, reach), names) in kinds {
+            let may = |role: Role| if role.permits(permission) { "yes" } else { "–" };
+            let roles = Role::ALL.map(may).join(" | ");
+            let confined = if reach == Own { "its own" } else { "–" };
+            text += &format!("| {} | {roles} | {confined} |\n", names.join(", "));
+        }
+        text
+    }
+
+    #[test]
+    fn the_documentation_has_this_table() {
+        let page = include_str!("../../../docs/operating.md");
+        let between =
+            page.split_once("<!-- calls -->\n").and_then(|(_, rest)| rest.split_once("<!-- /calls -->"));
+        let expected = documented();
+        assert_eq!(between.map(|(table, _)| table), Some(expected.as_str()), "it should be:\n{expected}");
+    }
+
     #[test]
     fn changes_and_secrets_take_more_than_reading() {
         for (call, permission, _) in CALLS {

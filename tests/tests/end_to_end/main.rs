@@ -8,7 +8,7 @@ mod command_tools;
 mod dev;
 mod egress;
 mod endpoints;
-mod fairness;
+mod fair_share;
 mod idempotency;
 mod isolation;
 mod kills;

@@ -195,13 +195,13 @@ async fn an_auditor_lists_filters_and_verifies_with_the_command() -> Result<()> 
     assert_eq!((&intact["intact"], &intact["checked"]), (&true.into(), &intact["head_sequence"]));
     let head = format!("{}:{}", intact["head_sequence"], intact["head_hash"].as_str().context("no hash")?);
     Things::make(&world).await?;
-    let later = cli.run(&["audit", "verify", "--known-head", &head]).await?;
+    let later = cli.run(&["audit", "verify", "--known", &head]).await?;
     assert!(later.code == 0 && later.stdout.contains("intact"), "{later:?}");
     for (wrong, said) in [
         (format!("3:{}", "ab".repeat(32)), "record 3 is not the one that was seen before"),
         (format!("9999:{}", "ab".repeat(32)), "and 9999 was seen before"),
     ] {
-        let broken = cli.run(&["audit", "verify", "--known-head", &wrong]).await?;
+        let broken = cli.run(&["audit", "verify", "--known", &wrong]).await?;
         assert!(broken.code == 7 && broken.stdout.contains(said), "{broken:?}");
     }
     let viewer = world.token(Role::Viewer, None).await?;
