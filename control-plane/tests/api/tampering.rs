@@ -11,7 +11,7 @@ use crate::world::{World, admin, open};
 
 /// The letter of the log's records, as the layout of the store has it, and of the rows of a tenant's list.
 const RECORD: u8 = b'U';
-const OF_TENANT: u8 = b'N';
+const OF_TENANT: u8 = b'X';
 const HEAD: &[u8] = b"Maudit-head";
 
 fn row(sequence: u64) -> Vec<u8> {
@@ -29,7 +29,7 @@ async fn recorded(folder: &Path) -> (u64, String) {
     let checked = verify(&world, None).await.unwrap();
     assert!(checked.intact, "{checked:?}");
     let head = (checked.head_sequence, checked.head_hash);
-    assert_eq!(head.0, 10);
+    assert_eq!(head.0, 11);
     world.end().await;
     head
 }
@@ -105,28 +105,28 @@ async fn every_kind_of_tampering_is_named_with_its_place() {
     );
     let unlisted = unlisted.await;
     assert!(
-        unlisted.contains("record 4 cannot be read: the list of its tenant's records lacks it"),
+        unlisted.contains("record 5 cannot be read: the list of its tenant's records lacks it"),
         "{unlisted}"
     );
 }
 
 #[tokio::test]
 async fn a_log_that_was_cut_off_is_refused_or_shown_by_an_earlier_head() {
-    let cut = tampered(|db| drop(db.remove(row(10)).unwrap()), false).await;
-    assert!(cut.contains("it ends with record 9, and should with 10"), "{cut}");
+    let cut = tampered(|db| drop(db.remove(row(11)).unwrap()), false).await;
+    assert!(cut.contains("it ends with record 10, and should with 11"), "{cut}");
     let headless = tampered(|db| drop(db.remove(HEAD).unwrap()), false).await;
-    assert!(headless.contains("it ends with record 10, and should with 0"), "{headless}");
+    assert!(headless.contains("it ends with record 11, and should with 0"), "{headless}");
     // Whoever can write the files can make the end fit; only a head that is kept elsewhere shows that.
     fn fitting(db: &sled::Db) {
-        let value = db.get(row(9)).unwrap().unwrap();
+        let value = db.get(row(10)).unwrap().unwrap();
         let hash = value.windows(34).rev().find(|field| field[..2] == [0x4a, 0x20]).unwrap();
-        let head = [&9_u64.to_be_bytes()[..], &hash[2..]].concat();
-        db.remove(row(10)).unwrap();
+        let head = [&10_u64.to_be_bytes()[..], &hash[2..]].concat();
+        db.remove(row(11)).unwrap();
         db.insert(HEAD, head).unwrap();
     }
     assert_eq!(tampered(fitting, false).await, "");
     let shown = tampered(fitting, true).await;
-    assert!(shown.contains("the log ends with record 9, and 10 was seen before"), "{shown}");
+    assert!(shown.contains("the log ends with record 10, and 11 was seen before"), "{shown}");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_record_that_was_replaced_by_another_is_shown_by_an_earlier_head() {
     let world = World::start(folder.path()).await;
     let known = (last - 3, "ab".repeat(32));
     let checked = verify(&world, Some(&known)).await.unwrap();
-    assert!(checked.problem.contains("record 7 is not the one that was seen before"), "{checked:?}");
+    assert!(checked.problem.contains("record 8 is not the one that was seen before"), "{checked:?}");
     assert_eq!(verify(&world, Some(&(3, "xyz".into()))).await, Err(Code::InvalidArgument));
     world.end().await;
     drop(open(folder.path()));

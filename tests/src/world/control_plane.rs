@@ -228,7 +228,15 @@ impl ControlPlane {
     /// # Errors
     /// When the TLS files are no good.
     pub fn channel_from(&self, address: Option<IpAddr>) -> Result<Channel> {
-        let mut endpoint = Endpoint::from_shared(self.api_url())?.timeout(PATIENCE).local_address(address);
+        Ok(self.endpoint(address)?.timeout(PATIENCE).connect_lazy())
+    }
+
+    /// How the API is reached, from one of this machine's own addresses if it matters.
+    ///
+    /// # Errors
+    /// When the TLS files are no good.
+    pub fn endpoint(&self, address: Option<IpAddr>) -> Result<Endpoint> {
+        let mut endpoint = Endpoint::from_shared(self.api_url())?.local_address(address);
         if let Security::Tls(files) = &self.security {
             let ca = Certificate::from_pem(std::fs::read(&files.ca)?);
             let mut tls = ClientTlsConfig::new().ca_certificate(ca);
@@ -237,7 +245,7 @@ impl ControlPlane {
             }
             endpoint = endpoint.tls_config(tls)?;
         }
-        Ok(endpoint.connect_lazy())
+        Ok(endpoint)
     }
 
     fn new(folder: &Path, lines: &[&str], security: Security) -> Self {

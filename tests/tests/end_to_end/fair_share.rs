@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use tonic::transport::Endpoint;
 use tonic_types::StatusExt as _;
 
 /// Streams of the flood, and calls beside them.
@@ -114,7 +113,7 @@ async fn stream(
 /// How long a steady emitter's calls took: p50 and p99. None may be refused. It has a thread of its own, so that it does
 /// not wait for the flood's own work in this process.
 async fn steady(world: &World) -> Result<(Duration, Duration)> {
-    let endpoint = Endpoint::from_shared(world.control_plane.api_url())?.tcp_nodelay(true);
+    let endpoint = world.control_plane.endpoint(None)?.tcp_nodelay(true);
     let token = std::fs::read_to_string(world.control_plane.token_file())?;
     let measure = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -189,10 +189,13 @@ async fn a_call_that_never_says_what_it_wants_is_ended() -> Result<()> {
     let channel = world.control_plane.channel()?;
     let silent = tokio_stream::pending::<v1::EmitRequest>();
     let codec = tonic_prost::ProstCodec::<_, v1::EmitResponse>::default();
+    let token = std::fs::read_to_string(world.control_plane.token_file())?;
+    let mut silent = tonic::Request::new(silent);
+    silent.metadata_mut().insert("authorization", format!("Bearer {token}").parse()?);
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await?;
     let path = "/postrider.v1.EventService/Emit".parse()?;
-    let ended = grpc.client_streaming(tonic::Request::new(silent), path, codec).await;
+    let ended = grpc.client_streaming(silent, path, codec).await;
     let ended = ended.map(drop).err().context("it was answered")?;
     assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended:?}");
     assert!(begun.elapsed() > std::time::Duration::from_secs(25), "after {:?}", begun.elapsed());

@@ -301,6 +301,20 @@ fn others() -> Vec<Call> {
         call!("AgentService/ListAgents", READ, Everything, |_t| ListAgentsRequest {}),
         call!("AgentService/GetAgent", READ, Everything, |_t| GetAgentRequest { agent: "nobody" })
             .ends(Code::NotFound),
+        call!("AgentService/RevokeAgent", ADMIN, Everything, |t| RevokeAgentRequest {
+            agent: t.agent.as_str()
+        })
+        .audits(|t| t.agent.clone()),
+        call!("AgentService/CreateJoinToken", ADMIN, Everything, |_t| CreateJoinTokenRequest { pool: "a" })
+            .audits(|_| "tok_".into()),
+        call!("AgentService/ListJoinTokens", ADMIN, Everything, |_t| ListJoinTokensRequest {}),
+        call!("AgentService/RevokeJoinToken", ADMIN, Everything, |t| RevokeJoinTokenRequest {
+            join_token: t.join_token.as_str(),
+        })
+        .audits(|t| t.join_token.clone()),
+        call!("AgentService/ListAuthorities", ADMIN, Everything, |_t| ListAuthoritiesRequest {}),
+        call!("AgentService/RotateAuthority", ADMIN, Everything, |_t| RotateAuthorityRequest {})
+            .audits(|_| String::new()),
         call!("TokenService/CreateToken", ADMIN, Tenant, |t| CreateTokenRequest {
             role: Role::Viewer,
             tenant: t.tenant.as_str(),

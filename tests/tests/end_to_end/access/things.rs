@@ -1,10 +1,11 @@
 //! What calls are about: a tenant with one of everything, and names that stand for nothing.
 
 use anyhow::{Context as _, Result};
-use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TokenId};
+use postrider_domain::id::{AgentId, DeliveryId, EventKey, KeyId, SubscriptionId, TokenId};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use postrider_tests::api::{self, Api, duration};
+use postrider_tests::applicant::new_key;
 use postrider_tests::world::Guarded;
 
 /// One of everything, by name. Names of two sets have the same lengths, so that answers can be compared byte by byte.
@@ -32,6 +33,10 @@ pub(super) struct Things {
     pub(super) named_event: String,
     /// A token that is confined to the tenant.
     pub(super) token: String,
+    /// A join token that can be used.
+    pub(super) join_token: String,
+    /// An agent that has enrolled.
+    pub(super) agent: String,
 }
 
 fn random() -> u128 {
@@ -60,6 +65,8 @@ impl Things {
             ended_event: event(),
             named_event: word("own"),
             token: TokenId::new(now, random()).to_string(),
+            join_token: TokenId::new(now, random()).to_string(),
+            agent: AgentId::new(now, random()).to_string(),
         }
     }
 
@@ -82,6 +89,7 @@ impl Things {
         let named = v1::NewEvent { id: named_event.clone(), ..api::event("a.b", "{}") };
         api.emit(named).await?;
         let token = world.token(v1::Role::Viewer, Some(&tenant)).await?.id;
+        let (join_token, agent) = enrolled(world).await?;
         Ok(Self {
             tenant,
             empty_tenant,
@@ -94,6 +102,8 @@ impl Things {
             ended_event,
             named_event,
             token,
+            join_token,
+            agent,
         })
     }
 
@@ -103,7 +113,7 @@ impl Things {
     }
 
     /// Every name.
-    pub(super) fn names(&self) -> [&str; 11] {
+    pub(super) fn names(&self) -> [&str; 13] {
         [
             &self.tenant,
             &self.empty_tenant,
@@ -116,6 +126,8 @@ impl Things {
             &self.ended_event,
             &self.named_event,
             &self.token,
+            &self.join_token,
+            &self.agent,
         ]
     }
 
@@ -134,6 +146,14 @@ impl Things {
     pub(super) fn show_in(&self, bytes: &[u8]) -> Option<&str> {
         self.names().into_iter().find(|name| find(bytes, name.as_bytes()).is_some())
     }
+}
+
+/// A join token with a use left, and an agent that has enrolled by another.
+async fn enrolled(world: &Guarded) -> Result<(String, String)> {
+    let port = world.control_plane.agent_port(&world.admin).await?;
+    let (left, used) = (world.admin.join("default", 1).await?, world.admin.join("default", 1).await?);
+    let identity = port.enroll(&used, &*new_key()?).await?;
+    Ok((left.token().id().to_string(), identity.agent_id))
 }
 
 /// Rotates, and returns the former key.
