@@ -4,10 +4,11 @@
 //! host counts. They come from files, which are read again while the agent runs; nothing of their content leaves the
 //! agent other than to such a host, and nothing here can be printed.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
@@ -43,7 +44,7 @@ pub struct Settings {
 }
 
 /// What is wrong with the files of an entry, as the end of a sentence that begins with the name of its setting.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// `ca`, `client_cert`, `client_key` or `headers_file`.
     pub setting: &'static str,
@@ -80,6 +81,8 @@ pub(crate) struct Credentials {
     current: ArcSwap<Vec<Arc<HostCredentials>>>,
     /// Of the next that are read.
     next_id: AtomicU64,
+    /// What is wrong with the entries' files now, so that each is told once.
+    told: Mutex<HashMap<usize, Mistake>>,
 }
 
 /// The content of an entry's files.
@@ -114,8 +117,13 @@ impl Settings {
 impl Credentials {
     /// Reads all files. Entries without authorities of their own trust `roots`.
     pub(crate) fn load(settings: Vec<Settings>, roots: RootCertStore) -> Result<Credentials, Mistake> {
-        let credentials =
-            Credentials { settings, roots, current: ArcSwap::default(), next_id: AtomicU64::new(1) };
+        let credentials = Credentials {
+            settings,
+            roots,
+            current: ArcSwap::default(),
+            next_id: AtomicU64::new(1),
+            told: Mutex::default(),
+        };
         let read = credentials.settings.iter().map(|entry| credentials.read(entry, None));
         credentials.current.store(Arc::new(read.collect::<Result<_, _>>()?));
         Ok(credentials)
@@ -132,15 +140,33 @@ impl Credentials {
     pub(crate) fn refresh(&self) {
         let known = self.current.load();
         let mut next = Vec::with_capacity(known.len());
-        for (entry, known) in self.settings.iter().zip(known.iter()) {
-            next.push(self.read(entry, Some(known)).unwrap_or_else(|mistake| {
-                tracing::warn!("credentials were not read again and stay as they were: {mistake}");
-                Arc::clone(known)
-            }));
+        for (at, (entry, known)) in self.settings.iter().zip(known.iter()).enumerate() {
+            let read = self.read(entry, Some(known));
+            self.tell(at, read.as_ref().err());
+            next.push(read.unwrap_or_else(|_| Arc::clone(known)));
         }
         if next.iter().zip(known.iter()).any(|(next, known)| next.id != known.id) {
             tracing::info!("credentials have changed on disk; from now on the new ones are used");
             self.current.store(Arc::new(next));
+        }
+    }
+
+    /// Says once what is wrong with an entry's files, and says so when that is over.
+    fn tell(&self, at: usize, mistake: Option<&Mistake>) {
+        let mut told = self.told.lock().expect("nothing panics while it holds this lock");
+        let number = at + 1;
+        match mistake {
+            Some(mistake) if told.get(&at) != Some(mistake) => {
+                tracing::warn!(
+                    "`egress.credentials[{number}]` cannot be read again, and what was read before stays in use: {mistake}"
+                );
+                told.insert(at, mistake.clone());
+            }
+            Some(_) => {}
+            None if told.remove(&at).is_some() => {
+                tracing::info!("`egress.credentials[{number}]` can be read again");
+            }
+            None => {}
         }
     }
 

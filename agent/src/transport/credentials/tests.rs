@@ -115,6 +115,11 @@ fn what_changes_on_disk_is_taken_and_what_breaks_is_not() {
     credentials.refresh();
     let [kept, renewed] = now();
     assert!(kept.id == second.id && renewed.id != mutual.id);
+    let told = || credentials.told.lock().unwrap().len();
+    assert_eq!(told(), 1);
+    files.write("headers", "x-token: 2");
+    credentials.refresh();
+    assert_eq!(told(), 0, "what is mended is forgotten, so that it is told again when it breaks again");
 
     // Half of a change: the certificate of the next key, which is not there yet.
     let next = CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&KeyPair::generate().unwrap());
