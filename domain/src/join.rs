@@ -170,9 +170,13 @@ impl FromStr for Join {
             return Err(JoinError::Form);
         };
         let (host, port) = authority.rsplit_once(':').ok_or(JoinError::Address)?;
-        let port = port.parse().map_err(|_| JoinError::Address)?;
+        // As it was printed: with neither a sign nor zeros before it.
+        let port = port.parse().ok().filter(|number: &u16| number.to_string() == port);
+        let port = port.ok_or(JoinError::Address)?;
         let host = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']').ok_or(JoinError::Address)?,
+            Some(rest) => {
+                rest.strip_suffix(']').filter(|host| host.contains(':')).ok_or(JoinError::Address)?
+            }
             None if host.contains(':') => return Err(JoinError::Address),
             None => host,
         };
@@ -238,6 +242,10 @@ mod tests {
             (text("user@cp:7071"), JoinError::Address),
             (text("::1:7071"), JoinError::Address),
             (text("[::1:7071"), JoinError::Address),
+            (text("[cp]:7071"), JoinError::Address),
+            (text("[10.0.0.1]:7071"), JoinError::Address),
+            (text("cp:+7071"), JoinError::Address),
+            (text("cp:07071"), JoinError::Address),
             (good[..good.len() - 1].to_owned(), JoinError::Pin),
             (format!("{good},"), JoinError::Pin),
             (good.to_uppercase().replacen("PRJ_", "prj_", 1), JoinError::Token(TokenError::Form("prj_"))),

@@ -4,6 +4,10 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::fmt::temporal::Pieces;
+
 /// A point in time: whole milliseconds since 1970-01-01T00:00:00Z, never before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -41,14 +45,25 @@ impl Timestamp {
     /// # Errors
     /// A sentence, when the text is not such a time or is before 1970.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let read: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?;
-        if read.as_millisecond() < 0 {
-            return Err(format!("«{text}» is before 1970"));
+        let millis = since_epoch(text)
+            .ok_or_else(|| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?
+            .as_millis();
+        match i64::try_from(millis) {
+            Ok(millis) if (0..=Self::MAX.0).contains(&millis) => Ok(Self(millis)),
+            _ if millis < 0 => Err(format!("«{text}» is before 1970")),
+            _ => Err(format!("«{text}» is after 9999")),
         }
-        Ok(Self::from_millis(read.as_millisecond()))
     }
+}
+
+/// 1970 as a date without a place: `jiff::Timestamp` ends 26 hours before 9999 does, so that it has a date in every place.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+fn since_epoch(text: &str) -> Option<SignedDuration> {
+    let pieces = Pieces::parse(text).ok()?;
+    let (time, offset) = (pieces.time()?, pieces.to_numeric_offset()?);
+    let local = pieces.date().to_datetime(time).duration_since(EPOCH);
+    Some(local - SignedDuration::from_secs(offset.seconds().into()))
 }
 
 impl Add<Duration> for Timestamp {
@@ -74,10 +89,8 @@ impl Sub<Duration> for Timestamp {
 /// RFC 3339 in UTC; milliseconds only when they are not zero.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(time) => write!(f, "{time}"),
-            Err(_) => f.write_str("9999-12-31T23:59:59.999Z"),
-        }
+        // Every value is within what can be added.
+        write!(f, "{}Z", EPOCH.saturating_add(SignedDuration::from_millis(self.0)))
     }
 }
 
@@ -90,6 +103,35 @@ mod tests {
         let time = Timestamp::parse("2026-02-02T10:30:00Z").unwrap();
         assert_eq!(time.to_string(), "2026-02-02T10:30:00Z");
         assert_eq!((time + Duration::from_millis(120)).to_string(), "2026-02-02T10:30:00.12Z");
+    }
+
+    #[test]
+    fn is_read_with_any_offset_and_to_the_last_millisecond() {
+        let table = [
+            ("2026-02-02T12:30:00.1239+02:00", Some(1_770_028_200_123)),
+            ("2026-02-02T10:30:00Z", Some(1_770_028_200_000)),
+            ("1969-12-31T23:30:00.0005-01:00", Some(1_800_000)),
+            ("9999-12-31T10:00:00Z", Some(253_402_250_400_000)),
+            ("9999-12-31T23:59:59.999Z", Some(Timestamp::MAX.0)),
+            ("9999-12-31T23:59:59-01:00", None),
+            ("1970-01-01T00:30:00+01:00", None),
+            ("2026-02-02T10:30:00", None),
+            ("2026-02-02", None),
+            ("10000-01-01T00:00:00Z", None),
+        ];
+        for (text, millis) in table {
+            assert_eq!(Timestamp::parse(text).ok().map(Timestamp::as_millis), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_day_of_9999_is_not_shown_as_its_end() {
+        for millis in
+            [0, 999, 253_402_207_200_999, 253_402_207_201_000, 253_402_250_400_000, Timestamp::MAX.0]
+        {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!(Timestamp::parse(&time.to_string()), Ok(time), "{time}");
+        }
     }
 
     #[test]

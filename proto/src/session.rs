@@ -11,6 +11,14 @@ use crate::agent::{self, OutcomeKind};
 pub const PROTOCOL: u32 = 1;
 /// The most bytes of a response's body that a job may ask for.
 pub const MAX_KEPT_RESPONSE: usize = 64 * 1024;
+/// The most bytes of a response's headers that are kept, names and values together; agents send half of it.
+pub const MAX_KEPT_HEADERS: usize = 8 * 1024;
+/// The most bytes of an outcome's sentence that are kept.
+pub const MAX_KEPT_DETAIL: usize = 512;
+/// As `HTTP/1.1` or `TLSv1.3`.
+const MAX_VERSION: usize = 16;
+/// Headers of a response that are kept; agents send eight at most.
+const MAX_HEADERS: usize = 32;
 
 /// A job's identity: a delivery, an attempt's number, and the epoch it was dispatched in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,11 +56,14 @@ pub enum Report {
 }
 
 /// An agent's report, read; `None` when it does not say what happened.
+///
+/// An agent runs in somebody else's network and may be anybody's by now, and what it says is stored with every attempt:
+/// what is longer than any agent says it is cut.
 #[must_use]
 pub fn read_report(wire: agent::Outcome) -> Option<Report> {
     let response = (wire.http_status != 0).then(|| Response {
         status: u16::try_from(wire.http_status).unwrap_or(u16::MAX),
-        headers: wire.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+        headers: kept_headers(wire.headers),
         body: wire.body.slice(..wire.body.len().min(MAX_KEPT_RESPONSE)),
     });
     let class = match OutcomeKind::try_from(wire.kind).ok()? {
@@ -69,7 +80,7 @@ pub fn read_report(wire: agent::Outcome) -> Option<Report> {
     let micros = |micros: u32| Duration::from_micros(micros.into());
     Some(Report::Made(Box::new(Outcome {
         class,
-        detail: wire.detail,
+        detail: cut(wire.detail, MAX_KEPT_DETAIL),
         response,
         request_sent: wire.request_sent,
         timings: Timings {
@@ -80,9 +91,25 @@ pub fn read_report(wire: agent::Outcome) -> Option<Report> {
             first_byte: wire.first_byte_us.map(micros),
             total: micros(wire.total_us),
         },
-        http_version: wire.http_version,
-        tls_version: wire.tls_version,
+        http_version: cut(wire.http_version, MAX_VERSION),
+        tls_version: cut(wire.tls_version, MAX_VERSION),
     })))
+}
+
+fn kept_headers(headers: Vec<agent::Header>) -> Vec<(String, String)> {
+    let mut left = MAX_KEPT_HEADERS;
+    let fits = |header: &agent::Header| {
+        let rest = left.checked_sub(header.name.len() + header.value.len());
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    headers.into_iter().take(MAX_HEADERS).take_while(fits).map(|header| (header.name, header.value)).collect()
+}
+
+/// The beginning of a text, at most so many bytes of it.
+fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
 }
 
 #[cfg(test)]
@@ -106,5 +133,27 @@ mod tests {
         assert_eq!(read_report(wire(OutcomeKind::NotStarted, 0)), Some(Report::NotStarted));
         assert_eq!(read_report(wire(OutcomeKind::Response, 0)), None);
         assert_eq!(read_report(wire(OutcomeKind::Unspecified, 200)), None);
+    }
+    #[test]
+    fn what_an_agent_says_at_length_is_cut() {
+        let header = |value: String| agent::Header { name: "server".to_owned(), value };
+        let wire = agent::Outcome {
+            kind: OutcomeKind::Response.into(),
+            http_status: 200,
+            detail: "é".repeat(MAX_KEPT_DETAIL),
+            headers: vec![header("a".into()), header("b".repeat(MAX_KEPT_HEADERS)), header("c".into())],
+            body: vec![0; MAX_KEPT_RESPONSE + 1].into(),
+            http_version: "h".repeat(99),
+            tls_version: "TLSv1.3".to_owned(),
+            ..agent::Outcome::default()
+        };
+        let Some(Report::Made(outcome)) = read_report(wire) else { panic!("it says what happened") };
+        assert_eq!(outcome.detail, "é".repeat(MAX_KEPT_DETAIL / 2));
+        assert_eq!((outcome.http_version.len(), outcome.tls_version.as_str()), (MAX_VERSION, "TLSv1.3"));
+        let response = outcome.response.unwrap();
+        assert_eq!(response.headers, [("server".to_owned(), "a".to_owned())]);
+        assert_eq!(response.body.len(), MAX_KEPT_RESPONSE);
+        let many = vec![header("a".into()); MAX_HEADERS + 1];
+        assert_eq!(kept_headers(many).len(), MAX_HEADERS);
     }
 }
