@@ -96,6 +96,20 @@ impl Process {
         within(limit, &what, async || Ok(self.child.try_wait()?)).await
     }
 
+    /// The most memory that it has had, in bytes, since that was last forgotten; and it is forgotten now.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = std::fs::read_to_string(folder.join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        // Source: proc(5), /proc/pid/clear_refs.
+        std::fs::write(folder.join("clear_refs"), "5")?;
+        Ok(kib * 1024)
+    }
+
     /// What it has written so far.
     #[must_use]
     pub fn log(&self) -> String {

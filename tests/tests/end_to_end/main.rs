@@ -8,7 +8,11 @@ mod command_tools;
 mod dev;
 mod egress;
 mod endpoints;
+<<<<<<< HEAD
 mod fairness;
+=======
+mod floods;
+>>>>>>> 940c00c (Clients' certificates are shown in each handshake; slow handshakes, crowds and places, tested against the real program)
 mod idempotency;
 mod isolation;
 mod kills;
