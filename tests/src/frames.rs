@@ -84,6 +84,13 @@ pub fn grpc(path: &str, others: &[(&str, &str)]) -> Vec<u8> {
     usual.iter().chain(others).flat_map(|(name, value)| header(name, value)).collect()
 }
 
+/// A gRPC message.
+#[must_use]
+pub fn message(content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+    [&[0], &length.to_be_bytes()[..], content].concat()
+}
+
 /// One header, literal and not to be remembered. Source: RFC 7541, section 6.2.2.
 #[must_use]
 pub fn header(name: &str, value: &str) -> Vec<u8> {

@@ -6,6 +6,7 @@ mod handshakes;
 mod places;
 mod returning;
 mod sessions;
+mod silence;
 mod versions;
 
 use std::time::Duration;
