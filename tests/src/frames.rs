@@ -198,21 +198,37 @@ impl Port {
 /// One connection.
 #[derive(Debug)]
 pub struct Wire {
-    /// What it hears.
+    /// What is heard on it.
     pub ear: Ear,
-    mouth: WriteHalf<TlsStream<TcpStream>>,
+    /// What is said on it.
+    pub mouth: Mouth,
 }
 
 /// The half that hears.
 #[derive(Debug)]
 pub struct Ear(ReadHalf<TlsStream<TcpStream>>);
 
+/// The half that speaks.
+#[derive(Debug)]
+pub struct Mouth(WriteHalf<TlsStream<TcpStream>>);
+
+impl Mouth {
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// When the other side has closed.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await?;
+        self.0.flush().await
+    }
+}
+
 impl Wire {
     /// On a connection with TLS.
     #[must_use]
     pub fn new(stream: TlsStream<TcpStream>) -> Self {
         let (ear, mouth) = tokio::io::split(stream);
-        Self { ear: Ear(ear), mouth }
+        Self { ear: Ear(ear), mouth: Mouth(mouth) }
     }
 
     /// Sends bytes as they are.
@@ -220,8 +236,7 @@ impl Wire {
     /// # Errors
     /// When the other side has closed.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.mouth.write_all(bytes).await?;
-        self.mouth.flush().await
+        self.mouth.send(bytes).await
     }
 
     /// Sends all of this while it listens, and then asks whether anybody is there.
@@ -229,7 +244,7 @@ impl Wire {
     /// # Errors
     /// When neither an answer nor an end comes.
     pub async fn flood(mut self, frames: impl Iterator<Item = Vec<u8>>) -> Result<Flooded> {
-        let mut mouth = self.mouth;
+        let mut mouth = self.mouth.0;
         let speak = async {
             let mut batch = Vec::new();
             for frame in frames {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::wait::within;
 
@@ -126,6 +126,16 @@ impl Drop for Process {
             eprintln!("--- the end of the log of {}:\n{}", self.name, tail(&self.log()));
         }
     }
+}
+
+/// Lets this process, and those that it starts, have as many files open as it may.
+///
+/// # Errors
+/// When the system refuses.
+pub fn raise_file_limit() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("the limit of open files cannot be raised")
 }
 
 /// The last lines.

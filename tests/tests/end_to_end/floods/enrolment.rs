@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use postrider_domain::join::Join;
 use postrider_proto::agent::enrollment_service_client::EnrollmentServiceClient;
-use postrider_proto::agent::{EnrollRequest, EnrollResponse};
+use postrider_proto::agent::{EnrollRequest, Identity};
 use postrider_tests::applicant::{AgentPort, new_key, request};
+use rcgen::KeyPair;
 use tokio::task::JoinSet;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::Besieged;
@@ -23,21 +24,25 @@ const CALLS: usize = 50;
 const BURST: usize = 200;
 
 /// A connection to the agents' port from an address of this machine.
-fn channel(port: &AgentPort, from: [u8; 4]) -> Result<Channel> {
+pub(super) fn channel(port: &AgentPort, from: [u8; 4]) -> Result<Channel> {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&port.trust));
     let endpoint = Endpoint::from_shared(port.url.clone())?.local_address(Some(IpAddr::from(from)));
     Ok(endpoint.tls_config(tls)?.connect_lazy())
 }
 
-async fn enrol(channel: &Channel, join: &Join) -> Result<Response<EnrollResponse>, Status> {
-    let broken = |error: anyhow::Error| Status::internal(error.to_string());
-    let key = new_key().map_err(broken)?;
+async fn enrol(channel: &Channel, join: &Join) -> Result<Identity, Status> {
+    let key = new_key().map_err(|error| Status::internal(error.to_string()))?;
+    enrol_with(channel, join, &key).await
+}
+
+pub(super) async fn enrol_with(channel: &Channel, join: &Join, key: &KeyPair) -> Result<Identity, Status> {
     let request = EnrollRequest {
         token: join.token().expose_text().to_string(),
-        certificate_request: request(&key).map_err(broken)?,
+        certificate_request: request(key).map_err(|error| Status::internal(error.to_string()))?,
         ..EnrollRequest::default()
     };
-    EnrollmentServiceClient::new(channel.clone()).enroll(request).await
+    let answer = EnrollmentServiceClient::new(channel.clone()).enroll(request).await?.into_inner();
+    answer.identity.ok_or_else(|| Status::internal("no identity in the answer"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,12 +91,11 @@ async fn a_client_without_a_certificate_makes_few_calls() -> Result<()> {
         loop {
             let refused = enrol(&channel, &join).await.err().context("it has enrolled twice")?;
             if refused.code() != Code::Unauthenticated {
-                return Ok(refused);
+                return anyhow::Ok(refused);
             }
         }
     };
-    let cut: Status =
-        tokio::time::timeout(Duration::from_secs(20), cut).await?.map_err(|e: anyhow::Error| e)?;
+    let cut: Status = tokio::time::timeout(Duration::from_secs(20), cut).await??;
     ensure!(cut.code() != Code::ResourceExhausted, "the connection is cut first: {cut:?}");
     // A new connection is a new beginning.
     let again = enrol(&channel, &join).await.err().context("it has enrolled twice")?;
