@@ -9,6 +9,7 @@ mod dev;
 mod egress;
 mod endpoints;
 mod fair_share;
+mod floods;
 mod idempotency;
 mod isolation;
 mod kills;
