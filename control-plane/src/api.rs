@@ -37,7 +37,8 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
 use crate::registry::Registry;
-use crate::store::{Store, SubscriptionRow};
+use crate::secrets::{KeyedSubscription, Sealer};
+use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::watch::Updates;
 
@@ -46,6 +47,8 @@ use crate::watch::Updates;
 pub struct Api {
     /// What is remembered.
     pub store: Arc<dyn Store>,
+    /// Seals what is secret before the store sees it.
+    pub sealer: Sealer,
     /// Tenants and subscriptions in memory.
     pub registry: Arc<Registry>,
     /// Where events are handed in.
@@ -115,7 +118,7 @@ impl Api {
     }
 
     /// A subscription of a tenant.
-    fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<SubscriptionRow>, Status> {
+    fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<KeyedSubscription>, Status> {
         let tenant = self.tenant(tenant)?;
         let subscription: SubscriptionId = status::parse("subscription", id)?;
         let row = self.registry.get_of(&tenant, subscription);

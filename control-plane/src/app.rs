@@ -46,10 +46,11 @@ use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
+use crate::secrets::Sealer;
 use crate::store::{Options, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
-use crate::{retention, settle};
+use crate::{retention, secrets, settle};
 
 /// Bytes of recently accepted events kept in memory.
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
@@ -105,7 +106,9 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
-    let mut parts = Parts::build(store, &config).await?;
+    let sealer = secrets::data_keys::open(&*store, &config.keks, Clock::start().wall());
+    let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
+    let mut parts = Parts::build(store, sealer, &config).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
     }
@@ -166,16 +169,16 @@ struct Parts {
 }
 
 impl Parts {
-    async fn build(store: Arc<dyn Store>, config: &Config) -> anyhow::Result<Self> {
+    async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let registry = Arc::new(Registry::load(&*store).await?);
+        let registry = Arc::new(Registry::load(&*store, &sealer).await?);
         let (agents, expected) = Agents::load(store.clone()).await?;
         let agents = Arc::new(agents);
         let tokens = Arc::new(Tokens::load(store.clone()).await?);
         let identities = Arc::new(Identities::load(store.clone()).await?);
         let authorities = Authorities::load(
             store.clone(),
-            sealer(),
+            sealer.clone(),
             config.authority.clone(),
             identities.clone(),
             clock.wall(),
@@ -207,6 +210,7 @@ impl Parts {
         };
         let api = Api {
             store: store.clone(),
+            sealer,
             registry,
             emitter,
             lanes: lanes.clone(),
@@ -335,14 +339,6 @@ impl Parts {
         info!("stopped");
         Ok(())
     }
-}
-
-/// Until the settings name key-encryption keys.
-fn sealer() -> crate::secrets::Sealer {
-    use postrider_domain::sealed::{DataKey, KeyBytes};
-    let id = postrider_domain::id::DataKeyId::new(postrider_domain::time::Timestamp::default(), 1);
-    let key = DataKey::new(id, "none".parse().expect("a name"), KeyBytes::new([0; 32]));
-    crate::secrets::Sealer::new(key, KeyBytes::new([0; 32]))
 }
 
 fn server(streams: u32) -> Server {

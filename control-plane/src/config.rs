@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::authority::{self, AuthorityFiles};
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
+use crate::secrets::{Keks, VaultSettings};
 
 /// The settings as they are given: any of them, in the file, the environment or as flags.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -19,6 +21,19 @@ pub struct Settings {
     /// Folder of the embedded store; made when absent. Required.
     #[arg(long, env = "POSTRIDER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Key-encryption keys, under which secrets in the store are sealed: file:PATH, env:NAME or
+    /// vault:https://HOST:8200/transit/keys/NAME. The first is the current one, the others can still open. Required
+    #[arg(long, env = "POSTRIDER_KEK", value_name = "KEK,…", value_delimiter = ',')]
+    pub kek: Option<Vec<String>>,
+    /// File with the token for Vault [default: the token in the environment's VAULT_TOKEN]
+    #[arg(long, env = "POSTRIDER_VAULT_TOKEN_FILE", value_name = "FILE")]
+    pub vault_token_file: Option<PathBuf>,
+    /// Namespace of Vault [default: none]
+    #[arg(long, env = "POSTRIDER_VAULT_NAMESPACE", value_name = "NAME")]
+    pub vault_namespace: Option<String>,
+    /// Certificates of the authority that Vault's certificate must be from, PEM [default: those of this machine]
+    #[arg(long, env = "POSTRIDER_VAULT_CA", value_name = "FILE")]
+    pub vault_ca: Option<PathBuf>,
     /// Address of the API for services and admins [default: 127.0.0.1:7070]
     #[arg(long, env = "POSTRIDER_API_LISTEN", value_name = "IP:PORT")]
     pub api_listen: Option<String>,
@@ -117,6 +132,8 @@ pub enum LogFormat {
 pub struct Config {
     /// Folder of the embedded store.
     pub data_dir: PathBuf,
+    /// Under which secrets in the store are sealed.
+    pub keks: Keks,
     /// Address of the API.
     pub api_listen: SocketAddr,
     /// Address for agents.
@@ -191,6 +208,10 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         flags,
         file,
         data_dir,
+        kek,
+        vault_token_file,
+        vault_namespace,
+        vault_ca,
         api_listen,
         agent_listen,
         tls_cert,
@@ -233,6 +254,14 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
         !data_dir.as_os_str().is_empty(),
         "data_dir is not set; name the folder for the embedded store",
     );
+    let vault = VaultSettings {
+        token_file: settings.vault_token_file,
+        token: std::env::var("VAULT_TOKEN").ok().map(Zeroizing::new),
+        namespace: settings.vault_namespace,
+        ca_file: settings.vault_ca,
+        ..VaultSettings::default()
+    };
+    let keks = checker.keks(&settings.kek.unwrap_or_default(), &vault);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
     let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.address("api_listen", settings.api_listen, 7070);
@@ -262,6 +291,7 @@ fn check(settings: Settings) -> Result<Config, ConfigError> {
     let retain_events = checker.duration("retain_events", settings.retain_events, 30 * day, day..=3650 * day);
     let config = Config {
         data_dir,
+        keks,
         api_listen,
         agent_listen,
         tls,
@@ -381,6 +411,11 @@ impl Checker {
         default
     }
 
+    fn keks(&mut self, sources: &[String], vault: &VaultSettings) -> Keks {
+        let keks = Keks::read(sources, vault);
+        keks.map_err(|mistakes| self.mistakes.extend(mistakes)).unwrap_or_default()
+    }
+
     fn tls(
         &mut self,
         insecure_loopback: bool,
@@ -478,11 +513,22 @@ mod tests {
         toml::from_str(toml).unwrap()
     }
 
+    /// A setting of one key-encryption key.
+    fn kek(folder: &tempfile::TempDir) -> String {
+        let path = folder.path().join("kek");
+        std::fs::write(&path, crate::secrets::kek::generate().as_bytes()).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        format!("file:{}", path.display())
+    }
+
     #[test]
     fn the_example_shows_the_defaults() {
         // Every setting stands in the example, commented out with its default unless it is required.
+        let folder = tempfile::tempdir().unwrap();
         let active = EXAMPLE.replace("\n#= ", "\n");
         let without_files = Settings {
+            kek: Some(vec![kek(&folder)]),
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,
@@ -493,7 +539,8 @@ mod tests {
             ..settings(&active)
         };
         let shown = check(without_files).unwrap();
-        let default = check(settings("data_dir = 'x'\ninsecure_loopback = true")).unwrap();
+        let required = settings("data_dir = 'x'\ninsecure_loopback = true");
+        let default = check(Settings { kek: Some(vec![kek(&folder)]), ..required }).unwrap();
         assert_eq!(shown.api_listen, default.api_listen);
         assert_eq!(shown.agent_listen, default.agent_listen);
         assert_eq!(shown.authority.lifetime, default.authority.lifetime);
@@ -512,6 +559,10 @@ mod tests {
         assert_eq!(default.tenant_emit_rate, None);
         for line in [
             "data_dir",
+            "kek",
+            "vault_token_file",
+            "vault_namespace",
+            "vault_ca",
             "tls_cert",
             "tls_key",
             "tls_client_ca",
@@ -536,6 +587,7 @@ mod tests {
         let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
         let words = [
             "data_dir",
+            "kek is not set",
             "tls_cert and tls_key are not both set",
             "agent_listen",
             "agent_address",
@@ -585,10 +637,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         std::fs::write(&file, "data_dir = 'from-file'\ncache_mib = 16\ninsecure_loopback = true").unwrap();
-        let flags = Settings { cache_mib: Some(24), ..Settings::default() };
+        let flags = Settings { cache_mib: Some(24), kek: Some(vec![kek(&folder)]), ..Settings::default() };
         let config = load(Some(&file), flags).unwrap();
         assert_eq!(config.cache_bytes, 24 * 1024 * 1024);
         assert_eq!(config.data_dir, Path::new("from-file"));
+        assert!(config.keks.current().source().ends_with("/kek"));
         std::fs::write(&file, "data_dri = 'x'").unwrap();
         assert!(load(Some(&file), Settings::default()).err().unwrap().to_string().contains("data_dri"));
         assert!(load(Some(Path::new("/nowhere")), Settings::default()).is_err());

@@ -9,6 +9,7 @@
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
 mod query;
+mod secrets;
 mod sled;
 
 use async_trait::async_trait;
@@ -17,18 +18,17 @@ use postrider_domain::audit;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Event, EventTypeName};
 use postrider_domain::id::{
-    AgentId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
-use postrider_domain::signing::KeyRing;
-use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
+pub use self::secrets::{DataKeyRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
 /// What can go wrong below every verb.
@@ -161,17 +161,6 @@ pub struct LaneRow {
     pub end: u64,
     /// Whether any delivery waits.
     pub waiting: bool,
-}
-
-/// A subscription with its keys, as stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SubscriptionRow {
-    /// The subscription.
-    pub subscription: Subscription,
-    /// Its keys.
-    pub keys: KeyRing,
-    /// When it was deleted, if it was.
-    pub deleted: Option<Timestamp>,
 }
 
 /// An event as stored.
@@ -427,6 +416,17 @@ pub trait Store: Send + Sync + 'static {
         after: Option<SubscriptionId>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRow>, StoreError>;
+
+    /// Writes subscriptions that are there, with the same values sealed anew: one atomic write.
+    async fn reseal_subscriptions(&self, rows: Vec<SubscriptionRow>) -> Result<(), StoreError>;
+
+    /// Writes a new data key.
+    async fn put_data_key(&self, row: &DataKeyRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes data keys, leaving no trace of them in what the store is made of: whoever copies it afterwards has no
+    /// use for the key-encryption keys that wrapped them.
+    async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every data key, oldest first.
+    async fn data_keys(&self) -> Result<Vec<DataKeyRow>, StoreError>;
 
     /// Writes what a request points to.
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError>;

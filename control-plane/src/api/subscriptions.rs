@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::event::{Event, EventTypeName, content_digest};
+use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
 use postrider_domain::subscription::State;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, changes, page, status, views};
 use crate::schedule::LaneSettings;
+use crate::secrets::{KeyedSubscription, seal_subscription};
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
@@ -63,7 +65,7 @@ impl SubscriptionService for Api {
         };
         let subscription = read(&wire)?;
         let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
-        let row = SubscriptionRow { subscription, keys, deleted: None };
+        let row = KeyedSubscription { subscription, keys };
         let remembered = api.remember(id, &new.to_string());
         let row = api.save(row, remembered, "CreateSubscription", &changes::new(&wire)).await?;
         api.created(&row)
@@ -106,7 +108,7 @@ impl SubscriptionService for Api {
         let mut wire = before.clone();
         fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
-        let row = SubscriptionRow { subscription: read(&wire)?, ..(*row).clone() };
+        let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
         let subscription = Some(subscription::write(&row.subscription));
@@ -143,8 +145,10 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        let mut row = SubscriptionRow { deleted: Some(api.clock.wall()), ..(*row).clone() };
+        let mut row = (*row).clone();
         row.keys.erase();
+        row.subscription.headers = CustomHeaders::default();
+        let row = SubscriptionRow { deleted: Some(api.clock.wall()), ..seal_subscription(&api.sealer, &row) };
         let audit = api.entry("DeleteSubscription", Some(&row.subscription.tenant), row.subscription.id);
         api.store.put_subscription(&row, None, audit).await.map_err(|error| status::store(&error))?;
         api.registry.remove(row.subscription.id);
@@ -184,17 +188,21 @@ impl Api {
     /// Writes a subscription and who changed it, then makes it known.
     pub(super) async fn save(
         &self,
-        row: SubscriptionRow,
+        row: KeyedSubscription,
         remembered: Option<(RequestKey, RequestRow)>,
         action: &str,
         detail: &str,
-    ) -> Result<Arc<SubscriptionRow>, Status> {
+    ) -> Result<Arc<KeyedSubscription>, Status> {
         let audit = Entry {
             request_id: remembered.as_ref().map(|(key, _)| key.request_id.clone()).unwrap_or_default(),
             detail: detail.to_owned(),
             ..self.entry(action, Some(&row.subscription.tenant), row.subscription.id)
         };
-        self.store.put_subscription(&row, remembered, audit).await.map_err(|error| status::store(&error))?;
+        let sealed = seal_subscription(&self.sealer, &row);
+        self.store
+            .put_subscription(&sealed, remembered, audit)
+            .await
+            .map_err(|error| status::store(&error))?;
         let settings = LaneSettings::from(&row.subscription);
         let row = self.registry.put(row);
         self.lanes.changed(settings).await;
@@ -207,7 +215,7 @@ impl Api {
         id: &str,
         state: State,
         action: &str,
-    ) -> Result<Arc<SubscriptionRow>, Status> {
+    ) -> Result<Arc<KeyedSubscription>, Status> {
         let _change = self.registry.change().await;
         let row = self.subscription(tenant, id)?;
         if row.subscription.state == state {
@@ -234,7 +242,7 @@ impl Api {
         self.save(row, None, "DisableSubscription", reason).await.map(drop)
     }
 
-    fn created(&self, row: &SubscriptionRow) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+    fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
@@ -246,7 +254,7 @@ impl Api {
 
     async fn test_event(
         &self,
-        row: &SubscriptionRow,
+        row: &KeyedSubscription,
         request: &v1::TestSubscriptionRequest,
     ) -> Result<Accept, Status> {
         let tenant = row.subscription.tenant.clone();

@@ -73,6 +73,11 @@ pub(super) fn audit_start() -> Vec<u8> {
     meta("audit-start")
 }
 
+/// There when data keys were ever written.
+pub(super) fn has_data_keys() -> Vec<u8> {
+    meta("data-keys")
+}
+
 /// How far a sweep of a tenant's events has come.
 pub(super) fn sweep(kind: &str, tenant: &str) -> Vec<u8> {
     Key::new(META).text("sweep").text(kind).bytes(tenant.as_bytes()).0
