@@ -13,6 +13,7 @@ mod gate;
 mod join_tokens;
 mod page;
 mod requests;
+mod secrets;
 mod signing_keys;
 pub(crate) mod status;
 mod streams;
@@ -37,6 +38,7 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
 use crate::registry::Registry;
+use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
 use crate::store::Store;
 use crate::tokens::Tokens;
@@ -67,6 +69,8 @@ pub struct Api {
     pub authorities: Arc<Authorities>,
     /// By which host and port agents reach theirs.
     pub agent_address: Option<(String, u16)>,
+    /// Seals secrets anew.
+    pub rewrapper: Arc<Rewrapper>,
     /// Who calls. Handlers work on the copy that [`Api::call`] gives them: the original is nobody's.
     pub caller: Caller,
     /// Time.

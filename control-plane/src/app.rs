@@ -3,7 +3,8 @@
 //! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the **committer**
 //! ([`crate::emit`]), the store's **writer** thread, the **lanes** task ([`crate::lanes`]), one **session** task a
 //! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**, which
-//! disables subscriptions whose endpoint is gone, and **retention** ([`crate::retention`]).
+//! disables subscriptions whose endpoint is gone, the **rewrapper** ([`crate::secrets::rewrap`]), and **retention**
+//! ([`crate::retention`]).
 //!
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
@@ -47,6 +48,7 @@ use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
 use crate::secrets::Sealer;
+use crate::secrets::rewrap::Rewrapper;
 use crate::store::{Options, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
@@ -63,13 +65,14 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
+    "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
     "postrider.v1.TenantService",
@@ -198,6 +201,9 @@ impl Parts {
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         let dispatcher = Dispatcher { registry: registry.clone(), recent, store: store.clone(), clock };
+        let rewrapper =
+            Rewrapper::new(store.clone(), registry.clone(), sealer.clone(), config.keks.clone(), clock);
+        let rewrapper = Arc::new(rewrapper);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = Links {
             lanes: lanes.clone(),
@@ -210,8 +216,8 @@ impl Parts {
         };
         let api = Api {
             store: store.clone(),
-            sealer,
-            registry,
+            sealer: sealer.clone(),
+            registry: registry.clone(),
             emitter,
             lanes: lanes.clone(),
             updates: updates.clone(),
@@ -220,6 +226,7 @@ impl Parts {
             identities: identities.clone(),
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
+            rewrapper: rewrapper.clone(),
             caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
@@ -235,6 +242,7 @@ impl Parts {
         pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
         pipeline.spawn(tokens.tend(clock));
         pipeline.spawn(tend(authorities.clone(), identities, clock));
+        pipeline.spawn(async move { rewrapper.run().await });
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
         let health = HealthReporter::new();
         let tasks = JoinSet::new();
@@ -305,6 +313,7 @@ impl Parts {
             .add_service(v1::signing_key_service_server::SigningKeyServiceServer::new(api.clone()))
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
+            .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))

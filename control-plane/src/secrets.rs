@@ -6,6 +6,7 @@
 
 pub mod data_keys;
 pub mod kek;
+pub mod rewrap;
 mod sealer;
 mod subscription;
 
@@ -14,7 +15,7 @@ use postrider_domain::sealed::{Context, KekId, OpenError};
 
 pub use self::kek::{Kek, KekError, Keks, VaultSettings};
 pub use self::sealer::Sealer;
-pub use self::subscription::{KeyedSubscription, open_subscription, seal_subscription};
+pub use self::subscription::{KeyedSubscription, open_subscription, reseal, seal_subscription};
 use crate::store::StoreError;
 
 /// Why secrets cannot be sealed or opened. It never tells of a secret.

@@ -58,6 +58,9 @@ pub enum StoreError {
         /// What to do.
         advice: &'static str,
     },
+    /// A data key is to be removed, and something needs it.
+    #[error("{0} stays: {1} is still sealed with it")]
+    InUse(DataKeyId, String),
 }
 
 /// An event to be accepted, with all that it is owed to.
@@ -423,7 +426,7 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a new data key.
     async fn put_data_key(&self, row: &DataKeyRow, audit: audit::Entry) -> Result<(), StoreError>;
     /// Removes data keys, leaving no trace of them in what the store is made of: whoever copies it afterwards has no
-    /// use for the key-encryption keys that wrapped them.
+    /// use for the key-encryption keys that wrapped them. Removes none when anything is still sealed with one of them.
     async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: audit::Entry) -> Result<(), StoreError>;
     /// Every data key, oldest first.
     async fn data_keys(&self) -> Result<Vec<DataKeyRow>, StoreError>;

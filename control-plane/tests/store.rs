@@ -116,4 +116,5 @@ conformance!(Sled, secrets:
     headers_that_somebody_forgot_to_seal_are_not_written,
     many_subscriptions_are_resealed_at_once_without_an_audit_record,
     data_keys_are_kept_in_order_and_removed_without_a_trace,
+    a_data_key_that_something_needs_is_not_removed,
 );

@@ -50,6 +50,8 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.EventTypeService/GetEventType", Read, Own),
     ("postrider.v1.EventTypeService/ListEventTypes", Read, Own),
     ("postrider.v1.EventTypeService/UpdateEventType", Operate, Own),
+    ("postrider.v1.SecretService/GetSecretsStatus", Administer, Everything),
+    ("postrider.v1.SecretService/RewrapSecrets", Administer, Everything),
     ("postrider.v1.SigningKeyService/ListSigningKeys", Read, Own),
     ("postrider.v1.SigningKeyService/RevealSigningKey", Reveal, Own),
     ("postrider.v1.SigningKeyService/RevokeSigningKey", Operate, Own),

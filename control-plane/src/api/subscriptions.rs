@@ -42,7 +42,7 @@ impl SubscriptionService for Api {
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
-        let wanted = request.subscription.clone().unwrap_or_default();
+        let mut wanted = request.subscription.clone().unwrap_or_default();
         let tenant = api.tenant(&wanted.tenant)?;
         let content = views::without_maps(&request);
         let id = api.request("CreateSubscription", &tenant, &request.request_id, &content)?;
@@ -53,6 +53,7 @@ impl SubscriptionService for Api {
             api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.created(&row);
         }
+        unhide(&mut wanted, &CustomHeaders::default())?;
         let now = api.clock.wall();
         let new = SubscriptionId::new(now, rand::random());
         let wire = v1::Subscription {
@@ -78,7 +79,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
         Ok(Response::new(v1::GetSubscriptionResponse {
-            subscription: Some(subscription::write(&row.subscription)),
+            subscription: Some(subscription::show(&row.subscription)),
         }))
     }
 
@@ -91,7 +92,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = rows.iter().map(|row| subscription::write(&row.subscription)).collect();
+        let subscriptions = rows.iter().map(|row| subscription::show(&row.subscription)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -100,18 +101,21 @@ impl SubscriptionService for Api {
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
-        let wanted = request.subscription.unwrap_or_default();
+        let mut wanted = request.subscription.unwrap_or_default();
         let fields = views::mask(request.update_mask, &SETTABLE)?;
         let _change = api.registry.change().await;
         let row = api.subscription(&wanted.tenant, &wanted.id)?;
         let before = subscription::write(&row.subscription);
         let mut wire = before.clone();
+        if fields.contains(&"headers") {
+            unhide(&mut wanted, &row.subscription.headers)?;
+        }
         fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
 
@@ -122,7 +126,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row =
             api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
 
@@ -134,7 +138,7 @@ impl SubscriptionService for Api {
         let row = api
             .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
             .await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
 
@@ -246,7 +250,7 @@ impl Api {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
-            subscription: Some(subscription::write(&row.subscription)),
+            subscription: Some(subscription::show(&row.subscription)),
             signing_key: Some(signing_key::write(key, row.subscription.id, now)),
             secret: secret.expose_text().to_string(),
         }))
@@ -298,6 +302,11 @@ fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subsc
             violations.into_iter().map(|violation| violation.within("subscription")).collect();
         status::invalid(&within)
     })
+}
+
+fn unhide(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), Status> {
+    let unhidden = subscription::unhide(&mut wanted.headers, stored);
+    unhidden.map_err(|violation| status::invalid(&[violation.within("subscription")]))
 }
 
 fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {

@@ -88,7 +88,6 @@ impl Sealer {
     }
 
     /// Forgets all keys but the current one: nothing is sealed with them any more.
-    #[cfg(test)]
     pub(super) fn forget_former(&self) {
         let mut keys = self.write();
         let former = keys.len() - 1;

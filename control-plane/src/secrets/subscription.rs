@@ -21,6 +21,15 @@ pub struct KeyedSubscription {
     pub keys: KeyRing,
 }
 
+impl KeyedSubscription {
+    /// How many sealed values it has in the store.
+    #[must_use]
+    pub fn secrets(&self) -> u64 {
+        let keys = self.keys.keys().iter().filter(|key| key.secret.is_some()).count();
+        u64::from(!self.subscription.headers.is_empty()) + u64::try_from(keys).unwrap_or(u64::MAX)
+    }
+}
+
 /// What the store keeps of a subscription.
 #[must_use]
 pub fn seal_subscription(sealer: &Sealer, open: &KeyedSubscription) -> SubscriptionRow {
@@ -61,6 +70,41 @@ pub fn open_subscription(sealer: &Sealer, row: SubscriptionRow) -> Result<KeyedS
     };
     let keys: Result<Vec<SigningKey>, SecretsError> = keys.into_iter().map(key).collect();
     Ok(KeyedSubscription { keys: KeyRing::restore(keys?), subscription })
+}
+
+/// The same row, with everything in it sealed with the current data key. Nothing is looked at but the bytes.
+///
+/// # Errors
+/// [`SecretsError::Shut`].
+pub(super) fn reseal_subscription(
+    sealer: &Sealer,
+    mut row: SubscriptionRow,
+) -> Result<SubscriptionRow, SecretsError> {
+    let subscription = &row.subscription;
+    if let Some(sealed) = &mut row.headers {
+        *sealed = reseal(sealer, headers_context(subscription), sealed)?;
+    }
+    for key in &mut row.keys {
+        let context = key_context(subscription, key.id);
+        if let Some(sealed) = &mut key.secret {
+            *sealed = reseal(sealer, context, sealed)?;
+        }
+    }
+    Ok(row)
+}
+
+/// The same value, sealed with the current data key.
+///
+/// # Errors
+/// [`SecretsError::Shut`].
+pub fn reseal(sealer: &Sealer, context: Context, sealed: &Sealed) -> Result<Sealed, SecretsError> {
+    if sealer.is_current(sealed) {
+        return Ok(sealed.clone());
+    }
+    match sealer.open(&context, sealed) {
+        Ok(value) => Ok(sealer.seal(&context, &value)),
+        Err(problem) => Err(SecretsError::Shut { context: Box::new(context), problem }),
+    }
 }
 
 fn open<T>(

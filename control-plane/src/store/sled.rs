@@ -314,6 +314,8 @@ impl Store for SledStore {
     }
 
     async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: Entry) -> Result<(), StoreError> {
+        let wanted = ids.clone();
+        self.read(move |tree| read::refuse_use(tree, &wanted)).await?;
         self.put_audit_entry(audit).await?;
         self.change_data_keys(move |keys| keys.remove(&ids)).await
     }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use postrider_control_plane::store::{DataKeyRow, SigningKeyRow, Store as _, SubscriptionRow};
+use postrider_control_plane::store::{DataKeyRow, SigningKeyRow, Store as _, StoreError, SubscriptionRow};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{DataKeyId, KeyId};
 use postrider_domain::sealed::{Context, DataKey, KeyBytes, Sealed};
@@ -99,6 +99,26 @@ pub(crate) async fn data_keys_are_kept_in_order_and_removed_without_a_trace(back
         .map(|record| record.entry.action)
         .collect();
     assert_eq!(actions, ["CreateDataKey", "CreateDataKey", "CreateDataKey", "RewrapSecretsDone"]);
+}
+
+pub(crate) async fn a_data_key_that_something_needs_is_not_removed(backend: &dyn Backend) {
+    let store = backend.open();
+    let row = SubscriptionRow { headers: Some(sealed(1)), ..subscription(lane(1)) };
+    store.put_subscription(&row, None, entry("change")).await.unwrap();
+    let needed = DataKeyRow { id: sealed(1).data_key(), ..data_key(1, "kek_1") };
+    for key in [&needed, &data_key(2, "kek_1")] {
+        store.put_data_key(key, entry("CreateDataKey")).await.unwrap();
+    }
+    let keys = store.data_keys().await.unwrap();
+    let ids: Vec<DataKeyId> = keys.iter().map(|key| key.id).collect();
+    let head = store.audit_head().await.unwrap();
+    let error = store.remove_data_keys(ids.clone(), entry("RemoveDataKeys")).await.unwrap_err();
+    assert!(matches!(&error, StoreError::InUse(id, _) if *id == needed.id), "{error}");
+    assert_eq!(store.data_keys().await.unwrap(), keys);
+    assert_eq!(store.audit_head().await.unwrap(), head);
+    store.reseal_subscriptions(vec![subscription(lane(1))]).await.unwrap();
+    store.remove_data_keys(ids, entry("RemoveDataKeys")).await.unwrap();
+    assert_eq!(store.data_keys().await.unwrap(), []);
 }
 
 /// Not a promise of every store: this one keeps the data keys beside its tree.
