@@ -48,7 +48,7 @@ use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
 use crate::secrets::Sealer;
-use crate::secrets::rewrap::Rewrapper;
+use crate::secrets::rewrap::{Holders, Rewrapper};
 use crate::store::{Options, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
@@ -155,6 +155,45 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     })
 }
 
+/// What the store has, as it is used.
+struct Known {
+    registry: Arc<Registry>,
+    agents: Arc<Agents>,
+    tokens: Arc<Tokens>,
+    identities: Arc<Identities>,
+    authorities: Arc<Authorities>,
+    scheduler: Scheduler,
+}
+
+impl Known {
+    async fn load(
+        store: &Arc<dyn Store>,
+        sealer: &Sealer,
+        config: &Config,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let registry = Arc::new(Registry::load(&**store, sealer).await?);
+        let (agents, expected) = Agents::load(store.clone()).await?;
+        let tokens = Arc::new(Tokens::load(store.clone()).await?);
+        let identities = Arc::new(Identities::load(store.clone()).await?);
+        let authorities = Authorities::load(
+            store.clone(),
+            sealer.clone(),
+            config.authority.clone(),
+            identities.clone(),
+            clock.wall(),
+        );
+        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
+        let mut scheduler = Scheduler::new(store.epoch());
+        scheduler.await_agents(expected, clock.now() + config.resume_window);
+        for row in registry.all() {
+            let lane = store.lane(row.subscription.id).await?;
+            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
+        }
+        Ok(Self { registry, agents: Arc::new(agents), tokens, identities, authorities, scheduler })
+    }
+}
+
 /// Everything that runs.
 struct Parts {
     store: Arc<dyn Store>,
@@ -174,25 +213,8 @@ struct Parts {
 impl Parts {
     async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let registry = Arc::new(Registry::load(&*store, &sealer).await?);
-        let (agents, expected) = Agents::load(store.clone()).await?;
-        let agents = Arc::new(agents);
-        let tokens = Arc::new(Tokens::load(store.clone()).await?);
-        let identities = Arc::new(Identities::load(store.clone()).await?);
-        let authorities = Authorities::load(
-            store.clone(),
-            sealer.clone(),
-            config.authority.clone(),
-            identities.clone(),
-            clock.wall(),
-        );
-        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
-        let mut scheduler = Scheduler::new(store.epoch());
-        scheduler.await_agents(expected, clock.now() + config.resume_window);
-        for row in registry.all() {
-            let lane = store.lane(row.subscription.id).await?;
-            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
-        }
+        let known = Known::load(&store, &sealer, config, clock).await?;
+        let Known { registry, agents, tokens, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
@@ -201,9 +223,9 @@ impl Parts {
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         let dispatcher = Dispatcher { registry: registry.clone(), recent, store: store.clone(), clock };
-        let rewrapper =
-            Rewrapper::new(store.clone(), registry.clone(), sealer.clone(), config.keks.clone(), clock);
-        let rewrapper = Arc::new(rewrapper);
+        let holders =
+            Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
+        let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = Links {
             lanes: lanes.clone(),

@@ -22,13 +22,12 @@ use postrider_domain::id::{
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
-use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
-pub use self::secrets::{DataKeyRow, SigningKeyRow, SubscriptionRow};
+pub use self::secrets::{AuthorityRow, DataKeyRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
 /// What can go wrong below every verb.
@@ -297,21 +296,6 @@ pub struct IdentityRow {
     pub duplicate: Option<Timestamp>,
 }
 
-/// An authority of agents' certificates, made by the control plane. It has no `Debug`: it holds a key, though a sealed one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthorityRow {
-    /// The SHA-256 of its public key.
-    pub pin: Pin,
-    /// Its certificate, DER.
-    pub certificate: Vec<u8>,
-    /// Its private key, sealed.
-    pub sealed_key: Sealed,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Until when it is trusted beside its successor.
-    pub retire: Option<Timestamp>,
-}
-
 /// How far the audit log reaches, by the rows that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSpan {
@@ -422,6 +406,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes subscriptions that are there, with the same values sealed anew: one atomic write.
     async fn reseal_subscriptions(&self, rows: Vec<SubscriptionRow>) -> Result<(), StoreError>;
+    /// The same for authorities.
+    async fn reseal_authorities(&self, rows: Vec<AuthorityRow>) -> Result<(), StoreError>;
 
     /// Writes a new data key.
     async fn put_data_key(&self, row: &DataKeyRow, audit: audit::Entry) -> Result<(), StoreError>;

@@ -23,16 +23,19 @@ async fn everything_is_moved_and_the_former_key_opens_nothing() {
     let world = World::open(&files, &[1]).await;
     world.plant(120).await;
     let before = world.store.data_keys().await.unwrap().remove(0);
+    let authority = world.authorities.trusted()[0].pin;
     drop(world);
     let world = World::open(&files, &[2, 1]).await;
     assert_eq!(world.sealer.kek(), before.kek, "a new key alone moves nothing");
     world.rewrap().await;
     let progress = world.rewrapper.progress();
-    // Each has a key and headers; every tenth has a retiring key too.
-    assert_eq!((progress.state, progress.values, progress.done), (State::Done, 252, 252));
+    // Each has a key and headers; every tenth has a retiring key too. And there is the authority.
+    assert_eq!((progress.state, progress.values, progress.done), (State::Done, 253, 253));
     for row in world.store.subscriptions(None, 1000).await.unwrap() {
         assert!(row.sealed().all(|sealed| world.sealer.is_current(sealed)));
     }
+    let rows = world.store.authorities().await.unwrap();
+    assert!(rows.iter().all(|row| world.sealer.is_current(&row.sealed_key)));
     world.check(120).await;
     world.store.close().await.unwrap();
     drop(world);
@@ -42,7 +45,9 @@ async fn everything_is_moved_and_the_former_key_opens_nothing() {
     assert_eq!(wanted, &files.kek_id(2));
     assert!(given.contains(files.kek_id(1).as_str()), "{error}");
     assert!(error.to_string().contains(files.kek_id(2).as_str()), "{error}");
-    World::open(&files, &[2]).await.check(120).await;
+    let world = World::open(&files, &[2]).await;
+    world.check(120).await;
+    assert_eq!(world.authorities.trusted()[0].pin, authority, "it is another one");
 }
 
 #[tokio::test]
@@ -95,6 +100,7 @@ async fn a_second_call_joins_the_first_and_a_later_one_begins_anew() {
     let actions: Vec<(String, String)> = world.audit().await;
     let expected = [
         ("CreateDataKey", "postrider"),
+        ("CreateAuthority", "postrider"),
         ("RewrapSecrets", "tok_1"),
         ("RemoveDataKeys", "postrider"),
         ("RewrapSecrets", "tok_1"),

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::subscription::reseal_subscription;
 use super::{Keks, Sealer, SecretsError, data_keys};
+use crate::authority::Authorities;
 use crate::clock::Clock;
 use crate::registry::Registry;
 use crate::store::{Store, StoreError, SubscriptionRow};
@@ -26,7 +27,7 @@ const STEP: usize = 50;
 /// The pause between two steps, in which changes go on.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long it waits for a store that cannot be written.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How a rewrap stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,18 +60,26 @@ pub enum State {
     Failed,
 }
 
+/// Where secrets are. Each holds off its changes while what it holds is sealed anew.
+#[derive(Clone)]
+pub struct Holders {
+    /// What they are kept in.
+    pub store: Arc<dyn Store>,
+    /// Subscriptions: signing keys and headers.
+    pub registry: Arc<Registry>,
+    /// Authorities: their keys.
+    pub authorities: Arc<Authorities>,
+}
+
 /// Moves secrets when it is told to, or finds that it was.
 pub struct Rewrapper {
-    /// Where they are.
-    pub store: Arc<dyn Store>,
-    /// Whose changes are held off for a step.
-    pub registry: Arc<Registry>,
+    holders: Holders,
     /// What seals them.
-    pub sealer: Sealer,
+    sealer: Sealer,
     /// Under which.
     pub keks: Keks,
     /// For what people see.
-    pub clock: Clock,
+    clock: Clock,
     progress: Mutex<Progress>,
     /// Held while a rewrap is begun.
     beginning: tokio::sync::Mutex<()>,
@@ -80,15 +89,9 @@ pub struct Rewrapper {
 impl Rewrapper {
     /// A rewrapper that has done nothing yet.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        registry: Arc<Registry>,
-        sealer: Sealer,
-        keks: Keks,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(holders: Holders, sealer: Sealer, keks: Keks, clock: Clock) -> Self {
         let (progress, beginning, wake) = (Mutex::default(), tokio::sync::Mutex::new(()), Notify::new());
-        Self { store, registry, sealer, keks, clock, progress, beginning, wake }
+        Self { holders, sealer, keks, clock, progress, beginning, wake }
     }
 
     /// Begins a rewrap, unless one runs; how it stands.
@@ -98,7 +101,7 @@ impl Rewrapper {
     pub async fn begin(&self, audit: Entry) -> Result<Progress, SecretsError> {
         let _one = self.beginning.lock().await;
         if !self.sealer.has_former() {
-            data_keys::add(&*self.store, &self.keks, &self.sealer, audit).await?;
+            data_keys::add(&*self.holders.store, &self.keks, &self.sealer, audit).await?;
         }
         if self.progress().state != State::Running {
             self.note_begin();
@@ -143,7 +146,8 @@ impl Rewrapper {
     async fn rewrap(&self) -> Result<(), SecretsError> {
         while self.pass().await? > 0 {}
         let current = self.sealer.current();
-        let mut former: Vec<_> = self.store.data_keys().await?.into_iter().map(|row| row.id).collect();
+        let mut former: Vec<_> =
+            self.holders.store.data_keys().await?.into_iter().map(|row| row.id).collect();
         former.retain(|id| *id != current);
         let removed: Vec<String> = former.iter().map(ToString::to_string).collect();
         let audit = Entry {
@@ -156,7 +160,7 @@ impl Rewrapper {
             request_id: String::new(),
             detail: format!("everything is sealed with {current}, under {}", self.sealer.kek()),
         };
-        self.store.remove_data_keys(former, audit).await?;
+        self.holders.store.remove_data_keys(former, audit).await?;
         self.sealer.forget_former();
         let mut progress = self.noted();
         progress.state = State::Done;
@@ -167,18 +171,19 @@ impl Rewrapper {
         Ok(())
     }
 
-    /// Goes over everything that is sealed; how many values it has moved. Whatever else holds sealed values has its
-    /// line here, and seals and writes them while changes are held off by [`Registry::change`].
+    /// Goes over everything that is sealed; how many values it has moved. Whoever holds sealed values has its line here:
+    /// while one is forgotten, the store refuses to remove what it needs.
     async fn pass(&self) -> Result<u64, SecretsError> {
-        self.noted().done = 0;
-        self.subscriptions().await
+        let (values, moved) = self.holders.authorities.reseal().await?;
+        self.noted().done = values;
+        Ok(moved + self.subscriptions().await?)
     }
 
     async fn subscriptions(&self) -> Result<u64, SecretsError> {
         let (mut moved, mut after) = (0, None);
         loop {
             let step = {
-                let _change = self.registry.change().await;
+                let _change = self.holders.registry.change().await;
                 self.step(after).await?
             };
             moved += step.moved;
@@ -190,7 +195,7 @@ impl Rewrapper {
     }
 
     async fn step(&self, after: Option<SubscriptionId>) -> Result<Step, SecretsError> {
-        let rows = self.store.subscriptions(after, STEP).await?;
+        let rows = self.holders.store.subscriptions(after, STEP).await?;
         let mut step = Step { last: rows.last().map(|row| row.subscription.id), ..Step::default() };
         let mut resealed: Vec<SubscriptionRow> = Vec::new();
         for row in rows {
@@ -202,13 +207,14 @@ impl Rewrapper {
             }
         }
         if !resealed.is_empty() {
-            self.store.reseal_subscriptions(resealed).await?;
+            self.holders.store.reseal_subscriptions(resealed).await?;
         }
         Ok(step)
     }
 
     fn note_begin(&self) {
-        let values = self.registry.all().iter().map(|row| row.secrets()).sum();
+        let values: u64 = self.holders.registry.all().iter().map(|row| row.secrets()).sum();
+        let values = values + self.holders.authorities.kept();
         let mut progress = self.noted();
         let begun =
             Progress { state: State::Running, started: Some(self.clock.wall()), ..Progress::default() };

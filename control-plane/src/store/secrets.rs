@@ -1,6 +1,7 @@
 //! Rows that hold secrets. Every secret in them is sealed: no store sees one open.
 
 use postrider_domain::id::{DataKeyId, KeyId};
+use postrider_domain::join::Pin;
 use postrider_domain::sealed::{KekId, Sealed};
 use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
@@ -35,6 +36,21 @@ pub struct SigningKeyRow {
     /// When it was made.
     pub created: Timestamp,
     /// Until when a retiring key signs; absent while active.
+    pub retire: Option<Timestamp>,
+}
+
+/// An authority of agents' certificates, made by the control plane. It has no `Debug`: it holds a key, though a sealed one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthorityRow {
+    /// The SHA-256 of its public key.
+    pub pin: Pin,
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, sealed.
+    pub sealed_key: Sealed,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Until when it is trusted beside its successor.
     pub retire: Option<Timestamp>,
 }
 

@@ -306,6 +306,10 @@ impl Store for SledStore {
         self.writer.write(rows.iter().map(write).collect(), None).await
     }
 
+    async fn reseal_authorities(&self, rows: Vec<AuthorityRow>) -> Result<(), StoreError> {
+        self.writer.write(rows.iter().map(trust::write_authority).collect(), None).await
+    }
+
     async fn put_data_key(&self, row: &DataKeyRow, audit: Entry) -> Result<(), StoreError> {
         // The file and the log are not one write: the log comes first, so that no key is there that it does not tell of.
         self.put_audit_entry(audit).await?;

@@ -3,16 +3,20 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use postrider_control_plane::authority::{self, Authorities};
 use postrider_control_plane::clock::Clock;
+use postrider_control_plane::identities::Identities;
 use postrider_control_plane::registry::Registry;
-use postrider_control_plane::secrets::rewrap::{Rewrapper, State};
+use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper, State};
 use postrider_control_plane::secrets::{
     Keks, KeyedSubscription, Sealer, SecretsError, VaultSettings, data_keys, seal_subscription,
 };
 use postrider_control_plane::store::{Options, SledStore, Store};
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{KeyId, SubscriptionId};
+use postrider_domain::identity::TrustDomain;
 use postrider_domain::sealed::{KekId, KeyBytes};
 use postrider_domain::signing::{DEFAULT_OVERLAP, KeyRing, Secret, SigningKey};
 use postrider_domain::time::Timestamp;
@@ -69,6 +73,7 @@ impl Files {
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) sealer: Sealer,
     pub(crate) keks: Keks,
     pub(crate) rewrapper: Rewrapper,
@@ -92,9 +97,20 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(store);
         let sealer = data_keys::open(&*store, &keks, Clock::start().wall()).await?;
         let registry = Arc::new(Registry::load(&*store, &sealer).await?);
-        let rewrapper =
-            Rewrapper::new(store.clone(), registry.clone(), sealer.clone(), keks.clone(), Clock::start());
-        Ok(Self { store, registry, sealer, keks, rewrapper })
+        let identities = Arc::new(Identities::load(store.clone()).await?);
+        let settings = authority::Settings {
+            trust_domain: TrustDomain::default(),
+            names: vec!["localhost".to_owned()],
+            lifetime: Duration::from_secs(86_400),
+            files: Vec::new(),
+        };
+        let now = Clock::start().wall();
+        let authorities = Authorities::load(store.clone(), sealer.clone(), settings, identities, now);
+        let authorities = Arc::new(authorities.await.unwrap());
+        let holders =
+            Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
+        let rewrapper = Rewrapper::new(holders, sealer.clone(), keks.clone(), Clock::start());
+        Ok(Self { store, registry, authorities, sealer, keks, rewrapper })
     }
 
     /// Writes so many subscriptions with secrets.

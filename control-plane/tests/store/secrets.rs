@@ -111,11 +111,11 @@ pub(crate) async fn a_data_key_that_something_needs_is_not_removed(backend: &dyn
     }
     let keys = store.data_keys().await.unwrap();
     let ids: Vec<DataKeyId> = keys.iter().map(|key| key.id).collect();
-    let head = store.audit_head().await.unwrap();
+    let head = store.audit_span().await.unwrap();
     let error = store.remove_data_keys(ids.clone(), entry("RemoveDataKeys")).await.unwrap_err();
     assert!(matches!(&error, StoreError::InUse(id, _) if *id == needed.id), "{error}");
     assert_eq!(store.data_keys().await.unwrap(), keys);
-    assert_eq!(store.audit_head().await.unwrap(), head);
+    assert_eq!(store.audit_span().await.unwrap(), head);
     store.reseal_subscriptions(vec![subscription(lane(1))]).await.unwrap();
     store.remove_data_keys(ids, entry("RemoveDataKeys")).await.unwrap();
     assert_eq!(store.data_keys().await.unwrap(), []);

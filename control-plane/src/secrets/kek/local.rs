@@ -1,8 +1,5 @@
 //! A key-encryption key whose bytes this program has: from a file, or from the environment.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -13,9 +10,8 @@ use postrider_domain::sealed::{DataKey, KEY_BYTES, KekId, KeyBytes, Sealed};
 use zeroize::Zeroizing;
 
 use super::{Kek, KekError};
+use crate::secret_file::{self, SecretFileError};
 
-/// More than a key can take.
-const MAX_FILE: u64 = 1024;
 const FORM: &str = "it must hold 32 bytes, as 64 hexadecimal digits or as base64, and nothing else; make one with `postrider \
                     secrets generate-kek FILE`";
 
@@ -79,23 +75,13 @@ pub fn generate() -> Zeroizing<String> {
 /// A sentence that names the file, and what to do.
 pub fn read_file(path: &Path) -> Result<KeyBytes, String> {
     let shown = path.display();
-    let unreadable = |error: std::io::Error| {
-        format!(
-            "the file {shown} cannot be read: {error}; make a key with `postrider secrets generate-kek {shown}`"
-        )
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(format!("{shown} is a folder; name a file that holds a key"));
-    }
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!("the file {shown} can be used by others (mode {mode:o}): chmod 600 {shown}"));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE).unwrap_or(0)));
-    let read = file.take(MAX_FILE).read_to_string(&mut text);
-    read.ok().and_then(|_| parse(&text)).ok_or_else(|| format!("the file {shown}: {FORM}"))
+    let text = secret_file::read(path).map_err(|error| match &error {
+        SecretFileError::Unreadable { cause, .. } => {
+            format!("{error}: {cause}; make a key with `postrider secrets generate-kek {shown}`")
+        }
+        SecretFileError::Loose { .. } | SecretFileError::Strange { .. } => error.to_string(),
+    })?;
+    parse(&text).ok_or_else(|| format!("the file {shown}: {FORM}"))
 }
 
 fn parse(text: &str) -> Option<KeyBytes> {
@@ -106,6 +92,8 @@ fn parse(text: &str) -> Option<KeyBytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -124,20 +112,21 @@ mod tests {
         assert_ne!(*generate(), *hex);
     }
 
+    fn write(path: &Path, content: &str) {
+        std::fs::write(path, content).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
     #[test]
     fn a_file_that_others_can_read_is_refused_with_the_command_that_helps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kek");
         std::fs::write(&path, generate().as_bytes()).unwrap();
-        for mode in [0o604, 0o640, 0o620, 0o601, 0o666] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let mistake = read_file(&path).unwrap_err();
-            assert!(mistake.contains(&format!("chmod 600 {}", path.display())), "{mistake}");
-        }
-        for mode in [0o600, 0o400] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert!(read_file(&path).is_ok());
-        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let mistake = read_file(&path).unwrap_err();
+        assert!(mistake.contains(&format!("chmod 600 {}", path.display())), "{mistake}");
+        write(&path, &generate());
+        assert!(read_file(&path).is_ok());
     }
 
     #[test]
@@ -145,12 +134,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kek");
         for content in ["almost-a-key".to_owned(), format!("{}ff", *generate()), "k".repeat(5000)] {
-            std::fs::write(&path, &content).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            write(&path, &content);
             let mistake = read_file(&path).unwrap_err();
             assert!(!mistake.contains(&content) && mistake.contains("generate-kek"), "{mistake}");
         }
-        assert!(read_file(folder.path()).unwrap_err().contains("folder"));
+        assert!(read_file(folder.path()).unwrap_err().contains("is not a file"));
         assert!(read_file(&folder.path().join("none")).unwrap_err().contains("generate-kek"));
     }
 }

@@ -31,8 +31,8 @@ const TOKEN: u8 = b'K';
 const TOKEN_USE: u8 = b'V';
 
 /// The kinds that there are many rows of. None holds a secret.
-pub(super) const WITHOUT_SECRETS: [u8; 9] =
-    [ATTEMPT, AUDIT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST];
+pub(super) const WITHOUT_SECRETS: [u8; 10] =
+    [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST];
 
 /// A key under construction.
 struct Key(Vec<u8>);
