@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "postrider/v1/tenants.proto",
     "postrider/v1/event_types.proto",
     "postrider/v1/subscriptions.proto",
@@ -15,6 +15,7 @@ const FILES: [&str; 12] = [
     "postrider/v1/agents.proto",
     "postrider/v1/tokens.proto",
     "postrider/v1/audit.proto",
+    "postrider/v1/secrets.proto",
     "postrider/agent/v1/enrollment.proto",
     "postrider/agent/v1/session.proto",
     "postrider/store/v1/records.proto",

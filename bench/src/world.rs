@@ -1,5 +1,7 @@
 //! A Postrider of its own for each scenario: a control plane with an empty store, and an agent.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::child::Child;
 use crate::clock;
 use crate::reach::Reach;
 
+/// The file with the key-encryption key: any, for it guards nothing.
+const KEK: &str = "kek";
 /// How long a process may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is asked.
@@ -92,6 +96,8 @@ impl<'a> World<'a> {
         let api = Api::new(&reach)?;
         let mut world =
             Self { place, folder, control_plane: None, agent: None, api, reach, agent_port, sink };
+        world.write(KEK, &"5a".repeat(32))?;
+        std::fs::set_permissions(world.file(KEK), Permissions::from_mode(0o600))?;
         world.write("control-plane.toml", &world.control_plane_settings())?;
         world.start_control_plane().await?;
         world.api.create_tenant().await?;
@@ -183,8 +189,11 @@ impl<'a> World<'a> {
         // A basic string of TOML escapes as JSON's do.
         let store = serde_json::Value::from(self.store().to_string_lossy().into_owned());
         let (agent, log) = (self.agent_port, self.place.log_filter);
+        let kek = serde_json::Value::from(format!("file:{}", self.file(KEK).display()));
         let reach = self.reach.settings(self.folder());
-        format!("data_dir = {store}\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n{reach}")
+        format!(
+            "data_dir = {store}\nkek = [{kek}]\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n{reach}"
+        )
     }
 
     async fn agent_settings(&self) -> anyhow::Result<String> {

@@ -7,7 +7,7 @@ use crate::dev;
 use crate::output::Format;
 use crate::parts;
 use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
-use crate::verbs::{audit, egress, subscriptions, tail, tenants, tokens, verify};
+use crate::verbs::{audit, egress, secrets, subscriptions, tail, tenants, tokens, verify};
 
 /// Above the options that all verbs share.
 pub(crate) const SHARED: &str = "Global options";
@@ -95,6 +95,9 @@ pub(crate) enum Command {
     /// See what an agent's egress settings mean, offline
     #[command(subcommand)]
     Egress(egress::Verb),
+    /// Secrets at rest: the keys that they are sealed under
+    #[command(subcommand)]
+    Secrets(secrets::Verb),
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell

@@ -210,6 +210,10 @@ impl Client {
         /// The audit log.
         audit, audit_service_client::AuditServiceClient
     );
+    service!(
+        /// Secrets at rest.
+        secrets, secret_service_client::SecretServiceClient
+    );
 }
 
 fn tls(connection: &Connection) -> Result<ClientTlsConfig> {

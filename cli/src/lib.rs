@@ -24,7 +24,7 @@ use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
-use crate::verbs::{audit, egress, tokens};
+use crate::verbs::{audit, egress, secrets, tokens};
 use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
@@ -91,6 +91,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Agents(verb) => agents::run(context, verb).await,
         Command::Tokens(verb) => tokens::run(context, verb).await,
         Command::Audit(verb) => audit::run(context, verb).await,
+        Command::Secrets(verb) => secrets::run(context, verb).await,
         Command::Verify(_)
         | Command::Egress(_)
         | Command::Completions(_)

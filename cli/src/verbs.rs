@@ -16,6 +16,7 @@ pub(crate) mod follow;
 pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod retry;
+pub(crate) mod secrets;
 pub(crate) mod subscription_settings;
 pub(crate) mod subscriptions;
 pub(crate) mod tail;

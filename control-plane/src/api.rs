@@ -13,6 +13,7 @@ mod gate;
 mod join_tokens;
 mod page;
 mod requests;
+mod secrets;
 mod signing_keys;
 pub(crate) mod status;
 mod streams;
@@ -37,7 +38,9 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
 use crate::registry::Registry;
-use crate::store::{Store, SubscriptionRow};
+use crate::secrets::rewrap::Rewrapper;
+use crate::secrets::{KeyedSubscription, Sealer};
+use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::watch::Updates;
 
@@ -46,6 +49,8 @@ use crate::watch::Updates;
 pub struct Api {
     /// What is remembered.
     pub store: Arc<dyn Store>,
+    /// Seals what is secret before the store sees it.
+    pub sealer: Sealer,
     /// Tenants and subscriptions in memory.
     pub registry: Arc<Registry>,
     /// Where events are handed in.
@@ -64,6 +69,8 @@ pub struct Api {
     pub authorities: Arc<Authorities>,
     /// By which host and port agents reach theirs.
     pub agent_address: Option<(String, u16)>,
+    /// Seals secrets anew.
+    pub rewrapper: Arc<Rewrapper>,
     /// Who calls. Handlers work on the copy that [`Api::call`] gives them: the original is nobody's.
     pub caller: Caller,
     /// Time.
@@ -115,7 +122,7 @@ impl Api {
     }
 
     /// A subscription of a tenant.
-    fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<SubscriptionRow>, Status> {
+    fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<KeyedSubscription>, Status> {
         let tenant = self.tenant(tenant)?;
         let subscription: SubscriptionId = status::parse("subscription", id)?;
         let row = self.registry.get_of(&tenant, subscription);

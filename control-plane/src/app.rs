@@ -3,7 +3,8 @@
 //! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the **committer**
 //! ([`crate::emit`]), the store's **writer** thread, the **lanes** task ([`crate::lanes`]), one **session** task a
 //! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**, which
-//! disables subscriptions whose endpoint is gone, and **retention** ([`crate::retention`]).
+//! disables subscriptions whose endpoint is gone, the **rewrapper** ([`crate::secrets::rewrap`]), and **retention**
+//! ([`crate::retention`]).
 //!
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
@@ -46,10 +47,12 @@ use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
+use crate::secrets::Sealer;
+use crate::secrets::rewrap::{Holders, Rewrapper};
 use crate::store::{Options, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
-use crate::{retention, settle};
+use crate::{retention, secrets, settle};
 
 /// Bytes of recently accepted events kept in memory.
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
@@ -62,13 +65,14 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
+    "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
     "postrider.v1.TenantService",
@@ -105,7 +109,9 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
-    let mut parts = Parts::build(store, &config).await?;
+    let sealer = secrets::data_keys::open(&*store, &config.keks, Clock::start().wall());
+    let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
+    let mut parts = Parts::build(store, sealer, &config).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
     }
@@ -149,6 +155,45 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     })
 }
 
+/// What the store has, as it is used.
+struct Known {
+    registry: Arc<Registry>,
+    agents: Arc<Agents>,
+    tokens: Arc<Tokens>,
+    identities: Arc<Identities>,
+    authorities: Arc<Authorities>,
+    scheduler: Scheduler,
+}
+
+impl Known {
+    async fn load(
+        store: &Arc<dyn Store>,
+        sealer: &Sealer,
+        config: &Config,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let registry = Arc::new(Registry::load(&**store, sealer).await?);
+        let (agents, expected) = Agents::load(store.clone()).await?;
+        let tokens = Arc::new(Tokens::load(store.clone()).await?);
+        let identities = Arc::new(Identities::load(store.clone()).await?);
+        let authorities = Authorities::load(
+            store.clone(),
+            sealer.clone(),
+            config.authority.clone(),
+            identities.clone(),
+            clock.wall(),
+        );
+        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
+        let mut scheduler = Scheduler::new(store.epoch());
+        scheduler.await_agents(expected, clock.now() + config.resume_window);
+        for row in registry.all() {
+            let lane = store.lane(row.subscription.id).await?;
+            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
+        }
+        Ok(Self { registry, agents: Arc::new(agents), tokens, identities, authorities, scheduler })
+    }
+}
+
 /// Everything that runs.
 struct Parts {
     store: Arc<dyn Store>,
@@ -166,27 +211,10 @@ struct Parts {
 }
 
 impl Parts {
-    async fn build(store: Arc<dyn Store>, config: &Config) -> anyhow::Result<Self> {
+    async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        let registry = Arc::new(Registry::load(&*store).await?);
-        let (agents, expected) = Agents::load(store.clone()).await?;
-        let agents = Arc::new(agents);
-        let tokens = Arc::new(Tokens::load(store.clone()).await?);
-        let identities = Arc::new(Identities::load(store.clone()).await?);
-        let authorities = Authorities::load(
-            store.clone(),
-            sealer(),
-            config.authority.clone(),
-            identities.clone(),
-            clock.wall(),
-        );
-        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
-        let mut scheduler = Scheduler::new(store.epoch());
-        scheduler.await_agents(expected, clock.now() + config.resume_window);
-        for row in registry.all() {
-            let lane = store.lane(row.subscription.id).await?;
-            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
-        }
+        let known = Known::load(&store, &sealer, config, clock).await?;
+        let Known { registry, agents, tokens, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
@@ -195,6 +223,9 @@ impl Parts {
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         let dispatcher = Dispatcher { registry: registry.clone(), recent, store: store.clone(), clock };
+        let holders =
+            Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
+        let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = Links {
             lanes: lanes.clone(),
@@ -207,7 +238,8 @@ impl Parts {
         };
         let api = Api {
             store: store.clone(),
-            registry,
+            sealer: sealer.clone(),
+            registry: registry.clone(),
             emitter,
             lanes: lanes.clone(),
             updates: updates.clone(),
@@ -216,6 +248,7 @@ impl Parts {
             identities: identities.clone(),
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
+            rewrapper: rewrapper.clone(),
             caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
@@ -231,6 +264,7 @@ impl Parts {
         pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
         pipeline.spawn(tokens.tend(clock));
         pipeline.spawn(tend(authorities.clone(), identities, clock));
+        pipeline.spawn(async move { rewrapper.run().await });
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
         let health = HealthReporter::new();
         let tasks = JoinSet::new();
@@ -301,6 +335,7 @@ impl Parts {
             .add_service(v1::signing_key_service_server::SigningKeyServiceServer::new(api.clone()))
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
+            .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))
@@ -335,14 +370,6 @@ impl Parts {
         info!("stopped");
         Ok(())
     }
-}
-
-/// Until the settings name key-encryption keys.
-fn sealer() -> crate::secrets::Sealer {
-    use postrider_domain::sealed::{DataKey, KeyBytes};
-    let id = postrider_domain::id::DataKeyId::new(postrider_domain::time::Timestamp::default(), 1);
-    let key = DataKey::new(id, "none".parse().expect("a name"), KeyBytes::new([0; 32]));
-    crate::secrets::Sealer::new(key, KeyBytes::new([0; 32]))
 }
 
 fn server(streams: u32) -> Server {

@@ -32,7 +32,7 @@ use self::verifier::AgentVerifier;
 use crate::identities::Identities;
 use crate::listen::SharedTls;
 use crate::listen::tls::{for_agents, roots};
-use crate::secrets::Sealer;
+use crate::secrets::{Sealer, SecretsError, reseal};
 use crate::store::{AuthorityRow, Store, StoreError};
 
 /// The longest overlap.
@@ -255,6 +255,35 @@ impl Authorities {
             self.apply(self.trusted().to_vec(), now)?;
         }
         Ok(())
+    }
+
+    /// How many keys the store has of these authorities.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        let kept = self.trusted().iter().filter(|authority| !authority.external).count();
+        u64::try_from(kept).unwrap_or(u64::MAX)
+    }
+
+    /// Seals the keys in the store anew with the current data key, those included that the operator's files stand in for;
+    /// how many there are, and how many of them were sealed with a former one.
+    ///
+    /// # Errors
+    /// When one does not open, or the store fails.
+    pub async fn reseal(&self) -> Result<(u64, u64), SecretsError> {
+        let _change = self.changes.lock().await;
+        let (mut values, mut moved) = (0, Vec::new());
+        for mut row in self.store.authorities().await? {
+            values += 1;
+            if !self.sealer.is_current(&row.sealed_key) {
+                row.sealed_key = reseal(&self.sealer, context(row.pin), &row.sealed_key)?;
+                moved.push(row);
+            }
+        }
+        let count = u64::try_from(moved.len()).unwrap_or(u64::MAX);
+        if !moved.is_empty() {
+            self.store.reseal_authorities(moved).await?;
+        }
+        Ok((values, count))
     }
 
     fn follow_files(&self, now: Timestamp) -> Result<(), AuthorityError> {

@@ -17,7 +17,8 @@ use crate::clock::Clock;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::schedule::Assignment;
-use crate::store::{Store, StoreError, SubscriptionRow};
+use crate::secrets::KeyedSubscription;
+use crate::store::{Store, StoreError};
 
 /// A job is not started later than this after it was signed.
 pub const START_WITHIN: Duration = Duration::from_secs(20);
@@ -52,7 +53,7 @@ impl Dispatcher {
     /// # Errors
     /// When events cannot be read; then nothing is prepared.
     pub async fn prepare(&self, assignments: &[Assignment]) -> Result<Vec<Prepared>, StoreError> {
-        let rows: Vec<Option<Arc<SubscriptionRow>>> = assignments
+        let rows: Vec<Option<Arc<KeyedSubscription>>> = assignments
             .iter()
             .map(|assignment| self.registry.get(assignment.key.delivery.subscription))
             .collect();
@@ -75,7 +76,7 @@ impl Dispatcher {
     async fn events(
         &self,
         assignments: &[Assignment],
-        rows: &[Option<Arc<SubscriptionRow>>],
+        rows: &[Option<Arc<KeyedSubscription>>],
     ) -> Result<HashMap<EventKey, Arc<Event>>, StoreError> {
         let mut events = HashMap::with_capacity(assignments.len());
         let mut missing: Vec<(TenantId, EventKey)> = Vec::new();
@@ -98,7 +99,7 @@ impl Dispatcher {
         Ok(events)
     }
 
-    fn job(&self, assignment: &Assignment, row: &SubscriptionRow, event: &Event, now: Timestamp) -> Job {
+    fn job(&self, assignment: &Assignment, row: &KeyedSubscription, event: &Event, now: Timestamp) -> Job {
         let subscription = &row.subscription;
         let body = body::render(event, subscription.format);
         let start_within = u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX);
@@ -116,7 +117,7 @@ impl Dispatcher {
 }
 
 /// What is sent: ours, then the subscription's own.
-fn headers(row: &SubscriptionRow, event: &Event, body: &Bytes, now: Timestamp) -> Vec<Header> {
+fn headers(row: &KeyedSubscription, event: &Event, body: &Bytes, now: Timestamp) -> Vec<Header> {
     let ours = [
         ("content-type", "application/json".to_owned()),
         ("user-agent", USER_AGENT.to_owned()),

@@ -10,7 +10,8 @@ use postrider_domain::id::{SubscriptionId, TenantId};
 use postrider_domain::pattern::Index;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::store::{Store, StoreError, SubscriptionRow};
+use crate::secrets::{KeyedSubscription, Sealer, SecretsError, open_subscription};
+use crate::store::Store;
 
 /// How many rows are read at once at the start.
 const PAGE: usize = 1000;
@@ -25,21 +26,21 @@ pub struct Registry {
 #[derive(Default)]
 struct Known {
     tenants: HashMap<TenantId, Tenant>,
-    subscriptions: HashMap<SubscriptionId, Arc<SubscriptionRow>>,
+    subscriptions: HashMap<SubscriptionId, Arc<KeyedSubscription>>,
 }
 
 #[derive(Default)]
 struct Tenant {
     index: Index<SubscriptionId>,
-    subscriptions: BTreeMap<SubscriptionId, Arc<SubscriptionRow>>,
+    subscriptions: BTreeMap<SubscriptionId, Arc<KeyedSubscription>>,
 }
 
 impl Registry {
     /// What the store has.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+    /// When the store cannot be read, or a secret in it does not open.
+    pub async fn load(store: &dyn Store, sealer: &Sealer) -> Result<Self, SecretsError> {
         let registry = Self { known: RwLock::default(), changes: Mutex::new(()) };
         let mut after = None;
         loop {
@@ -54,7 +55,9 @@ impl Registry {
         loop {
             let page = store.subscriptions(after.take(), PAGE).await?;
             after = page.last().map(|row| row.subscription.id);
-            page.into_iter().filter(|row| row.deleted.is_none()).for_each(|row| drop(registry.put(row)));
+            for row in page.into_iter().filter(|row| row.deleted.is_none()) {
+                registry.put(open_subscription(sealer, row)?);
+            }
             if after.is_none() {
                 return Ok(registry);
             }
@@ -90,14 +93,14 @@ impl Registry {
 
     /// A subscription that is not deleted, whosever it is.
     #[must_use]
-    pub fn get(&self, id: SubscriptionId) -> Option<Arc<SubscriptionRow>> {
+    pub fn get(&self, id: SubscriptionId) -> Option<Arc<KeyedSubscription>> {
         self.read().subscriptions.get(&id).cloned()
     }
 
     /// A tenant's subscription that is not deleted. It is looked for among the tenant's alone, so that another's takes no
     /// longer to be missed than one that never was.
     #[must_use]
-    pub fn get_of(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<SubscriptionRow>> {
+    pub fn get_of(&self, tenant: &TenantId, id: SubscriptionId) -> Option<Arc<KeyedSubscription>> {
         self.read().tenants.get(tenant)?.subscriptions.get(&id).cloned()
     }
 
@@ -108,7 +111,7 @@ impl Registry {
         tenant: &TenantId,
         after: Option<SubscriptionId>,
         limit: usize,
-    ) -> Vec<Arc<SubscriptionRow>> {
+    ) -> Vec<Arc<KeyedSubscription>> {
         let known = self.read();
         let Some(of_tenant) = known.tenants.get(tenant) else { return Vec::new() };
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -118,12 +121,12 @@ impl Registry {
 
     /// Every subscription.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<SubscriptionRow>> {
+    pub fn all(&self) -> Vec<Arc<KeyedSubscription>> {
         self.read().subscriptions.values().cloned().collect()
     }
 
     /// A subscription was created or changed; as it is known now.
-    pub fn put(&self, row: SubscriptionRow) -> Arc<SubscriptionRow> {
+    pub fn put(&self, row: KeyedSubscription) -> Arc<KeyedSubscription> {
         let row = Arc::new(row);
         let subscription = &row.subscription;
         let mut known = self.write();

@@ -9,6 +9,7 @@
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
 mod query;
+mod secrets;
 mod sled;
 
 use async_trait::async_trait;
@@ -17,18 +18,16 @@ use postrider_domain::audit;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Event, EventTypeName};
 use postrider_domain::id::{
-    AgentId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
-use postrider_domain::sealed::Sealed;
-use postrider_domain::signing::KeyRing;
-use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
+pub use self::secrets::{AuthorityRow, DataKeyRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
 /// What can go wrong below every verb.
@@ -58,6 +57,9 @@ pub enum StoreError {
         /// What to do.
         advice: &'static str,
     },
+    /// A data key is to be removed, and something needs it.
+    #[error("{0} stays: {1} is still sealed with it")]
+    InUse(DataKeyId, String),
 }
 
 /// An event to be accepted, with all that it is owed to.
@@ -161,17 +163,6 @@ pub struct LaneRow {
     pub end: u64,
     /// Whether any delivery waits.
     pub waiting: bool,
-}
-
-/// A subscription with its keys, as stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SubscriptionRow {
-    /// The subscription.
-    pub subscription: Subscription,
-    /// Its keys.
-    pub keys: KeyRing,
-    /// When it was deleted, if it was.
-    pub deleted: Option<Timestamp>,
 }
 
 /// An event as stored.
@@ -305,21 +296,6 @@ pub struct IdentityRow {
     pub duplicate: Option<Timestamp>,
 }
 
-/// An authority of agents' certificates, made by the control plane. It has no `Debug`: it holds a key, though a sealed one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthorityRow {
-    /// The SHA-256 of its public key.
-    pub pin: Pin,
-    /// Its certificate, DER.
-    pub certificate: Vec<u8>,
-    /// Its private key, sealed.
-    pub sealed_key: Sealed,
-    /// When it was made.
-    pub created: Timestamp,
-    /// Until when it is trusted beside its successor.
-    pub retire: Option<Timestamp>,
-}
-
 /// How far the audit log reaches, by the rows that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSpan {
@@ -427,6 +403,19 @@ pub trait Store: Send + Sync + 'static {
         after: Option<SubscriptionId>,
         limit: usize,
     ) -> Result<Vec<SubscriptionRow>, StoreError>;
+
+    /// Writes subscriptions that are there, with the same values sealed anew: one atomic write.
+    async fn reseal_subscriptions(&self, rows: Vec<SubscriptionRow>) -> Result<(), StoreError>;
+    /// The same for authorities.
+    async fn reseal_authorities(&self, rows: Vec<AuthorityRow>) -> Result<(), StoreError>;
+
+    /// Writes a new data key.
+    async fn put_data_key(&self, row: &DataKeyRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes data keys, leaving no trace of them in what the store is made of: whoever copies it afterwards has no
+    /// use for the key-encryption keys that wrapped them. Removes none when anything is still sealed with one of them.
+    async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every data key, oldest first.
+    async fn data_keys(&self) -> Result<Vec<DataKeyRow>, StoreError>;
 
     /// Writes what a request points to.
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError>;

@@ -8,6 +8,8 @@ mod faults;
 
 #[path = "api/reads.rs"]
 mod reads;
+#[path = "api/rewraps.rs"]
+mod rewraps;
 
 #[path = "api/sharing.rs"]
 mod sharing;

@@ -8,6 +8,9 @@ mod access;
 #[path = "store/crash.rs"]
 mod crash;
 
+#[path = "store/secrets.rs"]
+mod secrets;
+
 #[path = "store/suite.rs"]
 mod suite;
 
@@ -17,11 +20,13 @@ mod trust;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use postrider_control_plane::store::{Options, SledStore, Store};
+use postrider_control_plane::store::{Options, SledStore, Store, StoreError};
 
 /// A store that can be closed and opened again.
 pub(crate) trait Backend {
     fn open(&self) -> Arc<dyn Store>;
+    /// Whether these bytes are anywhere in what the closed store is made of.
+    fn holds(&self, bytes: &[u8]) -> bool;
 }
 
 struct Sled(tempfile::TempDir);
@@ -36,10 +41,30 @@ impl Backend for Sled {
     fn open(&self) -> Arc<dyn Store> {
         Arc::new(open_sled(self.0.path().to_owned()))
     }
+
+    fn holds(&self, bytes: &[u8]) -> bool {
+        let (mut folders, mut found) = (vec![self.0.path().to_owned()], false);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("the folder can be read") {
+                let path = entry.expect("the folder can be read").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let content = std::fs::read(path).expect("the file can be read");
+                    found |= content.windows(bytes.len()).any(|window| window == bytes);
+                }
+            }
+        }
+        found
+    }
 }
 
 pub(crate) fn open_sled(path: PathBuf) -> SledStore {
-    SledStore::open(&Options { path, cache_bytes: 16 * 1024 * 1024 }).expect("the store opens")
+    try_open_sled(path).expect("the store opens")
+}
+
+pub(crate) fn try_open_sled(path: PathBuf) -> Result<SledStore, StoreError> {
+    SledStore::open(&Options { path, cache_bytes: 16 * 1024 * 1024 })
 }
 
 macro_rules! conformance {
@@ -65,7 +90,6 @@ conformance!(Sled, suite:
     lists_page_through_everything_once,
     a_lane_is_found_as_it_was_left,
     epochs_grow,
-    subscriptions_keep_their_keys,
     requests_and_agents_are_remembered,
     things_age_out_in_steps,
     what_is_owed_does_not_age_out,
@@ -85,4 +109,12 @@ conformance!(Sled, access:
 conformance!(Sled, trust:
     an_identity_and_the_use_of_its_join_token_are_one_write,
     authorities_change_together,
+);
+
+conformance!(Sled, secrets:
+    subscriptions_keep_what_is_sealed,
+    headers_that_somebody_forgot_to_seal_are_not_written,
+    many_subscriptions_are_resealed_at_once_without_an_audit_record,
+    data_keys_are_kept_in_order_and_removed_without_a_trace,
+    a_data_key_that_something_needs_is_not_removed,
 );

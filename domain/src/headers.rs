@@ -6,6 +6,8 @@
 //! [`CustomHeaders`] is known to be safe to put on the wire. Values may be
 //! credentials: nothing here prints one.
 
+mod echo;
+
 use std::fmt;
 
 /// The most headers of one subscription.

@@ -205,6 +205,14 @@ impl Sealed {
         DataKeyId::from_bytes(*id)
     }
 
+    /// What every value that is sealed with this data key begins with, by which one is found.
+    #[must_use]
+    pub fn beginning(data_key: DataKeyId) -> [u8; 1 + ID_BYTES] {
+        let mut beginning = [VERSION; 1 + ID_BYTES];
+        beginning[1..].copy_from_slice(&data_key.to_bytes());
+        beginning
+    }
+
     fn new(id: [u8; ID_BYTES], nonce: [u8; NONCE_BYTES], ciphertext: &[u8]) -> Self {
         Self([&[VERSION], id.as_slice(), nonce.as_slice(), ciphertext].concat())
     }

@@ -1,5 +1,6 @@
 //! Subscriptions: `postrider.v1.Subscription` ⇄ [`Subscription`].
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use postrider_domain::body::Format;
@@ -17,7 +18,33 @@ use postrider_domain::violation::Violation;
 use crate::time;
 use crate::v1;
 
-/// A subscription, written.
+/// What stands for the value of a header in answers: the values are credentials of receivers.
+pub const HIDDEN: &str = "***";
+
+/// A subscription as answers show it: with [`HIDDEN`] for the values of its headers.
+#[must_use]
+pub fn show(subscription: &Subscription) -> v1::Subscription {
+    let mut shown = write(subscription);
+    shown.headers.values_mut().for_each(|value| HIDDEN.clone_into(value));
+    shown
+}
+
+/// Puts the value that is stored where headers that were sent hold [`HIDDEN`], so that what was read can be sent back.
+///
+/// # Errors
+/// When there is no value that it could stand for.
+pub fn unhide(sent: &mut HashMap<String, String>, stored: &CustomHeaders) -> Result<(), Violation> {
+    for (name, value) in sent.iter_mut().filter(|(_, value)| *value == HIDDEN) {
+        let known = stored.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let problem = || {
+            format!("the header {name:.64} has no value yet that {HIDDEN} could stand for; give its value")
+        };
+        known.ok_or_else(|| Violation::new("headers", problem()))?.1.clone_into(value);
+    }
+    Ok(())
+}
+
+/// A subscription, written with all that it has.
 #[must_use]
 pub fn write(subscription: &Subscription) -> v1::Subscription {
     let (state, state_reason) = write_state(&subscription.state);
@@ -247,6 +274,25 @@ mod tests {
             let subscription = read(&wire).unwrap();
             assert_eq!(read(&write(&subscription)), Ok(subscription));
         }
+    }
+
+    #[test]
+    fn values_of_headers_are_hidden_and_what_was_shown_can_be_sent_back() {
+        let mut custom = wire();
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        custom.headers = [header("authorization", "Bearer x"), header("x-empty", "")].into();
+        let subscription = read(&custom).unwrap();
+        let mut shown = show(&subscription);
+        assert_eq!(shown.headers, [header("authorization", HIDDEN), header("x-empty", HIDDEN)].into());
+        shown.headers.remove("authorization");
+        shown.headers.extend([header("Authorization", HIDDEN), header("x-new", "y")]);
+        unhide(&mut shown.headers, &subscription.headers).unwrap();
+        let expected = [header("Authorization", "Bearer x"), header("x-empty", ""), header("x-new", "y")];
+        assert_eq!(shown.headers, expected.into());
+        shown.headers.extend([header("x-other", HIDDEN)]);
+        let violation = unhide(&mut shown.headers, &subscription.headers).unwrap_err();
+        assert_eq!(violation.field, "headers");
+        assert!(violation.problem.contains("x-other"));
     }
 
     #[test]

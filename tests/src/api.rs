@@ -91,6 +91,10 @@ impl Api {
         audit, audit_service_client::AuditServiceClient
     );
     service!(
+        /// Secrets at rest.
+        secrets, secret_service_client::SecretServiceClient
+    );
+    service!(
         /// Deliveries.
         deliveries, delivery_service_client::DeliveryServiceClient
     );

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use postrider_control_plane::secrets::kek;
 use tempfile::TempDir;
 
 use super::certificates::Certificates;
@@ -69,6 +70,11 @@ impl Home {
         self.path.join("admin-token")
     }
 
+    /// The file with the key-encryption key.
+    fn kek_file(&self) -> PathBuf {
+        self.path.join("kek")
+    }
+
     /// Makes the admin's token once, and keeps it.
     pub(crate) fn write_token(&self) -> Result<()> {
         let file = self.token_file();
@@ -83,8 +89,12 @@ impl Home {
         Certificates::keep_in(&self.path)
     }
 
-    /// Writes the settings of the control plane.
+    /// Writes the settings of the control plane. The key-encryption key is made once and kept.
     pub(crate) fn write_control_plane_settings(&self, ports: &Ports) -> Result<()> {
+        let kek = self.kek_file();
+        if !kek.exists() {
+            write_secret(&kek, &kek::generate()).doing(format_args!("write {}", kek.display()))?;
+        }
         let settings = self.control_plane_settings(ports, &self.certificates()?);
         write_settings(&self.control_plane(), &settings)
     }
@@ -99,9 +109,11 @@ impl Home {
         let data = path(&self.path.join("control-plane"));
         let token = path(&self.token_file());
         let (cert, key) = (path(&certificates.cert), path(&certificates.key));
+        let kek = toml_string(&format!("file:{}", self.kek_file().display()));
         format!(
             r#"# Written by `postrider dev`.
 data_dir = {data}
+kek = [{kek}]
 api_listen = "127.0.0.1:{api}"
 agent_listen = "127.0.0.1:{agent}"
 tls_cert = {cert}
@@ -204,12 +216,15 @@ mod tests {
         let home = Home::open(Some(&given)).unwrap();
         home.write_control_plane_settings(&ports).unwrap();
         home.write_agent_settings(&ports, "join").unwrap();
+        assert!(kek::read_file(&given.join("kek")).is_ok());
+        let kept = std::fs::read(given.join("kek")).unwrap();
         let failure = Home::open(Some(&given)).unwrap_err();
         assert!(failure.to_string().contains("in use by another"), "{failure}");
         drop(home);
         let again = Home::open(Some(&given)).unwrap();
         again.write_control_plane_settings(&ports).unwrap();
         again.write_agent_settings(&ports, "join").unwrap();
+        assert_eq!(std::fs::read(given.join("kek")).unwrap(), kept, "the store would not open again");
         assert!(given.join("agent.toml").exists());
     }
 

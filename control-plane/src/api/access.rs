@@ -50,6 +50,8 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.EventTypeService/GetEventType", Read, Own),
     ("postrider.v1.EventTypeService/ListEventTypes", Read, Own),
     ("postrider.v1.EventTypeService/UpdateEventType", Operate, Own),
+    ("postrider.v1.SecretService/GetSecretsStatus", Administer, Everything),
+    ("postrider.v1.SecretService/RewrapSecrets", Administer, Everything),
     ("postrider.v1.SigningKeyService/ListSigningKeys", Read, Own),
     ("postrider.v1.SigningKeyService/RevealSigningKey", Reveal, Own),
     ("postrider.v1.SigningKeyService/RevokeSigningKey", Operate, Own),
@@ -208,7 +210,7 @@ mod tests {
         for (call, permission, _) in CALLS {
             let method = call.rsplit('/').next().unwrap();
             let reads = ["Get", "List", "Watch"].iter().any(|verb| method.starts_with(verb));
-            let about_trust = ["Audit", "Token", "Authorit"].iter().any(|word| call.contains(word));
+            let about_trust = ["Audit", "Token", "Authorit", "Secret"].iter().any(|word| call.contains(word));
             assert_eq!(*permission == Read, reads && !about_trust, "{call}");
         }
     }

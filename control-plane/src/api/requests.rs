@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use postrider_domain::id::TenantId;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use super::{Api, status};
 use crate::store::{RequestKey, RequestRow};
@@ -35,9 +35,7 @@ impl Api {
         if request_id.len() > MAX_LENGTH {
             return Err(status::invalid_field("request_id", "must have at most 128 bytes"));
         }
-        let hash = Sha256::digest(content.encode_to_vec());
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&hash[..16]);
+        let digest = self.sealer.digest(&Zeroizing::new(content.encode_to_vec()));
         let (tenant, actor) = (tenant.clone(), self.caller.actor.to_string());
         let key = RequestKey { tenant, actor, method, request_id: request_id.to_owned() };
         Ok(Some(Request { key, digest }))

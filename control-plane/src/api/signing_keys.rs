@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::subscriptions::new_key;
 use super::{Api, changes, status, views};
-use crate::store::SubscriptionRow;
+use crate::secrets::KeyedSubscription;
 
 #[tonic::async_trait]
 impl SigningKeyService for Api {
@@ -94,7 +94,7 @@ impl SigningKeyService for Api {
 impl Api {
     fn rotated(
         &self,
-        row: &SubscriptionRow,
+        row: &KeyedSubscription,
         key: Option<KeyId>,
     ) -> Result<Response<v1::RotateSigningKeyResponse>, Status> {
         let now = self.clock.wall();

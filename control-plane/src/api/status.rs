@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::emit::EmitError;
 use crate::schedule::Refusal;
+use crate::secrets::SecretsError;
 use crate::store::{Conflict, StoreError};
 
 const DOMAIN: &str = "postrider";
@@ -247,12 +248,31 @@ pub(crate) fn store(error: &StoreError) -> Status {
                 details,
             )
         }
+        StoreError::InUse(..) => status(Code::Internal, "INTERNAL", error.to_string(), ErrorDetails::new()),
         StoreError::Damaged { .. } | StoreError::Version { .. } => status(
             Code::DataLoss,
             "STORE_DAMAGED",
             "the store is damaged; the control plane's log says where",
             ErrorDetails::new(),
         ),
+    }
+}
+
+/// Secrets cannot be sealed anew.
+pub(super) fn secrets(error: &SecretsError) -> Status {
+    match error {
+        SecretsError::Store(error) => store(error),
+        SecretsError::Kek(_) => {
+            tracing::warn!(%error, "a key-encryption key could not be asked");
+            status(Code::Unavailable, "KEK_UNAVAILABLE", error.to_string(), ErrorDetails::new())
+        }
+        SecretsError::KekMissing { .. }
+        | SecretsError::Canary { .. }
+        | SecretsError::Shut { .. }
+        | SecretsError::Senseless { .. } => {
+            tracing::error!(%error, "secrets do not open");
+            status(Code::DataLoss, "SECRETS_SHUT", error.to_string(), ErrorDetails::new())
+        }
     }
 }
 

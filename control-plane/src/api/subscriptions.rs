@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::event::{Event, EventTypeName, content_digest};
+use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
 use postrider_domain::subscription::State;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, changes, page, status, views};
 use crate::schedule::LaneSettings;
+use crate::secrets::{KeyedSubscription, seal_subscription};
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
@@ -40,7 +42,7 @@ impl SubscriptionService for Api {
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
-        let wanted = request.subscription.clone().unwrap_or_default();
+        let mut wanted = request.subscription.clone().unwrap_or_default();
         let tenant = api.tenant(&wanted.tenant)?;
         let content = views::without_maps(&request);
         let id = api.request("CreateSubscription", &tenant, &request.request_id, &content)?;
@@ -51,6 +53,7 @@ impl SubscriptionService for Api {
             api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.created(&row);
         }
+        unhide(&mut wanted, &CustomHeaders::default())?;
         let now = api.clock.wall();
         let new = SubscriptionId::new(now, rand::random());
         let wire = v1::Subscription {
@@ -63,7 +66,7 @@ impl SubscriptionService for Api {
         };
         let subscription = read(&wire)?;
         let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
-        let row = SubscriptionRow { subscription, keys, deleted: None };
+        let row = KeyedSubscription { subscription, keys };
         let remembered = api.remember(id, &new.to_string());
         let row = api.save(row, remembered, "CreateSubscription", &changes::new(&wire)).await?;
         api.created(&row)
@@ -76,7 +79,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
         Ok(Response::new(v1::GetSubscriptionResponse {
-            subscription: Some(subscription::write(&row.subscription)),
+            subscription: Some(subscription::show(&row.subscription)),
         }))
     }
 
@@ -89,7 +92,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = rows.iter().map(|row| subscription::write(&row.subscription)).collect();
+        let subscriptions = rows.iter().map(|row| subscription::show(&row.subscription)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -98,18 +101,21 @@ impl SubscriptionService for Api {
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> Result<Response<v1::UpdateSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
-        let wanted = request.subscription.unwrap_or_default();
+        let mut wanted = request.subscription.unwrap_or_default();
         let fields = views::mask(request.update_mask, &SETTABLE)?;
         let _change = api.registry.change().await;
         let row = api.subscription(&wanted.tenant, &wanted.id)?;
         let before = subscription::write(&row.subscription);
         let mut wire = before.clone();
+        if fields.contains(&"headers") {
+            unhide(&mut wanted, &row.subscription.headers)?;
+        }
         fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
-        let row = SubscriptionRow { subscription: read(&wire)?, ..(*row).clone() };
+        let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
 
@@ -120,7 +126,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row =
             api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
 
@@ -132,7 +138,7 @@ impl SubscriptionService for Api {
         let row = api
             .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
             .await?;
-        let subscription = Some(subscription::write(&row.subscription));
+        let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
 
@@ -143,8 +149,10 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        let mut row = SubscriptionRow { deleted: Some(api.clock.wall()), ..(*row).clone() };
+        let mut row = (*row).clone();
         row.keys.erase();
+        row.subscription.headers = CustomHeaders::default();
+        let row = SubscriptionRow { deleted: Some(api.clock.wall()), ..seal_subscription(&api.sealer, &row) };
         let audit = api.entry("DeleteSubscription", Some(&row.subscription.tenant), row.subscription.id);
         api.store.put_subscription(&row, None, audit).await.map_err(|error| status::store(&error))?;
         api.registry.remove(row.subscription.id);
@@ -184,17 +192,21 @@ impl Api {
     /// Writes a subscription and who changed it, then makes it known.
     pub(super) async fn save(
         &self,
-        row: SubscriptionRow,
+        row: KeyedSubscription,
         remembered: Option<(RequestKey, RequestRow)>,
         action: &str,
         detail: &str,
-    ) -> Result<Arc<SubscriptionRow>, Status> {
+    ) -> Result<Arc<KeyedSubscription>, Status> {
         let audit = Entry {
             request_id: remembered.as_ref().map(|(key, _)| key.request_id.clone()).unwrap_or_default(),
             detail: detail.to_owned(),
             ..self.entry(action, Some(&row.subscription.tenant), row.subscription.id)
         };
-        self.store.put_subscription(&row, remembered, audit).await.map_err(|error| status::store(&error))?;
+        let sealed = seal_subscription(&self.sealer, &row);
+        self.store
+            .put_subscription(&sealed, remembered, audit)
+            .await
+            .map_err(|error| status::store(&error))?;
         let settings = LaneSettings::from(&row.subscription);
         let row = self.registry.put(row);
         self.lanes.changed(settings).await;
@@ -207,7 +219,7 @@ impl Api {
         id: &str,
         state: State,
         action: &str,
-    ) -> Result<Arc<SubscriptionRow>, Status> {
+    ) -> Result<Arc<KeyedSubscription>, Status> {
         let _change = self.registry.change().await;
         let row = self.subscription(tenant, id)?;
         if row.subscription.state == state {
@@ -234,11 +246,11 @@ impl Api {
         self.save(row, None, "DisableSubscription", reason).await.map(drop)
     }
 
-    fn created(&self, row: &SubscriptionRow) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+    fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
-            subscription: Some(subscription::write(&row.subscription)),
+            subscription: Some(subscription::show(&row.subscription)),
             signing_key: Some(signing_key::write(key, row.subscription.id, now)),
             secret: secret.expose_text().to_string(),
         }))
@@ -246,7 +258,7 @@ impl Api {
 
     async fn test_event(
         &self,
-        row: &SubscriptionRow,
+        row: &KeyedSubscription,
         request: &v1::TestSubscriptionRequest,
     ) -> Result<Accept, Status> {
         let tenant = row.subscription.tenant.clone();
@@ -290,6 +302,11 @@ fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subsc
             violations.into_iter().map(|violation| violation.within("subscription")).collect();
         status::invalid(&within)
     })
+}
+
+fn unhide(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), Status> {
+    let unhidden = subscription::unhide(&mut wanted.headers, stored);
+    unhidden.map_err(|violation| status::invalid(&[violation.within("subscription")]))
 }
 
 fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {

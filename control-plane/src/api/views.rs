@@ -12,7 +12,8 @@ use tonic::Status;
 
 use super::{Api, status};
 use crate::schedule::Condition;
-use crate::store::{DeliveryRow, EventRow, SubscriptionRow};
+use crate::secrets::KeyedSubscription;
+use crate::store::{DeliveryRow, EventRow};
 
 /// The fields that a mask names; all settable ones when it is empty.
 pub(super) fn mask<'a>(
@@ -82,7 +83,7 @@ fn write(
     tenant: &TenantId,
     row: &DeliveryRow,
     event: Option<&EventRow>,
-    subscription: Option<&Arc<SubscriptionRow>>,
+    subscription: Option<&Arc<KeyedSubscription>>,
     condition: Condition,
 ) -> v1::Delivery {
     let stored = row.delivery.state;
@@ -112,7 +113,7 @@ fn write(
 fn hold_reason(
     state: State,
     condition: Condition,
-    subscription: Option<&Arc<SubscriptionRow>>,
+    subscription: Option<&Arc<KeyedSubscription>>,
 ) -> v1::HoldReason {
     let Some(row) = subscription.filter(|_| !state.has_ended()) else { return v1::HoldReason::Unspecified };
     match (condition, &row.subscription.state) {

@@ -277,9 +277,15 @@ impl Session {
                     "refused by the agent's egress policy"
                 );
             }
-            let (Some(key), Some(report)) = (key, read_report(outcome)) else {
+            let (Some(key), Some(mut report)) = (key, read_report(outcome)) else {
                 return Err(protocol_error("an outcome must name its job and say what happened"));
             };
+            if let Report::Made(outcome) = &mut report
+                && let Some(response) = &mut outcome.response
+                && let Some(row) = self.links.dispatcher.registry.get(key.delivery.subscription)
+            {
+                row.subscription.headers.hide_in(response);
+            }
             self.outbox.done(key.delivery);
             reports.push((sequence, key, report));
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hmac::{Hmac, Mac as _};
 use postrider_domain::id::DataKeyId;
-use postrider_domain::sealed::{Context, DataKey, KeyBytes, OpenError, Sealed};
+use postrider_domain::sealed::{Context, DataKey, KekId, KeyBytes, OpenError, Sealed};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -55,6 +55,18 @@ impl Sealer {
         self.read().last().expect("there is always a data key").id()
     }
 
+    /// The key-encryption key that wraps it.
+    #[must_use]
+    pub fn kek(&self) -> KekId {
+        self.read().last().expect("there is always a data key").kek().clone()
+    }
+
+    /// Whether former data keys are open too: a rewrap is not at its end.
+    #[must_use]
+    pub fn has_former(&self) -> bool {
+        self.read().len() > 1
+    }
+
     /// A digest by which a repeated request is recognised. It is keyed, because requests hold secrets, and not all of
     /// those are too long to be guessed.
     #[must_use]
@@ -66,18 +78,17 @@ impl Sealer {
     }
 
     /// The key of [`Sealer::digest`], to be sealed beside a new data key.
-    #[must_use]
-    pub fn digest_key(&self) -> &KeyBytes {
+    pub(super) fn digest_key(&self) -> &KeyBytes {
         &self.0.digest_key
     }
 
     /// From now on this key seals.
-    pub fn add(&self, key: DataKey) {
+    pub(super) fn add(&self, key: DataKey) {
         self.write().push(key);
     }
 
     /// Forgets all keys but the current one: nothing is sealed with them any more.
-    pub fn forget_former(&self) {
+    pub(super) fn forget_former(&self) {
         let mut keys = self.write();
         let former = keys.len() - 1;
         keys.drain(..former);

@@ -5,6 +5,7 @@
 
 mod audit;
 mod codec;
+mod data_keys;
 mod key;
 mod read;
 mod retention;
@@ -17,22 +18,27 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId,
+};
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use prost::Message as _;
+use tokio::sync::Mutex;
 
+use self::data_keys::DataKeys;
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DeliveryPlace,
-    DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow,
-    Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
+    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
+    JoinTokenRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
+    SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
 /// How the embedded store is opened.
 #[derive(Clone, Debug)]
@@ -47,6 +53,8 @@ pub struct Options {
 pub struct SledStore {
     db: sled::Db,
     writer: Writer,
+    /// Locked while the file is read and written anew.
+    data_keys: Mutex<DataKeys>,
     epoch: u64,
 }
 
@@ -64,11 +72,12 @@ impl SledStore {
             .open()
             .map_err(|error| opening(&options.path, error))?;
         check_schema(&db)?;
+        let data_keys = Mutex::new(DataKeys::open(&options.path, &db)?);
         let epoch = number(&db, "epoch")? + 1;
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
         let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?);
-        Ok(Self { db, writer, epoch })
+        Ok(Self { db, writer, data_keys, epoch })
     }
 
     /// Reads on the blocking pool: a page may have to come from the disk.
@@ -79,6 +88,16 @@ impl SledStore {
         let tree: sled::Tree = (*self.db).clone();
         let done = tokio::task::spawn_blocking(move || work(&tree)).await;
         done.map_err(|error| StoreError::Unavailable(format!("a read was cut off: {error}")))?
+    }
+
+    async fn change_data_keys<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DataKeys) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let locked = self.data_keys.lock().await;
+        let keys = locked.clone();
+        let done = tokio::task::spawn_blocking(move || work(&keys)).await;
+        done.map_err(|error| StoreError::Unavailable(format!("the data keys' file: {error}")))?
     }
 
     async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
@@ -103,6 +122,12 @@ fn check_schema(db: &sled::Db) -> Result<(), StoreError> {
             Ok(())
         }
         SCHEMA => Ok(()),
+        1 => Err(StoreError::Version {
+            found: 1,
+            known: SCHEMA,
+            advice: "it is of before the first release and holds secrets that are not sealed, which no sealing takes \
+                     out of its files again; choose another data directory, set things up anew, and delete it",
+        }),
         found if found > SCHEMA => Err(StoreError::Version {
             found,
             known: SCHEMA,
@@ -273,6 +298,34 @@ impl Store for SledStore {
         limit: usize,
     ) -> Result<Vec<SubscriptionRow>, StoreError> {
         self.read(move |tree| read::subscriptions(tree, after, limit)).await
+    }
+
+    async fn reseal_subscriptions(&self, rows: Vec<SubscriptionRow>) -> Result<(), StoreError> {
+        let write =
+            |row: &SubscriptionRow| (key::subscription(row.subscription.id), Some(codec::subscription(row)));
+        self.writer.write(rows.iter().map(write).collect(), None).await
+    }
+
+    async fn reseal_authorities(&self, rows: Vec<AuthorityRow>) -> Result<(), StoreError> {
+        self.writer.write(rows.iter().map(trust::write_authority).collect(), None).await
+    }
+
+    async fn put_data_key(&self, row: &DataKeyRow, audit: Entry) -> Result<(), StoreError> {
+        // The file and the log are not one write: the log comes first, so that no key is there that it does not tell of.
+        self.put_audit_entry(audit).await?;
+        let (row, db) = (row.clone(), self.db.clone());
+        self.change_data_keys(move |keys| keys.add(row).and_then(|()| keys.remember(&db))).await
+    }
+
+    async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: Entry) -> Result<(), StoreError> {
+        let wanted = ids.clone();
+        self.read(move |tree| read::refuse_use(tree, &wanted)).await?;
+        self.put_audit_entry(audit).await?;
+        self.change_data_keys(move |keys| keys.remove(&ids)).await
+    }
+
+    async fn data_keys(&self) -> Result<Vec<DataKeyRow>, StoreError> {
+        self.change_data_keys(DataKeys::read).await
     }
 
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError> {

@@ -4,13 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DeliveryPlace,
-    DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, LaneRow,
-    Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
+    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
+    JoinTokenRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
+    SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId,
+};
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
@@ -115,6 +118,11 @@ verbs! {
     delete_event_type(tenant: &TenantId, name: &EventTypeName, audit: Entry) -> ();
     put_subscription(row: &SubscriptionRow, request: Request, audit: Entry) -> ();
     subscriptions(after: Option<SubscriptionId>, limit: usize) -> Vec<SubscriptionRow>;
+    reseal_subscriptions(rows: Vec<SubscriptionRow>) -> ();
+    reseal_authorities(rows: Vec<AuthorityRow>) -> ();
+    put_data_key(row: &DataKeyRow, audit: Entry) -> ();
+    remove_data_keys(ids: Vec<DataKeyId>, audit: Entry) -> ();
+    data_keys() -> Vec<DataKeyRow>;
     put_request(key: RequestKey, row: RequestRow) -> ();
     request(key: &RequestKey) -> Option<RequestRow>;
     put_token(row: &TokenRow, audit: Entry) -> ();

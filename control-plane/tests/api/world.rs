@@ -1,5 +1,6 @@
 //! The API with what it needs, in a folder of its own.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,8 @@ use postrider_control_plane::lanes::{Lanes, Runner};
 use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
-use postrider_control_plane::secrets::Sealer;
+use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper};
+use postrider_control_plane::secrets::{Keks, Sealer, VaultSettings};
 use postrider_control_plane::settle;
 use postrider_control_plane::store::{Options, SledStore, Store};
 use postrider_control_plane::tokens::Tokens;
@@ -63,6 +65,14 @@ fn sealer() -> Sealer {
     Sealer::new(key, KeyBytes::new([2; KEY_BYTES]))
 }
 
+/// One, in a file beside the store's own.
+fn keks(folder: &Path) -> Keks {
+    let path = folder.join("test-kek");
+    std::fs::write(&path, "5a".repeat(32)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    Keks::read(&[format!("file:{}", path.display())], &VaultSettings::default()).unwrap()
+}
+
 pub(crate) fn open(folder: &Path) -> SledStore {
     SledStore::open(&Options { path: folder.to_owned(), cache_bytes: 16 << 20 }).unwrap()
 }
@@ -71,8 +81,8 @@ impl World {
     pub(crate) async fn start(folder: &Path) -> Self {
         let store = Watched::new(Arc::new(open(folder)));
         let dynamic: Arc<dyn Store> = store.clone();
-        let clock = Clock::start();
-        let registry = Arc::new(Registry::load(&*dynamic).await.unwrap());
+        let (clock, sealer) = (Clock::start(), sealer());
+        let registry = Arc::new(Registry::load(&*dynamic, &sealer).await.unwrap());
         let (agents, _) = Agents::load(dynamic.clone()).await.unwrap();
         let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
         let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
@@ -83,8 +93,11 @@ impl World {
             files: Vec::new(),
         };
         let authorities =
-            Authorities::load(dynamic.clone(), sealer(), settings, identities.clone(), clock.wall());
-        let authorities = authorities.await.unwrap();
+            Authorities::load(dynamic.clone(), sealer.clone(), settings, identities.clone(), clock.wall());
+        let authorities = Arc::new(authorities.await.unwrap());
+        let holders =
+            Holders { store: dynamic.clone(), registry: registry.clone(), authorities: authorities.clone() };
+        let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (disable, _gone) = mpsc::channel(8);
@@ -95,9 +108,14 @@ impl World {
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
         tasks.spawn(Runner::new(scheduler, inbox, dynamic.clone(), settle, disable, clock).run());
+        tasks.spawn({
+            let rewrapper = rewrapper.clone();
+            async move { rewrapper.run().await }
+        });
         tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
         let api = Api {
             store: dynamic,
+            sealer,
             registry,
             emitter,
             lanes,
@@ -105,7 +123,8 @@ impl World {
             agents: Arc::new(agents),
             tokens,
             identities,
-            authorities: Arc::new(authorities),
+            authorities,
+            rewrapper: rewrapper.clone(),
             agent_address: Some(("agents.example.com".into(), 7071)),
             caller: Caller::nobody(),
             clock,

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention,
-    Settle, Settlement, Store, SubscriptionRow,
+    Settle, Settlement, SigningKeyRow, Store, SubscriptionRow,
 };
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
-use postrider_domain::signing::{KeyRing, Secret, SigningKey};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, DeliveryState};
 
@@ -359,24 +358,9 @@ pub(crate) fn subscription(id: SubscriptionId) -> SubscriptionRow {
         update_time: Some(postrider_proto::time::write(at(0))),
         ..v1::Subscription::default()
     };
-    let secret = Secret::from_bytes(vec![9; 32]).unwrap();
-    let key = SigningKey { id: KeyId::new(at(0), 1), secret: Some(secret), created: at(0), retire: None };
+    let key = SigningKeyRow { id: KeyId::new(at(0), 1), secret: None, created: at(0), retire: None };
     let subscription = postrider_proto::subscription::read(&wire).unwrap();
-    SubscriptionRow { subscription, keys: KeyRing::new(key), deleted: None }
-}
-
-pub(crate) async fn subscriptions_keep_their_keys(backend: &dyn Backend) {
-    let store = backend.open();
-    let mut row = subscription(lane(1));
-    store.put_subscription(&row, None, entry("change")).await.unwrap();
-    store.put_subscription(&subscription(lane(2)), None, entry("change")).await.unwrap();
-    let next = SigningKey { id: KeyId::new(at(1), 2), ..row.keys.keys()[0].clone() };
-    row.keys.rotate(next, DAY, at(1)).unwrap();
-    store.put_subscription(&row, None, entry("change")).await.unwrap();
-    drop(store);
-    let store = backend.open();
-    assert_eq!(store.subscriptions(None, 10).await.unwrap(), [row, subscription(lane(2))]);
-    assert_eq!(store.subscriptions(Some(lane(1)), 10).await.unwrap().len(), 1);
+    SubscriptionRow { subscription, headers: None, keys: vec![key], deleted: None }
 }
 
 pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {

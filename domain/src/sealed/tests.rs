@@ -154,6 +154,7 @@ proptest! {
         let read = Sealed::from_bytes(sealed.as_bytes().to_vec()).unwrap();
         prop_assert_eq!(&read, &sealed);
         prop_assert_eq!(read.data_key(), key.id());
+        prop_assert!(read.as_bytes().starts_with(&Sealed::beginning(key.id())));
         prop_assert_eq!(&*key.open(&Context::DigestKey, &read).unwrap(), &plaintext);
     }
 

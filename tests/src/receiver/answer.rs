@@ -20,6 +20,8 @@ pub enum Answer {
     Status(u16),
     /// A status with a header.
     Header(u16, &'static str, String),
+    /// A status with a body.
+    Body(u16, String),
     /// A status after a while.
     Late(u16, Duration),
     /// None, until the sender gives up.
@@ -46,6 +48,10 @@ impl Answer {
             Self::Status(status) => status,
             Self::Header(status, name, value) => {
                 response.headers_mut().insert(name, value.parse()?);
+                status
+            }
+            Self::Body(status, body) => {
+                *response.body_mut() = Full::from(body).boxed_unsync();
                 status
             }
             Self::Late(status, delay) => {

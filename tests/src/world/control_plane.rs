@@ -74,6 +74,8 @@ pub struct ControlPlane {
     security: Security,
     /// Whether its settings name the file with the first admin's token.
     has_token_file: bool,
+    /// Files with key-encryption keys, the current one first.
+    keks: Vec<PathBuf>,
     /// Of the API and of the agents' side; port 0 until it has chosen.
     addresses: (SocketAddr, SocketAddr),
     runs: usize,
@@ -86,7 +88,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not start.
     pub async fn start(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
-        let mut control_plane = Self::new(folder, lines, security);
+        let mut control_plane = Self::new(folder, lines, security)?;
         control_plane.give_token(token().as_str())?;
         control_plane.restart().await?;
         Ok(control_plane)
@@ -97,7 +99,7 @@ impl ControlPlane {
     /// # Errors
     /// When it does not start.
     pub async fn start_without_token(folder: &Path, tls: TlsFiles) -> Result<Self> {
-        let mut control_plane = Self::new(folder, &[], Security::Tls(tls));
+        let mut control_plane = Self::new(folder, &[], Security::Tls(tls))?;
         control_plane.restart().await?;
         Ok(control_plane)
     }
@@ -210,6 +212,28 @@ impl ControlPlane {
         }
     }
 
+    /// A new key-encryption key, in a file of this name.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn new_kek(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        let key: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        write_secret(&path, &key)?;
+        Ok(path)
+    }
+
+    /// The key-encryption keys of the next start, the current one first.
+    pub fn set_keks(&mut self, keks: &[PathBuf]) {
+        self.keks = keks.to_vec();
+    }
+
+    /// Those of the last start.
+    #[must_use]
+    pub fn keks(&self) -> &[PathBuf] {
+        &self.keks
+    }
+
     /// The API as the first admin uses it, for a tenant.
     ///
     /// # Errors
@@ -262,17 +286,20 @@ impl ControlPlane {
         Ok(endpoint)
     }
 
-    fn new(folder: &Path, lines: &[&str], security: Security) -> Self {
+    fn new(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        Self {
+        let mut control_plane = Self {
             folder: folder.to_owned(),
             lines: lines.iter().map(|line| (*line).to_owned()).collect(),
             security,
             has_token_file: false,
+            keks: Vec::new(),
             addresses: (any, any),
             runs: 0,
             process: None,
-        }
+        };
+        control_plane.keks.push(control_plane.new_kek("kek")?);
+        Ok(control_plane)
     }
 
     fn url(&self, address: SocketAddr) -> String {
@@ -307,6 +334,9 @@ impl ControlPlane {
         let store = self.folder.join("data");
         let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
         line("data_dir", &store.display())?;
+        let keks: Vec<String> = self.keks.iter().map(|kek| format!("\"file:{}\"", kek.display())).collect();
+        write!(settings, "\nkek = [{}]", keks.join(", "))?;
+        let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
         line("api_listen", &self.addresses.0)?;
         line("agent_listen", &self.addresses.1)?;
         line("log_format", &"json")?;

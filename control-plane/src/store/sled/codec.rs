@@ -5,13 +5,13 @@ use postrider_domain::delivery::Delivery;
 use postrider_domain::event::Event;
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::Attempt;
-use postrider_domain::signing::{KeyRing, Secret, SigningKey};
+use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
 use prost::Message as _;
 
 use super::{damaged, key};
-use crate::store::{Accept, AgentRow, EventRow, RequestRow, StoreError, SubscriptionRow};
+use crate::store::{Accept, AgentRow, EventRow, RequestRow, SigningKeyRow, StoreError, SubscriptionRow};
 
 /// Bytes that must be a record, with the place named for the error.
 pub(super) fn decode<M: prost::Message + Default>(key: &[u8], value: &[u8]) -> Result<M, StoreError> {
@@ -120,16 +120,21 @@ pub(super) fn lane(low_water: u64) -> Vec<u8> {
 }
 
 pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {
-    let key = |key: &SigningKey| records::SigningKeyRecord {
+    let sealed = |sealed: Option<&Sealed>| sealed.map(|sealed| bytes(sealed.as_bytes())).unwrap_or_default();
+    let key = |key: &SigningKeyRow| records::SigningKeyRecord {
         id: bytes(&key.id.to_bytes()),
-        secret: key.secret.as_ref().map(|secret| bytes(secret.expose_bytes())).unwrap_or_default(),
         create_time_ms: key.created.as_millis(),
         retire_time_ms: key.retire.map_or(0, Timestamp::as_millis),
+        sealed_secret: sealed(key.secret.as_ref()),
     };
+    let mut subscription = postrider_proto::subscription::write(&row.subscription);
+    // There are none: they are sealed. Whoever forgets that must not have them written open.
+    subscription.headers.clear();
     records::SubscriptionRecord {
-        subscription: Some(postrider_proto::subscription::write(&row.subscription)),
-        keys: row.keys.keys().iter().map(key).collect(),
+        subscription: Some(subscription),
+        keys: row.keys.iter().map(key).collect(),
         delete_time_ms: row.deleted.map_or(0, Timestamp::as_millis),
+        sealed_headers: sealed(row.headers.as_ref()),
     }
     .encode_to_vec()
 }
@@ -140,25 +145,28 @@ pub(super) fn read_subscription(key: &[u8], value: &[u8]) -> Result<Subscription
     let subscription = postrider_proto::subscription::read(&wire).map_err(|violations| {
         damaged(&place(key), &violations.first().map(ToString::to_string).unwrap_or_default())
     })?;
-    let keys: Result<Vec<SigningKey>, StoreError> =
+    let keys: Result<Vec<SigningKeyRow>, StoreError> =
         record.keys.iter().map(|record| read_signing_key(key, record)).collect();
     let deleted = (record.delete_time_ms != 0).then(|| Timestamp::from_millis(record.delete_time_ms));
-    Ok(SubscriptionRow { subscription, keys: KeyRing::restore(keys?), deleted })
+    let headers = read_sealed(key, &record.sealed_headers)?;
+    Ok(SubscriptionRow { subscription, headers, keys: keys?, deleted })
 }
 
-fn read_signing_key(key: &[u8], record: &records::SigningKeyRecord) -> Result<SigningKey, StoreError> {
-    let secret = if record.secret.is_empty() {
-        None
-    } else {
-        let secret = Secret::from_bytes(record.secret.to_vec());
-        Some(secret.map_err(|error| damaged(&place(key), &error.to_string()))?)
-    };
-    Ok(SigningKey {
+fn read_signing_key(key: &[u8], record: &records::SigningKeyRecord) -> Result<SigningKeyRow, StoreError> {
+    Ok(SigningKeyRow {
         id: KeyId::from_bytes(exact(key, &record.id)?),
-        secret,
+        secret: read_sealed(key, &record.sealed_secret)?,
         created: Timestamp::from_millis(record.create_time_ms),
         retire: (record.retire_time_ms != 0).then(|| Timestamp::from_millis(record.retire_time_ms)),
     })
+}
+
+fn read_sealed(key: &[u8], sealed: &[u8]) -> Result<Option<Sealed>, StoreError> {
+    if sealed.is_empty() {
+        return Ok(None);
+    }
+    let sealed = Sealed::from_bytes(sealed.to_vec());
+    sealed.map(Some).map_err(|error| damaged(&place(key), &error.to_string()))
 }
 
 pub(super) fn request(row: &RequestRow) -> Vec<u8> {

@@ -30,6 +30,10 @@ const TENANT: u8 = b'T';
 const TOKEN: u8 = b'K';
 const TOKEN_USE: u8 = b'V';
 
+/// The kinds that there are many rows of. None holds a secret.
+pub(super) const WITHOUT_SECRETS: [u8; 10] =
+    [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST];
+
 /// A key under construction.
 struct Key(Vec<u8>);
 
@@ -71,6 +75,11 @@ pub(super) fn audit_head() -> Vec<u8> {
 /// The last of the records that have aged out.
 pub(super) fn audit_start() -> Vec<u8> {
     meta("audit-start")
+}
+
+/// There when data keys were ever written.
+pub(super) fn has_data_keys() -> Vec<u8> {
+    meta("data-keys")
 }
 
 /// How far a sweep of a tenant's events has come.

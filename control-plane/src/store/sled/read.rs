@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::Bound;
 
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::outcome::Attempt;
+use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
 use prost::Message;
@@ -76,6 +77,23 @@ fn successor(prefix: &[u8]) -> Vec<u8> {
         }
     }
     vec![u8::MAX; prefix.len() + 1]
+}
+
+/// Fails when something is sealed with one of these data keys. It looks at every row that could, whatever its kind, so that a secret
+/// that somebody forgets to seal anew is not lost.
+pub(super) fn refuse_use(tree: &Tree, ids: &[DataKeyId]) -> Result<(), StoreError> {
+    let kinds = (0..=u8::MAX).filter(|kind| !key::WITHOUT_SECRETS.contains(kind));
+    for row in kinds.flat_map(|kind| forward(tree, &[kind], None)) {
+        let (key, value) = row?;
+        let holds = |id: &&DataKeyId| {
+            let beginning = Sealed::beginning(**id);
+            value.windows(beginning.len()).any(|window| window == beginning)
+        };
+        if let Some(id) = ids.iter().find(holds) {
+            return Err(StoreError::InUse(*id, codec::place(&key)));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn fresh(

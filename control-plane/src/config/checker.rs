@@ -1,0 +1,223 @@
+//! Judges settings one by one, and gathers the mistakes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{LogFormat, Settings};
+use crate::authority::{self, AuthorityFiles};
+use crate::emit::EmitRate;
+use crate::listen::tls::ApiFiles;
+use crate::secrets::{Keks, VaultSettings};
+
+/// How many events a second, or at once, a limit may allow.
+const EMITS: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+
+#[derive(Default)]
+pub(super) struct Checker {
+    pub(super) mistakes: Vec<String>,
+}
+
+impl Checker {
+    pub(super) fn require(&mut self, good: bool, mistake: &str) {
+        if !good {
+            self.mistakes.push(mistake.to_owned());
+        }
+    }
+
+    pub(super) fn data_dir(&mut self, given: Option<PathBuf>) -> PathBuf {
+        let data_dir = given.unwrap_or_default();
+        let is_set = !data_dir.as_os_str().is_empty();
+        self.require(is_set, "data_dir is not set; name the folder for the embedded store");
+        data_dir
+    }
+
+    /// An address to listen on, which only this machine reaches when it is insecure.
+    pub(super) fn listen(
+        &mut self,
+        name: &str,
+        given: Option<String>,
+        port: u16,
+        insecure_loopback: bool,
+    ) -> SocketAddr {
+        let address = self.address(name, given, port);
+        self.require(
+            !insecure_loopback || address.ip().is_loopback(),
+            &format!(
+                "{name} is {address}, which others can reach: unset insecure_loopback, or listen on 127.0.0.1"
+            ),
+        );
+        address
+    }
+
+    /// How many connections there may be at once.
+    pub(super) fn connections(&mut self, name: &str, given: Option<usize>) -> usize {
+        self.number(name, given, 10_000, 1..=1_000_000)
+    }
+
+    fn address(&mut self, name: &str, given: Option<String>, port: u16) -> SocketAddr {
+        let default = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
+        let Some(given) = given else { return default };
+        given.parse().unwrap_or_else(|_| {
+            self.mistakes
+                .push(format!("{name} is «{given}»; it must be an IP address and a port, such as {default}"));
+            default
+        })
+    }
+
+    pub(super) fn number<N>(
+        &mut self,
+        name: &str,
+        given: Option<N>,
+        default: N,
+        range: std::ops::RangeInclusive<N>,
+    ) -> N
+    where
+        N: PartialOrd + Copy + std::fmt::Display,
+    {
+        let number = given.unwrap_or(default);
+        let bounds = format!("{name} is {number}; it must be {} to {}", range.start(), range.end());
+        self.require(range.contains(&number), &bounds);
+        number
+    }
+
+    pub(super) fn emit_rate(&mut self, rate: Option<u32>, burst: Option<u32>) -> Option<EmitRate> {
+        self.require(
+            rate.is_some() || burst.is_none(),
+            "tenant_emit_burst needs tenant_emit_rate; set both, or neither",
+        );
+        let per_second = self.number("tenant_emit_rate", Some(rate?), 1, EMITS);
+        let burst = self.number("tenant_emit_burst", burst, per_second, EMITS);
+        Some(EmitRate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        name: &str,
+        given: Option<String>,
+        default: Duration,
+        range: std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(given) = given else { return default };
+        let write = humantime::format_duration;
+        match humantime::parse_duration(&given) {
+            Ok(duration) if range.contains(&duration) => return duration,
+            Ok(_) => self.mistakes.push(format!(
+                "{name} is {given}; it must be {} to {}",
+                write(*range.start()),
+                write(*range.end())
+            )),
+            Err(error) => self
+                .mistakes
+                .push(format!("{name} is «{given}», which is no duration such as 30s or 7days: {error}")),
+        }
+        default
+    }
+
+    pub(super) fn keks(&mut self, settings: &mut Settings) -> Keks {
+        let vault = VaultSettings {
+            token_file: settings.vault_token_file.take(),
+            token: std::env::var("VAULT_TOKEN").ok().map(Zeroizing::new),
+            namespace: settings.vault_namespace.take(),
+            ca_file: settings.vault_ca.take(),
+            ..VaultSettings::default()
+        };
+        let keks = Keks::read(&settings.kek.take().unwrap_or_default(), &vault);
+        keks.map_err(|mistakes| self.mistakes.extend(mistakes)).unwrap_or_default()
+    }
+
+    pub(super) fn tls(
+        &mut self,
+        insecure_loopback: bool,
+        cert: Option<PathBuf>,
+        key: Option<PathBuf>,
+        client_ca: Option<PathBuf>,
+    ) -> Option<ApiFiles> {
+        if insecure_loopback {
+            let given = cert.is_some() || key.is_some() || client_ca.is_some();
+            self.require(
+                !given,
+                "insecure_loopback and tls_cert, tls_key or tls_client_ca exclude each other",
+            );
+            return None;
+        }
+        let (Some(cert), Some(key)) = (cert, key) else {
+            self.mistakes.push(
+                "tls_cert and tls_key are not both set; name the API's certificate and key (PEM), or, for development \
+                 on this machine alone, set insecure_loopback = true"
+                    .to_owned(),
+            );
+            return None;
+        };
+        let files = ApiFiles { cert, key, client_ca };
+        files.load().map_err(|error| self.mistakes.push(error.to_string())).ok()?;
+        Some(files)
+    }
+
+    pub(super) fn agent_address(&mut self, given: Option<String>) -> Option<(String, u16)> {
+        let given = given?;
+        let split = given.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some((host.to_owned(), port.parse().ok().filter(|port| *port != 0)?))
+        });
+        let good = split.filter(|(host, _)| is_name(host));
+        self.require(
+            good.is_some(),
+            &format!("agent_address is «{given}»; it must be a name or IP address and a port, such as agents.example.com:7071"),
+        );
+        good
+    }
+
+    pub(super) fn authority(
+        &mut self,
+        trust_domain: Option<String>,
+        names: Vec<String>,
+        lifetime: Option<String>,
+        folders: Vec<PathBuf>,
+    ) -> authority::Settings {
+        let lifetime = self.duration(
+            "agent_certificate_lifetime",
+            lifetime,
+            Duration::from_secs(86_400),
+            Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
+        );
+        for name in names.iter().filter(|name| !is_name(name)) {
+            self.mistakes.push(format!("agent_names has «{name}», which is no name or IP address"));
+        }
+        let trust_domain = trust_domain.map(|text| text.parse().map_err(|why| (text, why))).transpose();
+        let trust_domain = trust_domain.unwrap_or_else(|(text, why)| {
+            self.mistakes.push(format!("trust_domain is «{text}»; it {why}"));
+            None
+        });
+        let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
+        authority::Settings { trust_domain: trust_domain.unwrap_or_default(), names, lifetime, files }
+    }
+
+    pub(super) fn log_format(&mut self, given: Option<String>) -> LogFormat {
+        match given.as_deref() {
+            None | Some("human") => LogFormat::Human,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                self.mistakes.push(format!("log_format is «{other}»; it must be human or json"));
+                LogFormat::Human
+            }
+        }
+    }
+
+    pub(super) fn log_filter(&mut self, given: Option<String>) -> String {
+        let filter = given.unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
+            self.mistakes
+                .push(format!("log is «{filter}», which is no filter such as info or warn: {error}"));
+        }
+        filter
+    }
+}
+
+/// Whether a text can stand in a certificate as a DNS name or an IP address.
+fn is_name(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || rustls::pki_types::DnsName::try_from(text).is_ok()
+}
