@@ -30,18 +30,20 @@ from postrider.v1 import audit_pb2 as audit, audit_pb2_grpc  # noqa: E402
 from postrider.v1 import deliveries_pb2 as deliveries, deliveries_pb2_grpc  # noqa: E402
 from postrider.v1 import event_types_pb2 as event_types, event_types_pb2_grpc  # noqa: E402
 from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
+from postrider.v1 import secrets_pb2 as secrets, secrets_pb2_grpc  # noqa: E402
 from postrider.v1 import signing_keys_pb2 as keys, signing_keys_pb2_grpc  # noqa: E402
 from postrider.v1 import subscriptions_pb2 as subscriptions, subscriptions_pb2_grpc  # noqa: E402
 from postrider.v1 import tenants_pb2 as tenants, tenants_pb2_grpc  # noqa: E402
 from postrider.v1 import tokens_pb2 as tokens, tokens_pb2_grpc  # noqa: E402
 
-MODULES = [agents, audit, deliveries, event_types, events, keys, subscriptions, tenants, tokens]
+MODULES = [agents, audit, deliveries, event_types, events, keys, secrets, subscriptions, tenants, tokens]
 STUBS = {
     "AgentService": agents_pb2_grpc.AgentServiceStub,
     "AuditService": audit_pb2_grpc.AuditServiceStub,
     "DeliveryService": deliveries_pb2_grpc.DeliveryServiceStub,
     "EventTypeService": event_types_pb2_grpc.EventTypeServiceStub,
     "EventService": events_pb2_grpc.EventServiceStub,
+    "SecretService": secrets_pb2_grpc.SecretServiceStub,
     "SigningKeyService": signing_keys_pb2_grpc.SigningKeyServiceStub,
     "SubscriptionService": subscriptions_pb2_grpc.SubscriptionServiceStub,
     "TenantService": tenants_pb2_grpc.TenantServiceStub,
@@ -413,6 +415,18 @@ def check_tokens(api):
     api.refused("TokenService.RevokeToken", revoke, CODE.NOT_FOUND)
 
 
+def check_secrets(api, nobody):
+    status = api.ok("SecretService.GetSecretsStatus", secrets.GetSecretsStatusRequest())
+    assert status.keks and status.data_keys and not status.rewrap_advised, status
+    api.ok("SecretService.RewrapSecrets", secrets.RewrapSecretsRequest())
+    # There is nothing to say that could be wrong, but who says it.
+    for rpc, request in [
+        ("SecretService.GetSecretsStatus", secrets.GetSecretsStatusRequest()),
+        ("SecretService.RewrapSecrets", secrets.RewrapSecretsRequest()),
+    ]:
+        nobody.refused(rpc, request, CODE.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
 def check_audit(api):
     wanted = audit.ListAuditRecordsRequest(action="CreateToken", page_size=1)
     [record] = api.ok("AuditService.ListAuditRecords", wanted).records
@@ -490,6 +504,7 @@ def main():
         check_join_tokens(api)
         check_authorities(api, nobody)
         check_tokens(api)
+        check_secrets(api, nobody)
         check_audit(api)
         check_agents(api)
         check_reflection_of_others(anonymous)

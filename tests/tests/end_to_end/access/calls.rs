@@ -315,6 +315,9 @@ fn others() -> Vec<Call> {
         call!("AgentService/ListAuthorities", ADMIN, Everything, |_t| ListAuthoritiesRequest {}),
         call!("AgentService/RotateAuthority", ADMIN, Everything, |_t| RotateAuthorityRequest {})
             .audits(|_| String::new()),
+        call!("SecretService/GetSecretsStatus", ADMIN, Everything, |_t| GetSecretsStatusRequest {}),
+        call!("SecretService/RewrapSecrets", ADMIN, Everything, |_t| RewrapSecretsRequest {})
+            .audits(|_| String::new()),
         call!("TokenService/CreateToken", ADMIN, Tenant, |t| CreateTokenRequest {
             role: Role::Viewer,
             tenant: t.tenant.as_str(),

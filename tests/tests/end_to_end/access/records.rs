@@ -17,7 +17,8 @@ use super::{code, make};
 async fn records_after(admin: &Api, number: u64) -> Result<Vec<v1::AuditRecord>> {
     let request = v1::ListAuditRecordsRequest { page_size: 100, ..Default::default() };
     let mut records = admin.audit().list_audit_records(request).await?.into_inner().records;
-    records.retain(|record| record.sequence > number);
+    // What Postrider does by itself, and later, is not the call's.
+    records.retain(|record| record.sequence > number && record.actor != "postrider");
     records.reverse();
     Ok(records)
 }
@@ -78,7 +79,7 @@ fn judge(
     let whose = match call.method() {
         "CreateTenant" => things.new_tenant.as_str(),
         "DeleteTenant" => &things.empty_tenant,
-        "RevokeAgent" | "CreateJoinToken" | "RevokeJoinToken" | "RotateAuthority" => "",
+        "RevokeAgent" | "CreateJoinToken" | "RevokeJoinToken" | "RotateAuthority" | "RewrapSecrets" => "",
         _ => &things.tenant,
     };
     ensure!(record.tenant == *whose, "another tenant");
