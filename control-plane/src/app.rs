@@ -232,7 +232,7 @@ impl Parts {
             dispatcher,
             agents: agents.clone(),
             identities: identities.clone(),
-            visits: Visits::new(),
+            visits: Visits::new(clock),
             closing: closing.clone(),
             sessions: TaskTracker::new(),
         };

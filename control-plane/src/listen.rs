@@ -28,6 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, warn};
 
 pub use self::calls::Calls;
+pub(crate) use self::connection::network_of;
 pub use self::connection::{AgentCertificate, Connection, Peer};
 pub use self::files::connections;
 use self::places::{Place, Places, Taking};

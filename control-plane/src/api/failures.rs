@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::status;
 use crate::clock::Clock;
+use crate::listen::network_of;
 
 /// Failures of one network in a second, and at once: more are answered with «come back later».
 const FAILURES: (u32, u32) = (5, 50);
@@ -103,14 +104,6 @@ impl Seen {
         let details = failure.get_error_details();
         let reason = details.error_info().map_or("", |info| info.reason.as_str());
         warn!(address = %network, failures, reason, "calls without a valid token");
-    }
-}
-
-/// What one party has at the least: an address of version 4, or 64 bits of one of version 6.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
     }
 }
 

@@ -32,7 +32,7 @@ impl Registrar {
     /// One that issues by these authorities.
     #[must_use]
     pub fn new(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) -> Self {
-        Self { authorities, identities, clock, callers: Arc::default() }
+        Self { authorities, identities, clock, callers: Arc::new(Callers::new(clock)) }
     }
 }
 

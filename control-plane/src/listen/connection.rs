@@ -39,7 +39,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Where it calls from, as what is counted: an address of version 4, or the 64 bits that one party has of version 6.
+    /// Where it calls from, as what is counted.
     #[must_use]
     pub fn network(&self) -> IpAddr {
         network_of(self.address.ip())
@@ -54,7 +54,8 @@ impl Peer {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// What one party has at the least: an address of version 4, or 64 bits of one of version 6.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,

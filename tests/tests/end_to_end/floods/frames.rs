@@ -166,8 +166,8 @@ async fn several_floods_at_once_leave_time_for_others() -> Result<()> {
     let ports = besieged.ports().await?;
     let floods = async move {
         let mut floods = tokio::task::JoinSet::new();
-        for number in 0..TOGETHER {
-            let port = ports[number % ports.len()].clone();
+        for port in ports.iter().cycle().take(TOGETHER) {
+            let port = port.clone();
             floods.spawn(async move {
                 for (_, _, frames) in about_the_connection() {
                     port.greeted(&[]).await?.flood(frames).await?;
