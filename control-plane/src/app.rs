@@ -79,8 +79,8 @@ const MAX_ENROLMENT: usize = 16 * 1024;
 /// Calls of one connection at once: to the API, and of an agent, which has one session and renews.
 const API_STREAMS: u32 = 256;
 const AGENT_STREAMS: u32 = 16;
-/// Bytes of a request's headers.
-const MAX_HEADERS: u32 = 16 * 1024;
+/// Bytes of a request's headers, as most gRPC servers have it.
+const MAX_HEADERS: u32 = 8 * 1024;
 /// Calls that a client may have taken back before they were looked at: more end the connection.
 const MAX_TAKEN_BACK: usize = 20;
 /// Calls of one connection that may be refused for what is wrong with them, such as being too many at once: more end it.

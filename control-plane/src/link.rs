@@ -2,6 +2,7 @@
 //! schedule commands, and never waits for work to finish. Beside it, the services by which agents get their identity.
 
 mod acks;
+mod callers;
 mod enrollment;
 mod hello;
 mod outbox;

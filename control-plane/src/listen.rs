@@ -8,6 +8,7 @@ mod calls;
 mod connection;
 mod files;
 mod places;
+mod socket;
 pub mod tls;
 mod usage;
 
@@ -30,6 +31,7 @@ pub use self::calls::Calls;
 pub use self::connection::{AgentCertificate, Connection, Peer};
 pub use self::files::connections;
 use self::places::{Place, Places, Taking};
+use self::socket::Socket;
 
 /// How long TLS and the first bytes of HTTP/2 may take.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
@@ -119,14 +121,14 @@ async fn handshake(
 }
 
 async fn admit(stream: TcpStream, tls: Option<SharedTls>, place: Place) -> std::io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let address = stream.peer_addr()?;
+    let socket = Socket::new(stream)?;
+    let address = socket.peer_addr()?;
     let connection = match tls {
         Some(tls) => {
-            let stream = TlsAcceptor::from(tls.load_full()).accept(stream).await?;
+            let stream = TlsAcceptor::from(tls.load_full()).accept(socket).await?;
             Connection::secured(stream, address, place)?
         }
-        None => Connection::plain(stream, address, place),
+        None => Connection::plain(socket, address, place),
     };
     connection.greet().await
 }

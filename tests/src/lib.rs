@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod emitter;
 pub mod forward_proxy;
+pub mod frames;
 pub mod ledger;
 pub mod process;
 pub mod proxy;

@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::wait::within;
 
@@ -96,6 +96,20 @@ impl Process {
         within(limit, &what, async || Ok(self.child.try_wait()?)).await
     }
 
+    /// The most memory that it has had, in bytes, since that was last forgotten; and it is forgotten now.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = std::fs::read_to_string(folder.join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        // Source: proc(5), /proc/pid/clear_refs.
+        std::fs::write(folder.join("clear_refs"), "5")?;
+        Ok(kib * 1024)
+    }
+
     /// What it has written so far.
     #[must_use]
     pub fn log(&self) -> String {
@@ -112,6 +126,16 @@ impl Drop for Process {
             eprintln!("--- the end of the log of {}:\n{}", self.name, tail(&self.log()));
         }
     }
+}
+
+/// Lets this process, and those that it starts, have as many files open as it may.
+///
+/// # Errors
+/// When the system refuses.
+pub fn raise_file_limit() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("the limit of open files cannot be raised")
 }
 
 /// The last lines.

@@ -1,9 +1,7 @@
 //! `EnrollmentService` and `IdentityService`: how an agent gets its identity, and a new certificate for it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use postrider_domain::token::{Kind, Token};
 use postrider_proto::agent::enrollment_service_server::EnrollmentService;
 use postrider_proto::agent::identity_service_server::IdentityService;
@@ -11,17 +9,13 @@ use postrider_proto::agent::{EnrollRequest, EnrollResponse, RenewRequest, RenewR
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
+use super::callers::Callers;
 use crate::api::status;
 use crate::authority::{Authorities, AuthorityError, RequestedKey};
 use crate::clock::Clock;
 use crate::identities::{Candidate, EnrolError, Identities};
 use crate::listen::{AgentCertificate, Peer};
 
-/// Calls of one network in a second, and in a burst: a large deployment behind one address enrols at once.
-const CALLS_PER_SECOND: u32 = 10;
-const CALLS_BURST: u32 = 200;
-/// Networks that are remembered. Beyond it, all share one.
-const MAX_NETWORKS: usize = 10_000;
 /// Characters of a name for people.
 const MAX_NAME: usize = 200;
 
@@ -31,28 +25,14 @@ pub struct Registrar {
     authorities: Arc<Authorities>,
     identities: Arc<Identities>,
     clock: Clock,
-    calls: Arc<DefaultKeyedRateLimiter<IpAddr>>,
+    callers: Arc<Callers>,
 }
 
 impl Registrar {
     /// One that issues by these authorities.
     #[must_use]
     pub fn new(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) -> Self {
-        let quota = |rate: u32, burst: u32| {
-            Some(Quota::per_second(rate.try_into().ok()?).allow_burst(burst.try_into().ok()?))
-        };
-        let quota = quota(CALLS_PER_SECOND, CALLS_BURST).expect("neither is zero");
-        Self { authorities, identities, clock, calls: Arc::new(RateLimiter::keyed(quota)) }
-    }
-
-    /// Counts a call from a network.
-    fn count(&self, network: IpAddr) -> Result<(), Status> {
-        if self.calls.len() >= MAX_NETWORKS {
-            self.calls.retain_recent();
-        }
-        let shared = IpAddr::from([0; 4]);
-        let counted = if self.calls.len() >= MAX_NETWORKS { shared } else { network };
-        self.calls.check_key(&counted).map_err(|_| status::too_many_enrolments())
+        Self { authorities, identities, clock, callers: Arc::default() }
     }
 }
 
@@ -60,7 +40,7 @@ impl Registrar {
 impl EnrollmentService for Registrar {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollResponse>, Status> {
         let peer = peer(&request)?;
-        self.count(peer.network())?;
+        self.callers.count(peer.network())?;
         let address = peer.address.ip();
         let request = request.into_inner();
         let token = Token::parse(Kind::Join, &request.token).map_err(|_| status::join_token_unusable())?;
@@ -92,7 +72,7 @@ impl EnrollmentService for Registrar {
 impl IdentityService for Registrar {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let peer = peer(&request)?.clone();
-        self.count(peer.network())?;
+        self.callers.count(peer.network())?;
         let present = certificate(&peer)?;
         let key = read_key(&request.into_inner().certificate_request)?;
         if key.pin == present.key {

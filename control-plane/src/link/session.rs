@@ -16,7 +16,7 @@ use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::acks::Acks;
@@ -69,6 +69,11 @@ pub(super) async fn run(
 ) {
     let hello = match timeout(HELLO_WITHIN, inbound.message()).await {
         Ok(Ok(Some(AgentMessage { message: Some(FromAgent::Hello(hello)) }))) => hello,
+        Ok(Err(error)) if error.code() == Code::OutOfRange => {
+            let reject =
+                permanent(RejectCode::InvalidHello, format!("Hello cannot be read: {}", error.message()));
+            return self::reject(&outbound, reject).await;
+        }
         Ok(Ok(None) | Err(_)) => return,
         Ok(Ok(Some(_))) | Err(_) => {
             let reject =

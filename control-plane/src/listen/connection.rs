@@ -12,8 +12,7 @@ use postrider_domain::join::Pin as KeyPin;
 use postrider_domain::time::Timestamp;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
@@ -21,6 +20,7 @@ use tracing::debug;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::places::Place;
+use super::socket::Socket;
 use super::usage::{Call, End, STUCK_LAST, Usage, now};
 
 /// What every HTTP/2 client says first. Source: RFC 9113, section 3.4.
@@ -90,8 +90,17 @@ impl AgentCertificate {
 }
 
 enum Io {
-    Plain(TcpStream),
-    Secured(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Secured(Box<TlsStream<Socket>>),
+}
+
+impl Io {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Secured(stream) => stream.get_ref().0,
+        }
+    }
 }
 
 macro_rules! both {
@@ -113,24 +122,22 @@ pub struct Connection {
     look: Pin<Box<Sleep>>,
     /// While the client is a stranger: done when it must make room.
     lost: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    /// Since when the client takes no bytes.
-    unwritten: Option<Instant>,
     /// It has ended, whatever else is said on it.
     ended: Option<End>,
     _place: Place,
 }
 
 impl Connection {
-    pub(super) fn plain(stream: TcpStream, address: SocketAddr, place: Place) -> Self {
+    pub(super) fn plain(socket: Socket, address: SocketAddr, place: Place) -> Self {
         let usage = Arc::new(Usage::new(place.seat().clone()));
         let peer = Peer { address, agent: None, secured: false, usage };
-        Self::new(Io::Plain(stream), peer, place)
+        Self::new(Io::Plain(socket), peer, place)
     }
 
     /// # Errors
     /// When its agent has too many connections.
     pub(super) fn secured(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Socket>,
         address: SocketAddr,
         mut place: Place,
     ) -> io::Result<Self> {
@@ -154,7 +161,6 @@ impl Connection {
             unread: &[],
             look: Box::pin(sleep_until(now())),
             lost: Some(Box::pin(lost)),
-            unwritten: None,
             ended: None,
             _place: place,
         }
@@ -193,7 +199,7 @@ impl Connection {
         while self.look.as_mut().poll(context).is_ready() {
             let now = now();
             let again = self.peer.usage.judge(now)?;
-            let stuck_at = self.unwritten.map(|since| since + STUCK_LAST);
+            let stuck_at = self.io.socket().full_since().map(|since| since + STUCK_LAST);
             if stuck_at.is_some_and(|at| at <= now) {
                 return Err(End::Stuck);
             }
@@ -202,15 +208,12 @@ impl Connection {
         Ok(())
     }
 
-    /// What came of writing: a client that takes no bytes for long has its connection ended.
+    /// What came of writing. While nothing does, the connection may have to end.
     fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.unwritten = None;
-            return written;
+        if written.is_pending() {
+            self.poll_end(context).map_err(io::Error::other)?;
         }
-        self.unwritten.get_or_insert_with(now);
-        self.poll_end(context).map_err(io::Error::other)?;
-        Poll::Pending
+        written
     }
 }
 
@@ -285,7 +288,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt as _;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::listen::places::{Places, Taking};
@@ -308,7 +311,8 @@ mod tests {
         client.write_all(PREFACE).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
         let Taking::Free(place) = Places::new(1).take() else { unreachable!("there is one") };
-        let mut connection = Connection::plain(stream, address, place).greet().await.unwrap();
+        let socket = Socket::new(stream).unwrap();
+        let mut connection = Connection::plain(socket, address, place).greet().await.unwrap();
         connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         (connection, client)
     }

@@ -147,6 +147,9 @@ impl ApiFiles {
             .with_single_cert(chain, key)
             .map_err(|error| unusable("tls_cert with tls_key", &error))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
+        if self.client_ca.is_some() {
+            never_resume(&mut config);
+        }
         Ok(config)
     }
 }
@@ -167,9 +170,14 @@ pub fn for_agents(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    never_resume(&mut config);
+    Ok(config)
+}
+
+/// Each handshake asks for the client's certificate.
+fn never_resume(config: &mut ServerConfig) {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
 }
 
 /// The cryptography that all of TLS here uses.

@@ -10,12 +10,15 @@ use super::places::Seat;
 
 /// What a connection may last whose client does not show who it is: to enrol, or to ask how the server is, takes one call.
 pub(super) const STRANGERS_LAST: Duration = Duration::from_secs(60);
-/// Calls that such a client may make.
+/// Calls that such a client may make, in all and at once.
 pub(super) const STRANGERS_CALLS: u64 = 64;
+pub(super) const STRANGERS_CALLS_AT_ONCE: usize = 8;
 /// How long a connection may be without a call.
 pub(super) const IDLE_LAST: Duration = Duration::from_secs(300);
 /// How long a client may take nothing of what it has asked for.
 pub(super) const STUCK_LAST: Duration = Duration::from_secs(30);
+/// How often that is looked at, at the least.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +73,8 @@ impl Usage {
         let mut calls = self.calls();
         calls.made += 1;
         calls.open += 1;
-        if calls.made > STRANGERS_CALLS && !self.seat.is_known() {
+        let many = calls.made > STRANGERS_CALLS || calls.open > STRANGERS_CALLS_AT_ONCE;
+        if many && !self.seat.is_known() {
             self.seat.lose();
         }
         Call { usage: self.clone(), number: calls.made, untaken: false }
@@ -82,7 +86,7 @@ impl Usage {
         let stranger = (!self.seat.is_known()).then_some((self.came + STRANGERS_LAST, End::Stranger));
         let idle = (calls.open == 0).then_some((calls.free_since + IDLE_LAST, End::Idle));
         let stuck = calls.untaken.values().min().map(|since| (*since + STUCK_LAST, End::Stuck));
-        let mut again = now + STUCK_LAST;
+        let mut again = now + LOOK_EVERY;
         for (at, end) in [stranger, idle, stuck].into_iter().flatten() {
             if at <= now {
                 return Err(end);
@@ -160,7 +164,7 @@ mod tests {
     async fn a_stranger_has_a_minute_whatever_it_does() {
         let (_place, usage) = usage();
         let _call = usage.begin();
-        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST));
+        assert_eq!(usage.judge(now()), Ok(now() + LOOK_EVERY));
         advance(STRANGERS_LAST - SECOND).await;
         assert_eq!(usage.judge(now()), Ok(now() + SECOND));
         advance(SECOND).await;
@@ -176,6 +180,11 @@ mod tests {
         assert!(!stranger.seat().lost().is_cancelled());
         drop(stranger.begin());
         assert!(stranger.seat().lost().is_cancelled());
+        let (_place, stranger) = usage();
+        let mut open: Vec<_> = (0..STRANGERS_CALLS_AT_ONCE).map(|_| stranger.begin()).collect();
+        assert!(!stranger.seat().lost().is_cancelled());
+        open.push(stranger.begin());
+        assert!(stranger.seat().lost().is_cancelled());
         let (_place, known) = known();
         for _ in 0..10 * STRANGERS_CALLS {
             drop(known.begin());
@@ -189,7 +198,7 @@ mod tests {
         advance(IDLE_LAST - SECOND).await;
         let call = usage.begin();
         advance(10 * IDLE_LAST).await;
-        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST));
+        assert_eq!(usage.judge(now()), Ok(now() + LOOK_EVERY));
         drop(call);
         advance(IDLE_LAST - SECOND).await;
         assert_eq!(usage.judge(now()), Ok(now() + SECOND));
@@ -207,7 +216,7 @@ mod tests {
         assert_eq!(usage.judge(now()), Ok(now() + SECOND));
         one.taken();
         advance(SECOND).await;
-        assert_eq!(usage.judge(now()), Ok(now() + STUCK_LAST - SECOND));
+        assert_eq!(usage.judge(now()), Ok(now() + LOOK_EVERY));
         advance(STUCK_LAST - SECOND).await;
         assert_eq!(usage.judge(now()), Err(End::Stuck));
         drop(other);

@@ -175,6 +175,20 @@ impl ControlPlane {
         self.url(self.addresses.1)
     }
 
+    /// The API's address.
+    #[must_use]
+    pub fn api_address(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
+    /// The most memory that it has had, in bytes, since that was last forgotten; and it is forgotten now.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn peak_memory(&self) -> Result<u64> {
+        self.process.as_ref().context("no control plane runs")?.peak_memory()
+    }
+
     /// The address for agents.
     #[must_use]
     pub fn agents_address(&self) -> SocketAddr {

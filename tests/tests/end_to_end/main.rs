@@ -8,7 +8,12 @@ mod command_tools;
 mod dev;
 mod egress;
 mod endpoints;
+<<<<<<< HEAD
+=======
+>>>>>>> 940c00c (Clients' certificates are shown in each handshake; slow handshakes, crowds and places, tested against the real program)
 mod fair_share;
+mod fairness;
+mod floods;
 mod idempotency;
 mod isolation;
 mod kills;
