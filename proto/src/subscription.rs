@@ -1,5 +1,6 @@
 //! Subscriptions: `postrider.v1.Subscription` ⇄ [`Subscription`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use postrider_domain::body::Format;
@@ -55,7 +56,10 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
     let id = reader.parse("id", wire.id.as_str(), str::parse);
     let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
-    let headers = reader.parse("headers", &wire.headers, |headers| CustomHeaders::new(headers.clone()));
+    // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
+    let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
+    let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
+    let headers = reader.keep(headers);
     let pool = if wire.pool.is_empty() {
         Some(PoolName::default_pool())
     } else {
@@ -247,6 +251,17 @@ mod tests {
             let subscription = read(&wire).unwrap();
             assert_eq!(read(&write(&subscription)), Ok(subscription));
         }
+    }
+
+    #[test]
+    fn headers_have_one_order_whatever_the_maps() {
+        let names: Vec<String> = (0..20).map(|number| format!("x-{number:02}")).collect();
+        let wire = v1::Subscription {
+            headers: names.iter().rev().map(|name| (name.clone(), "1".to_owned())).collect(),
+            ..wire()
+        };
+        let headers = read(&wire).unwrap().headers;
+        assert!(headers.iter().map(|(name, _)| name).eq(names.iter().map(String::as_str)));
     }
 
     #[test]
