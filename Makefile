@@ -6,8 +6,9 @@ SHELL := /bin/bash
 ARGS ?=
 CARGO ?= cargo
 DENY := .tools/bin/cargo-deny
+FUZZ := .tools/bin/cargo-fuzz
 
-.PHONY: help dev test bench build setup lint fmt clippy doc deny ci clean
+.PHONY: help dev test fuzz bench build setup lint fmt clippy doc deny ci clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,6 +19,9 @@ dev: ## Run all of Postrider on this machine and deliver an example event (ARGS=
 test: setup build ## Install what the tests need, and pass every test
 	$(CARGO) test --workspace
 	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} tests/readme.sh
+
+fuzz: $(FUZZ) ## Run each fuzz target on its seeds, then for 10 s (ARGS="180 url" for longer, or for some)
+	fuzz/run.sh $(ARGS)
 
 bench: build ## Measure speed and memory; figures go to target/bench/latest.json (ARGS="--quick" for a short run)
 	target/release/postrider-bench $(ARGS)
@@ -32,6 +36,7 @@ lint: fmt clippy doc deny ## Check style, lints, documentation, and the dependen
 
 fmt:
 	$(CARGO) fmt --all -- --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml -- --check
 
 clippy:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -46,8 +51,11 @@ deny: $(DENY)
 $(DENY):
 	$(CARGO) install cargo-deny --locked --version 0.20.2 --debug --root .tools
 
-ci: lint test ## All of it, as CI runs it
+$(FUZZ):
+	$(CARGO) install cargo-fuzz --locked --version 0.13.2 --debug --root .tools
+
+ci: lint fuzz test ## All of it, as CI runs it
 
 clean: ## Remove what was built and installed here
 	$(CARGO) clean
-	rm -rf .tools tests/python/.venv tests/node/node_modules
+	rm -rf fuzz/target fuzz/corpus fuzz/*.log .tools tests/python/.venv tests/node/node_modules

@@ -4,7 +4,7 @@
 mod acks;
 mod callers;
 mod enrollment;
-mod hello;
+pub mod hello;
 mod outbox;
 mod session;
 mod visits;

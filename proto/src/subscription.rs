@@ -1,6 +1,6 @@
 //! Subscriptions: `postrider.v1.Subscription` ⇄ [`Subscription`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use postrider_domain::body::Format;
@@ -82,7 +82,10 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
     let id = reader.parse("id", wire.id.as_str(), str::parse);
     let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
-    let headers = reader.parse("headers", &wire.headers, |headers| CustomHeaders::new(headers.clone()));
+    // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
+    let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
+    let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
+    let headers = reader.keep(headers);
     let pool = if wire.pool.is_empty() {
         Some(PoolName::default_pool())
     } else {
@@ -293,6 +296,17 @@ mod tests {
         let violation = unhide(&mut shown.headers, &subscription.headers).unwrap_err();
         assert_eq!(violation.field, "headers");
         assert!(violation.problem.contains("x-other"));
+    }
+
+    #[test]
+    fn headers_have_one_order_whatever_the_maps() {
+        let names: Vec<String> = (0..20).map(|number| format!("x-{number:02}")).collect();
+        let wire = v1::Subscription {
+            headers: names.iter().rev().map(|name| (name.clone(), "1".to_owned())).collect(),
+            ..wire()
+        };
+        let headers = read(&wire).unwrap().headers;
+        assert!(headers.iter().map(|(name, _)| name).eq(names.iter().map(String::as_str)));
     }
 
     #[test]

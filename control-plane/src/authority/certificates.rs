@@ -13,6 +13,8 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::OffsetDateTime;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 /// How long an authority's certificate lasts.
 const AUTHORITY_LASTS: Duration = Duration::from_secs(3650 * 86_400);
@@ -38,6 +40,11 @@ impl RequestedKey {
     /// Reads a PKCS#10 request and checks its signature. `None` when either is wrong. Of the request only the key counts.
     #[must_use]
     pub fn read(request: &[u8]) -> Option<Self> {
+        // What follows the request is signed by nobody.
+        let (rest, _) = X509CertificationRequest::from_der(request).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
         let request =
             CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request)).ok()?;
         let pin = Pin::of(&request.public_key.subject_public_key_info());
@@ -154,6 +161,10 @@ mod tests {
         let mut altered = request.der().to_vec();
         *altered.last_mut().unwrap() ^= 1;
         assert!(RequestedKey::read(&altered).is_none());
+        assert!(
+            RequestedKey::read(&[request.der(), b"\n".as_slice()].concat()).is_none(),
+            "more than a request"
+        );
         assert!(Duration::from_secs(86_400) < BACKDATED, "agents' clocks may be a day behind");
     }
 }

@@ -15,15 +15,22 @@ const MAX_TEXT: usize = 128;
 pub(super) const MAX_STREAMS: u32 = 16;
 
 /// A Hello that may be answered with Welcome.
-pub(super) struct Accepted {
-    pub(super) connected: Connected,
-    pub(super) row: AgentRow,
-    pub(super) max_bytes: u64,
-    pub(super) next_outcome: u64,
+pub struct Accepted {
+    /// The stream, for the schedule.
+    pub connected: Connected,
+    /// The agent, for the store.
+    pub row: AgentRow,
+    /// How many bytes of job bodies it can hold.
+    pub max_bytes: u64,
+    /// The sequence of the first outcome that follows.
+    pub next_outcome: u64,
 }
 
 /// Judges a Hello; `now` is what people see as the time of connection.
-pub(super) fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
+///
+/// # Errors
+/// What the agent is told when it may not stay.
+pub fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
     if hello.protocol_min > PROTOCOL || hello.protocol_max < PROTOCOL {
         let theirs = format!("{} to {}", hello.protocol_min, hello.protocol_max);
         return Err(permanent(

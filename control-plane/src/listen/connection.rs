@@ -77,7 +77,10 @@ impl AgentCertificate {
     /// Reads a certificate; `None` when it is not an agent's. Whether it is to be trusted is judged elsewhere.
     #[must_use]
     pub fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let (rest, certificate) = X509Certificate::from_der(certificate).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
         let names = certificate.subject_alternative_name().ok()??;
         let [GeneralName::URI(uri)] = names.value.general_names.as_slice() else { return None };
         Some(Self {
@@ -362,5 +365,30 @@ mod tests {
         let after = now() - begun;
         assert!((STUCK_LAST..2 * STUCK_LAST).contains(&after), "{after:?}");
         drop(client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    fn certificate(names: &[&str]) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        let uri = |name: &&str| SanType::URI((*name).try_into().unwrap());
+        params.subject_alt_names = names.iter().map(uri).collect();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn an_agents_certificate_has_its_identity_as_its_only_name_and_nothing_after_it() {
+        let identity = "spiffe://postrider/pool/eu/agent/agt-1";
+        let read = |bytes: Vec<u8>| AgentCertificate::read(&bytes.into());
+        let one = certificate(&[identity]);
+        assert_eq!(read(one.clone()).unwrap().identity.to_string(), identity);
+        assert_eq!(read([one, b"\n".to_vec()].concat()), None);
+        assert_eq!(read(certificate(&[identity, "spiffe://postrider/pool/us/agent/agt-2"])), None);
+        assert_eq!(read(certificate(&[])), None);
+        assert_eq!(read(certificate(&["https://example.com/"])), None);
     }
 }

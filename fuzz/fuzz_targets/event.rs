@@ -1,0 +1,57 @@
+//! An event's data, which goes into the signed body byte for byte: whatever is accepted stays inside `data`.
+//!
+//! The input is the type, the time in milliseconds, and the data, with zero bytes between them.
+
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use postrider_domain::body::{Format, render};
+use postrider_domain::event::{Event, check_data};
+use postrider_domain::id::EventKey;
+use postrider_domain::time::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The body, as a receiver reads it that takes nothing unknown and nothing twice.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body<'a> {
+    #[serde(alias = "type")]
+    event: &'a str,
+    timestamp: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(3, |byte| *byte == 0);
+    let (Some(name), Some(time), Some(data)) = (parts.next(), parts.next(), parts.next()) else { return };
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let Ok(event_type) = text(name).parse() else { return };
+    if check_data(data, MAX_BYTES).is_err() {
+        return;
+    }
+    assert!(!data.is_empty() && data.len() <= MAX_BYTES);
+    let timestamp = Timestamp::from_millis(text(time).parse().unwrap_or_default());
+    let key = EventKey::new(timestamp, 1);
+    let event = Event {
+        key,
+        id: key.into(),
+        tenant: "acme".parse().expect("a tenant"),
+        event_type,
+        timestamp,
+        accepted: key.created(),
+        data: Bytes::copy_from_slice(data),
+    };
+    for format in [Format::Event, Format::StandardWebhooks] {
+        let body = render(&event, format);
+        let read: Body<'_> = serde_json::from_slice(&body).expect("the body is JSON of these fields");
+        assert_eq!(read.event, event.event_type.as_str());
+        assert_eq!(read.data.get().as_bytes(), data.trim_ascii(), "the data is not what was emitted");
+        assert_eq!(read.timestamp, event.timestamp.to_string());
+        assert_eq!(Timestamp::parse(read.timestamp), Ok(event.timestamp), "the body says another time");
+    }
+});

@@ -1,0 +1,47 @@
+//! Signing secrets: one spelling, never printed, and a signature that only its own secret, body and time give.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use postrider_domain::id::EventId;
+use postrider_domain::signing::{Secret, SecretError};
+use postrider_domain::time::Timestamp;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(text) = std::str::from_utf8(data) {
+        read(text);
+    }
+    made(data);
+});
+
+fn read(text: &str) {
+    if let Ok(secret) = Secret::parse(text) {
+        assert_eq!(secret.expose_text().as_str(), text, "a secret with two spellings");
+        assert!((24..=64).contains(&secret.expose_bytes().len()));
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+    }
+    if let Err(error) = Secret::parse(&format!("{text}s3cr3t")) {
+        assert!(!format!("{error} {error:?}").contains("s3cr3t"), "an error repeats the secret");
+    }
+}
+
+fn made(data: &[u8]) {
+    let secret = match Secret::from_bytes(data.to_vec()) {
+        Ok(secret) => secret,
+        Err(error) => return assert_eq!(error, SecretError::Length(data.len())),
+    };
+    assert_eq!(Secret::parse(&secret.expose_text()).as_ref(), Ok(&secret));
+    let id: EventId = "evt".parse().expect("an id");
+    let time = Timestamp::from_millis(1_770_028_200_000);
+    let signature = secret.sign(&id, time, data);
+    assert!(secret.verifies(&format!("v1,AAAA {signature} v2,{signature}"), &id, time, data));
+    let later = Timestamp::from_millis(time.as_millis() + 1000);
+    assert!(!secret.verifies(&signature, &id, later, data) && !secret.verifies(&signature, &id, time, b""));
+    // The list is written by a stranger.
+    let list = String::from_utf8_lossy(data);
+    assert!(!secret.verifies(&list, &id, time, data) || list.contains(&signature));
+    let mut other = data.to_vec();
+    other[0] ^= 1;
+    let other = Secret::from_bytes(other).expect("as long as the first");
+    assert!(!other.verifies(&signature, &id, time, data));
+}

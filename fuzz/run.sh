@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs the fuzz targets: each first on its kept seeds, then on inputs of its own for a while.
+#
+#   fuzz/run.sh [SECONDS] [TARGET…]     10 seconds of each of all targets
+#
+# A finding ends it, and leaves its input in fuzz/artifacts/TARGET: put that into fuzz/seeds/TARGET with the fix.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fuzz=.tools/bin/cargo-fuzz
+build=(--codegen-units 16)
+# Coverage and sanitizers are there in every compiler, but count as unstable.
+export RUSTC_BOOTSTRAP=1
+
+seconds=10
+if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
+  seconds=$1
+  shift
+fi
+targets=("$@")
+[ $# -gt 0 ] || mapfile -t targets < <("$fuzz" list)
+
+# What is fuzzed is built with the very dependencies that are shipped.
+cp Cargo.lock fuzz/Cargo.lock
+if ! "$fuzz" build "${build[@]}" 2>fuzz/build.log; then
+  cat fuzz/build.log >&2
+  exit 1
+fi
+
+# Runs one target with libFuzzer's options; says nothing unless it fails.
+run() {
+  local target=$1 log=fuzz/$1.log
+  shift
+  if ! "$fuzz" run "${build[@]}" "$target" "$@" >"$log" 2>&1; then
+    grep -vE '^#[0-9]+|NEW_FUNC' "$log" | tail -n 60 >&2
+    echo "fuzz: $target has found something; run it again with: fuzz/run.sh $seconds $target" >&2
+    exit 1
+  fi
+}
+
+for target in "${targets[@]}"; do
+  seeds=fuzz/seeds/$target corpus=fuzz/corpus/$target
+  mkdir -p "$corpus"
+  run "$target" "$seeds" -- -runs=0 -timeout=10
+  run "$target" "$corpus" "$seeds" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=8192
+  echo "fuzz: $target: $(find "$seeds" -type f | wc -l) seeds, $(grep -oE '^Done [0-9]+ runs' "fuzz/$target.log")"
+done
+echo "fuzz: ${#targets[@]} targets, nothing found"
