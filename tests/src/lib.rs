@@ -15,6 +15,7 @@ pub mod emitter;
 pub mod forward_proxy;
 pub mod frames;
 pub mod ledger;
+pub mod planted;
 pub mod process;
 pub mod proxy;
 pub mod raw;

@@ -27,6 +27,8 @@ pub struct AgentSettings {
     pub max_in_flight: u32,
     /// Connections to the control plane.
     pub streams: u32,
+    /// Which log lines are written.
+    pub log: String,
     /// The join string, empty for an agent that has its identity already; without it the link is plaintext, and the agent
     /// says who it is.
     pub join: Option<String>,
@@ -42,6 +44,7 @@ impl Default for AgentSettings {
             egress: String::new(),
             max_in_flight: 512,
             streams: 2,
+            log: "info,postrider_agent=debug".to_owned(),
             join: None,
         }
     }
@@ -118,7 +121,7 @@ impl Agent {
     }
 
     fn file(&self) -> String {
-        let AgentSettings { id, pool, control_plane, ports, egress, max_in_flight, streams, join } =
+        let AgentSettings { id, pool, control_plane, ports, egress, max_in_flight, streams, log, join } =
             &self.settings;
         let who = match join {
             Some(join) => {
@@ -142,7 +145,7 @@ allow_http = true
 
 {egress}
 [log]
-filter = "info,postrider_agent=debug"
+filter = "{log}"
 "#
         )
     }

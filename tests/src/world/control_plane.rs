@@ -126,6 +126,17 @@ impl ControlPlane {
         .await
     }
 
+    /// What it says when it must not start as it is set.
+    ///
+    /// # Errors
+    /// When it starts.
+    pub async fn refusal(&mut self) -> Result<String> {
+        match self.restart().await {
+            Ok(()) => bail!("the control plane has started"),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
     /// Kills it: no goodbye.
     ///
     /// # Errors

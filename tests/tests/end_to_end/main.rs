@@ -22,5 +22,6 @@ mod protos;
 mod readme;
 mod restarts;
 mod rolls;
+mod secrets;
 mod streams;
 mod trust;
