@@ -7,6 +7,7 @@
 mod calls;
 mod connection;
 mod files;
+mod incoming;
 mod places;
 mod socket;
 pub mod tls;

@@ -179,6 +179,13 @@ pub(crate) fn too_many_enrolments() -> Status {
     status(Code::ResourceExhausted, "TOO_MANY_ENROLMENTS", message, details)
 }
 
+/// Too much is being sent at once.
+pub(crate) fn too_much_at_once() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+    let message = "too many large messages are being sent at once; send fewer at a time, or come back later";
+    status(Code::ResourceExhausted, "TOO_MUCH_AT_ONCE", message, details)
+}
+
 /// No certificate could be made.
 pub(crate) fn not_issued() -> Status {
     let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));

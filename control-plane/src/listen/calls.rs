@@ -54,16 +54,12 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let extensions = request.extensions();
-        let call =
-            extensions.get().map(|peer: &Peer| peer.begin((self.calls.from_somebody_known)(extensions)));
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            Ok(match call {
-                Some(call) => answer.map(|body| counted(body, call)),
-                None => answer,
-            })
-        })
+        let known = (self.calls.from_somebody_known)(extensions);
+        let Some(call) = extensions.get().map(|peer: &Peer| peer.begin(known)) else {
+            return Box::pin(self.inner.call(request));
+        };
+        let answer = self.inner.call(request.map(|body| call.incoming(body)));
+        Box::pin(async move { Ok(answer.await?.map(|body| counted(body, call))) })
     }
 }
 

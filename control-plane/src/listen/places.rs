@@ -5,11 +5,13 @@
 //! out who comes to say something, wherever they come from. Whoever is known keeps its place.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider_domain::id::AgentId;
 use tokio_util::sync::CancellationToken;
+
+use super::usage::RECEIVING;
 
 /// Strangers of one port at once.
 pub(super) const MAX_STRANGERS: usize = 512;
@@ -22,6 +24,8 @@ pub(super) const MAX_OF_AGENT: usize = 40;
 pub(super) struct Places {
     most: usize,
     taken: Mutex<Taken>,
+    /// Bytes that all connections have received of messages that are not whole.
+    receiving: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +68,7 @@ pub(super) struct Seat {
 impl Places {
     /// So many for all.
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default() })
+        Arc::new(Self { most, taken: Mutex::default(), receiving: AtomicUsize::new(0) })
     }
 
     /// Takes one.
@@ -141,6 +145,21 @@ impl Seat {
             taken.known += 1;
             self.known.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Counts bytes received of messages that are not whole, if there is room and what is left is enough.
+    pub(super) fn receive(&self, bytes: usize, enough: impl FnOnce(usize) -> bool) -> bool {
+        let receiving = self.places.receiving.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let fits = RECEIVING.checked_sub(receiving).is_some_and(enough);
+        if !fits {
+            self.received(bytes);
+        }
+        fits
+    }
+
+    /// Such bytes are not to be counted any more.
+    pub(super) fn received(&self, bytes: usize) {
+        self.places.receiving.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Takes the place away.

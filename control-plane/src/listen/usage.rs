@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http_body::Body as _;
 use tokio::time::Instant;
+use tonic::body::Body;
 
+use super::incoming::Incoming;
 use super::places::Seat;
 
 /// What a connection may last whose client does not show who it is: to enrol, or to ask how the server is, takes one call.
@@ -19,6 +22,10 @@ pub(super) const IDLE_LAST: Duration = Duration::from_secs(300);
 pub(super) const STUCK_LAST: Duration = Duration::from_secs(30);
 /// How often that is looked at, at the least.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Bytes that a port may have received of messages that are not whole.
+pub(super) const RECEIVING: usize = 256 * 1024 * 1024;
+/// How often what is left free of them one connection may have: alone three quarters, and the next one finds some left.
+const GREED: usize = 3;
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,13 +61,15 @@ struct Calls {
     free_since: Instant,
     /// Calls whose client was given something and has not taken it yet, and since when.
     untaken: BTreeMap<u64, Instant>,
+    /// Bytes received of messages that are not whole.
+    receiving: usize,
 }
 
 impl Usage {
     /// Of a connection that has come now.
     pub(super) fn new(seat: Arc<Seat>) -> Self {
         let came = now();
-        let calls = Calls { made: 0, open: 0, free_since: came, untaken: BTreeMap::new() };
+        let calls = Calls { made: 0, open: 0, free_since: came, untaken: BTreeMap::new(), receiving: 0 };
         Self { seat, came, calls: Mutex::new(calls) }
     }
 
@@ -78,6 +87,30 @@ impl Usage {
             self.seat.lose();
         }
         Call { usage: self.clone(), number: calls.made, untaken: false }
+    }
+
+    /// So many bytes more are received of a message that is not whole; `false` when there is no room for them.
+    pub(super) fn receive(&self, bytes: usize) -> bool {
+        let mut calls = self.calls();
+        let own = calls.receiving + bytes;
+        let enough = self.seat.receive(bytes, |left| calls.receiving == 0 || own <= GREED * left);
+        if enough {
+            calls.receiving = own;
+        }
+        enough
+    }
+
+    /// So many bytes are of a whole message now, or given up.
+    pub(super) fn received(&self, bytes: usize) {
+        if bytes > 0 {
+            self.calls().receiving -= bytes;
+            self.seat.received(bytes);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn receiving(&self) -> usize {
+        self.calls().receiving
     }
 
     /// Whether the connection must end, or when to ask again.
@@ -110,6 +143,11 @@ pub(super) struct Call {
 }
 
 impl Call {
+    /// The request's body.
+    pub(super) fn incoming(&self, body: Body) -> Body {
+        if body.is_end_stream() { body } else { Body::new(Incoming::new(body, self.usage.clone())) }
+    }
+
     /// The transport has got something for the client.
     pub(super) fn given(&mut self) {
         self.untaken = true;
@@ -204,6 +242,28 @@ mod tests {
         assert_eq!(usage.judge(now()), Ok(now() + SECOND));
         advance(SECOND).await;
         assert_eq!(usage.judge(now()), Err(End::Idle));
+    }
+
+    #[tokio::test]
+    async fn one_connection_has_a_share_of_what_may_be_received_and_leaves_some_to_the_next() {
+        const STEP: usize = 64 * 1024;
+        let places = Places::new(9);
+        let of = || {
+            let (Taking::Free(place) | Taking::PushedOut(place)) = places.take() else {
+                unreachable!("there are nine")
+            };
+            let usage = Usage::new(place.seat().clone());
+            (place, usage)
+        };
+        let fill = |usage: &Usage| (0..).take_while(|_| usage.receive(STEP)).count() * STEP;
+        let [(_a, first), (_b, second), (_c, third)] = [(); 3].map(|()| of());
+        assert_eq!(fill(&first), RECEIVING / 4 * 3);
+        let left = RECEIVING / 4;
+        let second_has = fill(&second);
+        assert!((left / 2..=left / 4 * 3 + STEP).contains(&second_has), "{second_has}");
+        assert!(fill(&third) > 0);
+        first.received(first.receiving());
+        assert!(fill(&third) > RECEIVING / 4);
     }
 
     #[tokio::test(start_paused = true)]

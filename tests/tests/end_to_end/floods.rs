@@ -3,6 +3,7 @@
 mod enrolment;
 mod frames;
 mod handshakes;
+mod messages;
 mod places;
 mod returning;
 mod sessions;
