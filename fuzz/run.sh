@@ -11,6 +11,10 @@ fuzz=.tools/bin/cargo-fuzz
 build=(--codegen-units 16)
 # Coverage and sanitizers are there in every compiler, but count as unstable.
 export RUSTC_BOOTSTRAP=1
+# Where the control plane of the target api has its store.
+export TMPDIR=$PWD/fuzz/target/tmp
+rm -rf "$TMPDIR"
+mkdir -p "$TMPDIR"
 
 seconds=10
 if [[ "${1:-}" =~ ^[0-9]+$ ]]; then

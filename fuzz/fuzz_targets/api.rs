@@ -1,12 +1,16 @@
 //! The API itself: any bytes as the request of any call, to a control plane that runs in this process. No call makes it
 //! panic, and none fails in a way that the contract does not name.
 //!
-//! The first byte chooses the call, the others are its request. In them 26 zeros, as in `sub_000…`, stand for a
+//! The input is the name of the call, a zero byte, and the request. In that 26 zeros, as in `sub_000…`, stand for a
 //! subscription that exists.
 
 #![no_main]
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -34,9 +38,10 @@ const LISTEN: Duration = Duration::from_millis(5);
 static WORLD: LazyLock<World> = LazyLock::new(World::start);
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&choice, request)) = data.split_first() else { return };
     let world = &*WORLD;
-    let call = &world.calls[usize::from(choice) % world.calls.len()];
+    let Some(end) = data.iter().position(|byte| *byte == 0) else { return };
+    let (name, request) = (&data[..end], &data[end + 1..]);
+    let Some(call) = world.calls.iter().find(|call| call.name.as_bytes() == name) else { return };
     let request = world.with_subscription(request);
     let status = world.runtime.block_on(world.call(call, request));
     judge(call, &status);
@@ -47,6 +52,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// A call of the API.
 struct Call {
+    name: String,
     path: String,
     endless: bool,
 }
@@ -67,7 +73,7 @@ fn judge(call: &Call, status: &Status) {
     assert_ne!(status.code(), Code::Unavailable, "{}: {status:?}", call.path);
 }
 
-/// Every call of the API, in an order that stays the same while none is added.
+/// Every call of the API.
 fn calls() -> Vec<Call> {
     let files = FileDescriptorSet::decode(DESCRIPTORS).expect("the descriptors are whole").file;
     let mut calls = Vec::new();
@@ -75,12 +81,18 @@ fn calls() -> Vec<Call> {
         for service in &file.service {
             for method in &service.method {
                 let path = format!("/postrider.v1.{}/{}", service.name(), method.name());
-                calls.push(Call { path, endless: method.server_streaming() && !method.client_streaming() });
+                let endless = method.server_streaming() && !method.client_streaming();
+                calls.push(Call { name: method.name().to_owned(), path, endless });
             }
         }
     }
-    calls.sort_by(|one, other| one.path.cmp(&other.path));
     calls
+}
+
+/// A file that only its owner may read.
+fn write_key(path: &Path, key: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(key.as_bytes())
 }
 
 impl World {
@@ -90,7 +102,11 @@ impl World {
         // Free now; nobody else on this machine asks for ports as fast as to take it before it is bound.
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let (api, agents) = (free().expect("a free port"), free().expect("a free port"));
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        let kek = folder.join("kek");
+        write_key(&kek, &"5a".repeat(32)).expect("a file can be made");
         let settings = Settings {
+            kek: Some(vec![format!("file:{}", kek.display())]),
             data_dir: Some(folder),
             api_listen: Some(api.to_string()),
             agent_listen: Some(agents.to_string()),

@@ -1,9 +1,11 @@
-//! Signing secrets: one spelling, never printed, and a signature that only its own secret, body and time give.
+//! Signing secrets: one spelling, never printed, a signature that only its own secret, body and time give; and sealed
+//! values, which open unaltered and in their own place, or not at all.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use postrider_domain::id::EventId;
+use postrider_domain::id::{DataKeyId, EventId};
+use postrider_domain::sealed::{Context, DataKey, KEY_BYTES, KeyBytes, NONCE_BYTES, Sealed};
 use postrider_domain::signing::{Secret, SecretError};
 use postrider_domain::time::Timestamp;
 
@@ -12,6 +14,7 @@ fuzz_target!(|data: &[u8]| {
         read(text);
     }
     made(data);
+    sealed(data);
 });
 
 fn read(text: &str) {
@@ -44,4 +47,26 @@ fn made(data: &[u8]) {
     other[0] ^= 1;
     let other = Secret::from_bytes(other).expect("as long as the first");
     assert!(!other.verifies(&signature, &id, time, data));
+}
+
+/// What lies in a store that somebody else may have written to.
+fn sealed(data: &[u8]) {
+    let bytes = KeyBytes::new([0x5a; KEY_BYTES]);
+    let key = DataKey::new(DataKeyId::from_bytes([1; 16]), bytes.kek_id(), bytes);
+    let context = Context::AuthorityKey { authority: "one".to_owned() };
+    if let Ok(strange) = Sealed::from_bytes(data.to_vec()) {
+        assert_eq!(strange.as_bytes(), data);
+        assert!(key.open(&context, &strange).is_err(), "what nobody sealed opens");
+    }
+    let Some((&at, plain)) = data.split_first() else { return };
+    let sealed = key.seal(&context, [at; NONCE_BYTES], plain);
+    assert_eq!(key.open(&context, &sealed).as_deref().map(Vec::as_slice), Ok(plain));
+    let elsewhere = Context::AuthorityKey { authority: "other".to_owned() };
+    assert!(key.open(&elsewhere, &sealed).is_err(), "it opens in another place");
+    let mut altered = sealed.as_bytes().to_vec();
+    let at = usize::from(at) % altered.len();
+    altered[at] ^= 1;
+    if let Ok(altered) = Sealed::from_bytes(altered) {
+        assert!(key.open(&context, &altered).is_err(), "it opens though it was altered");
+    }
 }

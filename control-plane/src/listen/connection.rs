@@ -297,6 +297,7 @@ mod tests {
     use super::*;
     use crate::listen::places::{Places, Taking};
     use crate::listen::usage::{IDLE_LAST, STRANGERS_LAST};
+    use rcgen::{CertificateParams, KeyPair, SanType};
 
     #[test]
     fn one_party_has_one_network() {
@@ -366,12 +367,6 @@ mod tests {
         assert!((STUCK_LAST..2 * STUCK_LAST).contains(&after), "{after:?}");
         drop(client);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rcgen::{CertificateParams, KeyPair, SanType};
 
     fn certificate(names: &[&str]) -> Vec<u8> {
         let mut params = CertificateParams::default();
