@@ -195,7 +195,25 @@ async fn planted_secrets_are_in_no_file_log_error_or_answer() -> Result<()> {
         &std::fs::read_to_string(world.control_plane.token_file())?,
     ));
     planted.push(Planted::text("the viewer's token", &viewer));
+    check_jobs(&world, &generated)?;
     check(&world, &answers, &planted)
+}
+
+/// What the agent was given to send has signatures, and no key that makes them.
+fn check_jobs(world: &World, signing: &[String]) -> Result<()> {
+    let posts = world.receiver.posts();
+    let sent: Vec<_> = posts
+        .iter()
+        .map(|post| (post.id.clone(), format!("{:?} {:?}", post.headers, post.body).into()))
+        .collect();
+    let planted: Result<Vec<Planted>> =
+        signing.iter().map(|secret| Planted::signing_secret("a signing secret", secret)).collect();
+    let found = search(&planted?, &sent);
+    ensure!(
+        found.is_empty() && posts.iter().all(|post| post.headers.contains_key("webhook-signature")),
+        "{found:?}"
+    );
+    Ok(())
 }
 
 /// All but the tokens.
