@@ -71,7 +71,7 @@ pub struct Api {
     pub agent_address: Option<(String, u16)>,
     /// Seals secrets anew.
     pub rewrapper: Arc<Rewrapper>,
-    /// Who calls. Handlers work on the copy that [`Api::call`] gives them: the original is nobody's.
+    /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
     /// Time.
     pub clock: Clock,

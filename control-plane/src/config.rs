@@ -52,7 +52,7 @@ pub struct Settings {
     #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
     /// Name or IP address, and port, by which agents reach agent_listen: it goes into join strings and the certificate
-    /// that agents see [default: agent_listen, unless that is 0.0.0.0 or [::]]
+    /// that agents see [default: agent_listen, unless that is `0.0.0.0` or `[::]`]
     #[arg(long, env = "POSTRIDER_AGENT_ADDRESS", value_name = "HOST:PORT")]
     pub agent_address: Option<String>,
     /// More names and IP addresses for that certificate, where agents reach the port by several [default: none]

@@ -1,8 +1,8 @@
 //! Where connections come in: bounded in number, through TLS, each handshake within its deadline.
 //!
 //! One task a port accepts; each connection has a task of its own until it has shown that it speaks HTTP/2, so that a
-//! slow one holds up nobody. What comes out is ready for tonic, which serves it. [`places`] says how many there may be and
-//! who makes room, [`usage`] what a client must do to keep its connection, [`calls`] is where that is seen.
+//! slow one holds up nobody. What comes out is ready for tonic, which serves it. `places` says how many there may be and
+//! who makes room, `usage` what a client must do to keep its connection, `calls` is where that is seen.
 
 mod calls;
 mod connection;

@@ -1,6 +1,6 @@
 //! A bounded queue that many share: how much of it each may fill, and who is served next.
 //!
-//! **Room.** A party may use up to [`GREED`] times what is left free. Alone it fills three quarters of the queue; the
+//! **Room.** A party may use up to `GREED` times what is left free. Alone it fills three quarters of the queue; the
 //! more others fill it too, the smaller each one's share becomes, and some room always stays for whoever comes next
 //! («dynamic thresholds»). Who has nothing in the queue is let in while there is any room at all.
 //!

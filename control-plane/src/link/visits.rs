@@ -23,7 +23,7 @@ const REMEMBERED: usize = 1000;
 /// When to come back at the earliest.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// See the [module](self).
+/// See the module.
 pub struct Visits {
     clock: Clock,
     pace: Pace,

@@ -17,7 +17,7 @@ use super::usage::Call;
 /// What is handed to the transport at once. The rest of a large message waits here, where it is seen to wait.
 const PIECE: usize = 16 * 1024;
 
-/// See the [module](self).
+/// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Calls {
     /// Whether a request is from somebody known.

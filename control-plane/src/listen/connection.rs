@@ -116,7 +116,7 @@ macro_rules! both {
     };
 }
 
-/// See the [module](self). It holds its place among the port's connections until it is dropped.
+/// See the module. It holds its place among the port's connections until it is dropped.
 pub struct Connection {
     io: Io,
     peer: Peer,
