@@ -1,6 +1,9 @@
 //! How the control plane is reached: over TLS with a token, as in production, or in the clear, to tell what TLS costs.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -60,7 +63,10 @@ impl Reach {
         write("tls.key", &key.serialize_pem())?;
         let id = TokenId::new(Timestamp::default(), rand::random());
         let token = Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>()).expose_text();
-        write("admin-token", &token)?;
+        // The control plane refuses a secret that others can read.
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("admin-token"))?;
+        file.write_all(token.as_bytes()).context("cannot write admin-token")?;
         Ok(Self { port, secured: Some((authority.pem(), token.to_string())) })
     }
 
