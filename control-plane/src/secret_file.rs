@@ -1,16 +1,15 @@
-//! Files that hold a secret: read only when nobody but their owner can.
+//! Files that hold a secret: read only when nobody else can.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use postrider_domain::secret_file::is_private;
 use zeroize::Zeroizing;
 
 /// The most that such a file may hold.
 const MAX_BYTES: u64 = 64 * 1024;
-/// What others than the owner may do.
-const OTHERS: u32 = 0o077;
 
 /// Why a secret is not read.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +25,8 @@ pub enum SecretFileError {
     },
     /// Others can read or write it.
     #[error(
-        "{path} can be read or changed by others than its owner (mode {mode:03o}); run `chmod 600 {path}`"
+        "{path} holds a secret and has mode {mode:04o}, by which others can read or change it; run `chmod 600 {path}`, or 640 if it is \
+         root's, for a group that only this program is in"
     )]
     Loose {
         /// The file.
@@ -56,7 +56,7 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
         return Err(SecretFileError::Strange { path: name() });
     }
     let mode = metadata.mode() & 0o777;
-    if mode & OTHERS != 0 {
+    if !is_private(mode, metadata.uid()) {
         return Err(SecretFileError::Loose { path: name(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1));
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_owner_may_be_able_to_read_a_secret() {
+    fn a_secret_is_read_only_when_it_is_private() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         std::fs::write(&path, "s3cret\n").unwrap();
-        for (mode, good) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o620, false)] {
+        for (mode, good) in [(0o600, true), (0o400, true), (0o604, false), (0o620, false)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let read = read(&path);
             assert_eq!(read.is_ok(), good, "{mode:o}");

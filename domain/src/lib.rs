@@ -24,6 +24,7 @@ pub mod pace;
 pub mod pattern;
 pub mod retry;
 pub mod sealed;
+pub mod secret_file;
 pub mod signing;
 pub mod subscription;
 pub mod time;

@@ -408,7 +408,12 @@ impl Session {
             End::Closed => return info!("agent disconnected"),
             End::Lost => return warn!("the connection to the agent is lost"),
             End::Rejected(reject) => {
-                warn!(reason = reject.message, "session ended");
+                // An agent that moves its stream to a new certificate does this to itself.
+                if reject.code == i32::from(RejectCode::Replaced) {
+                    info!(reason = reject.message, "session ended");
+                } else {
+                    warn!(reason = reject.message, "session ended");
+                }
                 ToAgent::Reject(reject)
             }
             End::Drained => ToAgent::Drain(Drain { reconnect_after_ms: millis(RECONNECT_AFTER) }),

@@ -122,7 +122,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kek");
         std::fs::write(&path, generate().as_bytes()).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         let mistake = read_file(&path).unwrap_err();
         assert!(mistake.contains(&format!("chmod 600 {}", path.display())), "{mistake}");
         write(&path, &generate());

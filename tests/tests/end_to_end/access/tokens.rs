@@ -268,7 +268,7 @@ async fn a_bootstrap_file_that_is_no_good_is_told_and_nothing_starts() -> Result
     let first = printed(&control_plane.log()).context("no token was printed")?;
     revoke_all(&control_plane, &first).await?;
     for (text, mode, said) in
-        [("prt_nothing", 0o600, "postrider tokens generate"), (token().as_str(), 0o640, "chmod 600")]
+        [("prt_nothing", 0o600, "postrider tokens generate"), (token().as_str(), 0o644, "chmod 600")]
     {
         control_plane.give_token(text)?;
         std::fs::set_permissions(control_plane.token_file(), std::fs::Permissions::from_mode(mode))?;
