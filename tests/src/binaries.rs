@@ -11,6 +11,9 @@ pub const CONTROL_PLANE: &str = "postrider-control-plane";
 /// The agent.
 pub const AGENT: &str = "postrider-agent";
 
+/// What measures.
+pub const BENCH: &str = "postrider-bench";
+
 /// The path of a release binary.
 ///
 /// # Errors
