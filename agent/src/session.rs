@@ -24,6 +24,7 @@ use crate::backoff::Backoff;
 use crate::clock::now;
 use crate::outbox::{Limits, Outbox};
 use crate::transport::Transport;
+use crate::with_causes;
 
 mod attempt;
 mod conversation;
@@ -174,17 +175,9 @@ impl Stream {
 
     /// One connection, from nothing to its end, and how long it was up.
     async fn connect_once(&mut self, succession: Option<Box<Succession>>) -> (End, Duration) {
-        let needed = self.work.is_stopping() || succession.is_some();
-        let stop = self.work.stop.clone();
         self.work.collect();
         self.work.outbox.rewind();
-        let hello = self.hello();
-        let opened = tokio::select! {
-            opened = self.open(hello, succession) => opened,
-            // If nothing is left to report, there is no need to connect.
-            () = stop.cancelled(), if !needed => Err(End::lost("the agent is stopping")),
-        };
-        let link = match opened {
+        let link = match self.open(succession).await {
             Ok(link) => link,
             Err(end) => return (end, Duration::ZERO),
         };
@@ -202,12 +195,27 @@ impl Stream {
 
     /// A session on a new connection, or on the one that was made already. Whatever becomes of that, the former one is
     /// over: the control plane may have taken back what was under way on it.
-    async fn open(&mut self, hello: Hello, succession: Option<Box<Succession>>) -> Result<Opened, End> {
-        let Some(succession) = succession else { return self.link.open(hello).await };
+    async fn open(&mut self, succession: Option<Box<Succession>>) -> Result<Opened, End> {
+        let hello = self.hello();
+        let Some(succession) = succession else {
+            let channel = self.connect().await?;
+            // Told to stop from here on, it goes on: the answer to Hello may bring jobs, which are to be handed back.
+            return self.link.greet(channel, hello).await;
+        };
         let Succession { successor, former } = *succession;
         let opened = self.link.greet(successor, hello).await;
         drop(former);
         opened
+    }
+
+    /// A connection, unless the agent is told to stop meanwhile: with nothing to report there is no need for one.
+    async fn connect(&mut self) -> Result<Channel, End> {
+        let needed = self.work.is_stopping();
+        let stop = self.work.stop.clone();
+        tokio::select! {
+            connected = self.link.connect() => connected.map_err(|error| End::lost(with_causes(&error))),
+            () = stop.cancelled(), if !needed => Err(End::lost("the agent is stopping")),
+        }
     }
 
     fn hello(&self) -> Hello {

@@ -75,12 +75,6 @@ impl Link {
         self.dialer.address()
     }
 
-    /// Connects, says Hello and waits for Welcome.
-    pub(super) async fn open(&mut self, hello: Hello) -> Result<Opened, End> {
-        let channel = self.connect().await.map_err(|error| End::lost(with_causes(&error)))?;
-        self.greet(channel, hello).await
-    }
-
     /// Waits for a renewed identity, then for this stream's turn, and connects with it. Never ends without one.
     pub(super) async fn successor(&mut self) -> Channel {
         if self.trust.changed().await.is_err() {
@@ -113,7 +107,8 @@ impl Link {
             .unwrap_or_else(|_| Err(End::lost("no Welcome within 10 s")))
     }
 
-    async fn connect(&mut self) -> Result<Channel, DialError> {
+    /// A connection on which nothing was said yet.
+    pub(super) async fn connect(&mut self) -> Result<Channel, DialError> {
         let security = self.trust.borrow_and_update().security.clone();
         let connected = self.dialer.dial(&security).await;
         if let Some(alert) = connected.as_ref().err().and_then(DialError::refused) {

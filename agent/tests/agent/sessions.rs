@@ -296,6 +296,36 @@ async fn an_agent_that_is_stopped_finishes_hands_back_and_says_goodbye() {
     assert!(held.came.try_recv().is_err());
 }
 
+/// The control plane gives jobs as soon as it has heard Hello. Left without a word, it could not know for a long time that
+/// they were never started.
+#[tokio::test]
+async fn an_agent_that_is_stopped_between_hello_and_welcome_hands_back() {
+    let mut held = Held::start().await;
+    let mut control_plane = ControlPlane::start().await;
+    let agent = Agent::start(&control_plane, &held.endpoint);
+    let mut session = control_plane.session().await;
+    agent.stop.cancel();
+    session.welcome().await;
+    session.send_jobs(vec![job(1, &held.url())]).await;
+    let mut handed_back = Vec::new();
+    loop {
+        match session.hear().await.unwrap() {
+            Heard::Draining(_) => {}
+            Heard::Heartbeat(heartbeat) => session.answer(heartbeat.nonce).await,
+            Heard::Outcomes(outcomes) => {
+                handed_back.extend(outcomes.outcomes);
+                session.acknowledge(1).await;
+            }
+            Heard::Goodbye(_) => break,
+            other => panic!("expected Goodbye, got {other:?}"),
+        }
+    }
+    assert_eq!((handed_back.len(), handed_back[0].kind()), (1, OutcomeKind::NotStarted));
+    drop(session);
+    agent.ended().await.unwrap();
+    assert!(held.came.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn an_agent_that_is_stopped_comes_back_to_report() {
     let mut held = Held::start().await;
