@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "postrider/v1/tenants.proto",
     "postrider/v1/event_types.proto",
     "postrider/v1/subscriptions.proto",
     "postrider/v1/signing_keys.proto",
     "postrider/v1/events.proto",
     "postrider/v1/deliveries.proto",
+    "postrider/v1/operations.proto",
     "postrider/v1/agents.proto",
     "postrider/v1/tokens.proto",
     "postrider/v1/audit.proto",

@@ -7,7 +7,9 @@ use crate::dev;
 use crate::output::Format;
 use crate::parts;
 use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
-use crate::verbs::{audit, egress, secrets, subscriptions, tail, tenants, tokens, verify};
+use crate::verbs::{
+    audit, egress, operations, replay, secrets, subscriptions, tail, tenants, tokens, verify,
+};
 
 /// Above the options that all verbs share.
 pub(crate) const SHARED: &str = "Global options";
@@ -67,6 +69,11 @@ pub(crate) enum Command {
     Deliveries(deliveries::Verb),
     /// Attempt deliveries again, now
     Retry(retry::Args),
+    /// Attempt deliveries again that have ended, however many they are
+    Replay(replay::Args),
+    /// Work on many things that goes on by itself, such as a replay
+    #[command(subcommand)]
+    Operations(operations::Verb),
     /// End deliveries that have not succeeded
     Cancel(cancel::Args),
     /// Watch deliveries live

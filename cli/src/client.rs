@@ -199,6 +199,10 @@ impl Client {
         deliveries, delivery_service_client::DeliveryServiceClient
     );
     service!(
+        /// Operations.
+        operations, operation_service_client::OperationServiceClient
+    );
+    service!(
         /// Agents.
         agents, agent_service_client::AgentServiceClient
     );

@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
 use crate::verbs::{audit, egress, secrets, tokens};
-use crate::verbs::{keys, retry, subscriptions, tail, tenants, verify};
+use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
 #[must_use]
@@ -86,6 +86,8 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Events(verb) => events::run(context, verb).await,
         Command::Deliveries(verb) => deliveries::run(context, verb).await,
         Command::Retry(args) => retry::run(context, args).await,
+        Command::Replay(args) => replay::run(context, args).await,
+        Command::Operations(verb) => operations::run(context, verb).await,
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
         Command::Agents(verb) => agents::run(context, verb).await,

@@ -39,6 +39,7 @@ page!(ListEventTypesResponse, EventType, event_types);
 page!(ListSubscriptionsResponse, Subscription, subscriptions);
 page!(ListEventsResponse, Event, events);
 page!(ListDeliveriesResponse, Delivery, deliveries);
+page!(ListOperationsResponse, Operation, operations);
 page!(ListAgentsResponse, Agent, agents);
 page!(ListJoinTokensResponse, JoinToken, join_tokens);
 page!(ListTokensResponse, Token, tokens);

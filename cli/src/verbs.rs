@@ -15,6 +15,8 @@ pub(crate) mod events;
 pub(crate) mod follow;
 pub(crate) mod input;
 pub(crate) mod keys;
+pub(crate) mod operations;
+pub(crate) mod replay;
 pub(crate) mod retry;
 pub(crate) mod secrets;
 pub(crate) mod subscription_settings;

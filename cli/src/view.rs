@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod event_type;
 pub(crate) mod join_token;
 pub(crate) mod key;
+pub(crate) mod operation;
 pub(crate) mod secrets;
 pub(crate) mod subscription;
 pub(crate) mod tenant;
@@ -59,6 +60,7 @@ word!(OutcomeClass, "OUTCOME_CLASS_");
 word!(AgentState, "AGENT_STATE_");
 word!(Role, "ROLE_");
 word!(RewrapState, "REWRAP_STATE_");
+word!(OperationState, "OPERATION_STATE_");
 
 /// The word of an enum's value; a value newer than this command is its number.
 pub(crate) fn word<W: Word>(value: i32) -> String {

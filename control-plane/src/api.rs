@@ -11,6 +11,7 @@ mod events;
 mod failures;
 mod gate;
 mod join_tokens;
+mod operations;
 mod page;
 mod requests;
 mod secrets;
@@ -37,6 +38,7 @@ use crate::clock::Clock;
 use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
+use crate::operations::Operations;
 use crate::registry::Registry;
 use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
@@ -71,6 +73,8 @@ pub struct Api {
     pub agent_address: Option<(String, u16)>,
     /// Seals secrets anew.
     pub rewrapper: Arc<Rewrapper>,
+    /// Work on many things.
+    pub operations: Arc<Operations>,
     /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
     /// Time.

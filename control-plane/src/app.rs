@@ -3,8 +3,8 @@
 //! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the **committer**
 //! ([`crate::emit`]), the store's **writer** thread, the **lanes** task ([`crate::lanes`]), one **session** task a
 //! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**, which
-//! disables subscriptions whose endpoint is gone, the **rewrapper** ([`crate::secrets::rewrap`]), and **retention**
-//! ([`crate::retention`]).
+//! disables subscriptions whose endpoint is gone, the **rewrapper** ([`crate::secrets::rewrap`]), the **operations**
+//! ([`crate::operations`]), and **retention** ([`crate::retention`]).
 //!
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
@@ -43,6 +43,7 @@ use crate::identities::Identities;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
+use crate::operations::Operations;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
@@ -65,13 +66,14 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
+    "postrider.v1.OperationService",
     "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
@@ -226,6 +228,7 @@ impl Parts {
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
+        let operations = Arc::new(Operations::load(store.clone(), lanes.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = Links {
             lanes: lanes.clone(),
@@ -249,14 +252,14 @@ impl Parts {
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
             rewrapper: rewrapper.clone(),
+            operations: operations.clone(),
             caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, disable, clock);
-        let (events, delivered_data) = (config.retain_events, config.retain_delivered_data);
-        let keep = Keep { events, delivered_data, audit: config.retain_audit };
+        let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
@@ -265,9 +268,9 @@ impl Parts {
         pipeline.spawn(tokens.tend(clock));
         pipeline.spawn(tend(authorities.clone(), identities, clock));
         pipeline.spawn(async move { rewrapper.run().await });
+        pipeline.spawn(operations.run(api.stopping.clone()));
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
-        let health = HealthReporter::new();
-        let tasks = JoinSet::new();
+        let (health, tasks) = (HealthReporter::new(), JoinSet::new());
         Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })
     }
 
@@ -333,6 +336,7 @@ impl Parts {
             .add_service(v1::event_type_service_server::EventTypeServiceServer::new(api.clone()))
             .add_service(v1::subscription_service_server::SubscriptionServiceServer::new(api.clone()))
             .add_service(v1::signing_key_service_server::SigningKeyServiceServer::new(api.clone()))
+            .add_service(v1::operation_service_server::OperationServiceServer::new(api.clone()))
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))

@@ -132,12 +132,12 @@ impl Lanes {
         self.send(Input::Stored(stored)).await;
     }
 
-    /// Somebody wants another attempt of a delivery; the audit log is told in the same write.
+    /// Somebody wants another attempt of a delivery; the audit log is told in the same write, unless it knows already.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn retry(&self, id: DeliveryId, audit: Entry) -> Answer {
-        let audit = Some(Box::new(audit));
+    pub async fn retry(&self, id: DeliveryId, audit: Option<Entry>) -> Answer {
+        let audit = audit.map(Box::new);
         self.ask(|answer| Input::Retry(id, Asked { answer, audit })).await.unwrap_or(Err(Refusal::Busy))
     }
 

@@ -14,6 +14,7 @@ pub mod lanes;
 pub mod link;
 pub mod listen;
 pub mod log;
+pub mod operations;
 pub mod recent;
 pub mod registry;
 pub mod retention;

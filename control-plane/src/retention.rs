@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 
 use crate::agents::{Agents, REMEMBERED};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::store::{Retention, Store};
 
 /// How often it is looked for things that are too old.
@@ -24,6 +25,18 @@ pub struct Keep {
     pub delivered_data: Duration,
     /// Audit records; `None`: for good.
     pub audit: Option<Duration>,
+}
+
+impl Keep {
+    /// As it is set.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            events: config.retain_events,
+            delivered_data: config.retain_delivered_data,
+            audit: config.retain_audit,
+        }
+    }
 }
 
 /// Runs until it is cancelled.

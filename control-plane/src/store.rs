@@ -18,7 +18,8 @@ use postrider_domain::audit;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Event, EventTypeName};
 use postrider_domain::id::{
-    AgentId, DataKeyId, DeliveryId, EventId, EventKey, PoolName, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId,
+    TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
@@ -296,6 +297,17 @@ pub struct IdentityRow {
     pub duplicate: Option<Timestamp>,
 }
 
+/// An operation, and where it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperationRow {
+    /// Which.
+    pub id: OperationId,
+    /// As it is shown.
+    pub operation: v1::Operation,
+    /// The place that it has reached, as its kind writes it. Empty: the beginning.
+    pub cursor: String,
+}
+
 /// How far the audit log reaches, by the rows that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSpan {
@@ -352,6 +364,15 @@ pub trait Store: Send + Sync + 'static {
     async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError>;
     /// A page of events, newest first.
     async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError>;
+
+    /// A tenant's events from this one on that were accepted before `end`, oldest first.
+    async fn events_from(
+        &self,
+        tenant: &TenantId,
+        from: EventKey,
+        end: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<EventRow>, StoreError>;
 
     /// Writes a tenant.
     async fn put_tenant(&self, tenant: v1::Tenant, audit: audit::Entry) -> Result<(), StoreError>;
@@ -471,6 +492,13 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<audit::Record>, StoreError>;
     /// How far the audit log reaches.
     async fn audit_span(&self) -> Result<AuditSpan, StoreError>;
+
+    /// Writes an operation; without an entry when only it has gone on.
+    async fn put_operation(&self, row: &OperationRow, audit: Option<audit::Entry>) -> Result<(), StoreError>;
+    /// Forgets an operation.
+    async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError>;
+    /// Every operation, by id.
+    async fn operations(&self) -> Result<Vec<OperationRow>, StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

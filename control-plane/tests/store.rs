@@ -93,6 +93,8 @@ conformance!(Sled, suite:
     requests_and_agents_are_remembered,
     things_age_out_in_steps,
     what_is_owed_does_not_age_out,
+    events_come_oldest_first_from_a_place_on,
+    operations_are_kept_until_they_are_forgotten,
 );
 
 conformance!(Sled, access:

@@ -99,6 +99,10 @@ ulid_id!(
     TokenId, "tok_", "a token id: «tok_» and 26 characters, as `postrider tokens list` shows"
 );
 ulid_id!(
+    /// An operation.
+    OperationId, "opr_", "an operation id: «opr_» and 26 characters, as `postrider operations list` shows"
+);
+ulid_id!(
     /// A data key: what secrets in the store are sealed with.
     DataKeyId, "dk_", "a data key id: «dk_» and 26 characters, as `postrider secrets status` shows"
 );

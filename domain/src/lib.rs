@@ -19,6 +19,7 @@ pub mod id;
 pub mod identity;
 pub mod join;
 pub mod lane;
+pub mod operation;
 pub mod outcome;
 pub mod pace;
 pub mod pattern;

@@ -99,6 +99,10 @@ impl Api {
         deliveries, delivery_service_client::DeliveryServiceClient
     );
     service!(
+        /// Operations.
+        operations, operation_service_client::OperationServiceClient
+    );
+    service!(
         /// Agents.
         agents, agent_service_client::AgentServiceClient
     );

@@ -77,7 +77,7 @@ impl DeliveryService for Api {
                 request_id: request.request_id.clone(),
                 ..api.entry("RetryDelivery", Some(&tenant), id)
             };
-            api.when_not_busy(|| api.lanes.retry(id, audit.clone()), &request.delivery).await?;
+            api.when_not_busy(|| api.lanes.retry(id, Some(audit.clone())), &request.delivery).await?;
             if let Some((key, row)) = api.remember(request_id, &request.delivery) {
                 api.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
             }

@@ -7,6 +7,7 @@ mod audit;
 mod codec;
 mod data_keys;
 mod key;
+mod operation;
 mod read;
 mod retention;
 mod token;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
-    AgentId, DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
@@ -33,8 +34,8 @@ use self::writer::Writer;
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
-    SubscriptionRow, TokenRow,
+    JoinTokenRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement, Store,
+    StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -221,6 +222,17 @@ impl Store for SledStore {
         self.read(move |tree| read::events(tree, &query)).await
     }
 
+    async fn events_from(
+        &self,
+        tenant: &TenantId,
+        from: EventKey,
+        end: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |tree| read::events_from(tree, &tenant, from, end, limit)).await
+    }
+
     async fn put_tenant(&self, tenant: v1::Tenant, audit: Entry) -> Result<(), StoreError> {
         let id = tenant.id.parse().map_err(|_| damaged("a tenant", "its id is not one"))?;
         self.writer.write(vec![(key::tenant(&id), Some(tenant.encode_to_vec()))], Some(audit)).await
@@ -361,6 +373,18 @@ impl Store for SledStore {
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         self.read(token::all).await
+    }
+
+    async fn put_operation(&self, row: &OperationRow, audit: Option<Entry>) -> Result<(), StoreError> {
+        self.writer.write(vec![operation::write(row)], audit).await
+    }
+
+    async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::operation(id), None)], None).await
+    }
+
+    async fn operations(&self) -> Result<Vec<OperationRow>, StoreError> {
+        self.read(operation::all).await
     }
 
     async fn put_join_token(&self, row: &JoinTokenRow, audit: Entry) -> Result<(), StoreError> {

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
-    SubscriptionRow, TokenRow,
+    JoinTokenRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement, Store,
+    StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
-    AgentId, DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
@@ -131,6 +131,10 @@ verbs! {
     put_token_uses(uses: Vec<(TokenId, Timestamp)>) -> ();
     delete_token(id: TokenId, audit: Entry) -> ();
     tokens() -> Vec<TokenRow>;
+    events_from(tenant: &TenantId, from: EventKey, end: Timestamp, limit: usize) -> Vec<EventRow>;
+    put_operation(row: &OperationRow, audit: Option<Entry>) -> ();
+    delete_operation(id: OperationId) -> ();
+    operations() -> Vec<OperationRow>;
     put_join_token(row: &JoinTokenRow, audit: Entry) -> ();
     delete_join_token(id: TokenId, audit: Option<Entry>) -> ();
     join_tokens() -> Vec<JoinTokenRow>;

@@ -12,6 +12,7 @@ use postrider_control_plane::clock::Clock;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::lanes::{Lanes, Runner};
+use postrider_control_plane::operations::Operations;
 use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
@@ -104,6 +105,8 @@ impl World {
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
+        let operations = Operations::load(dynamic.clone(), lanes.clone(), clock).await.unwrap();
+        let operations = Arc::new(operations);
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
@@ -125,6 +128,7 @@ impl World {
             identities,
             authorities,
             rewrapper: rewrapper.clone(),
+            operations,
             agent_address: Some(("agents.example.com".into(), 7071)),
             caller: Caller::nobody(),
             clock,

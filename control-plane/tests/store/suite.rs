@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, RequestKey, RequestRow, Retention,
-    Settle, Settlement, SigningKeyRow, Store, SubscriptionRow,
+    Accept, Accepted, AgentRow, Conflict, DeliveryQuery, EventQuery, OperationRow, RequestKey, RequestRow,
+    Retention, Settle, Settlement, SigningKeyRow, Store, SubscriptionRow,
 };
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
-use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::id::{DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, DeliveryState};
@@ -477,4 +477,45 @@ pub(crate) async fn what_is_owed_does_not_age_out(backend: &dyn Backend) {
     let ids: Vec<_> =
         store.subscriptions(None, 9).await.unwrap().iter().map(|row| row.subscription.id).collect();
     assert_eq!(ids, [lane(2)]);
+}
+
+pub(crate) async fn events_come_oldest_first_from_a_place_on(backend: &dyn Backend) {
+    let store = backend.open();
+    let mut keys = Vec::new();
+    for number in [4_u64, 1, 3, 0, 2] {
+        keys.push(accept_one(&store, accept(number, at(number), &[lane(1)])).await.unwrap().key);
+    }
+    keys.sort_unstable();
+    let table = [
+        (EventKey::first_at(at(0)), at(9), 9, &keys[..]),
+        (EventKey::first_at(at(0)), at(9), 2, &keys[..2]),
+        (keys[2], at(9), 9, &keys[2..]),
+        (keys[2], at(4), 9, &keys[2..4]),
+        (keys[2], at(1), 9, &[]),
+    ];
+    for (from, end, limit, expected) in table {
+        let found = store.events_from(&tenant(), from, end, limit).await.unwrap();
+        let found: Vec<EventKey> = found.into_iter().map(|row| row.event.key).collect();
+        assert_eq!(found, expected, "from {from} to {end}, {limit}");
+    }
+    let other = "other".parse().unwrap();
+    assert!(store.events_from(&other, EventKey::first_at(at(0)), at(9), 9).await.unwrap().is_empty());
+}
+
+pub(crate) async fn operations_are_kept_until_they_are_forgotten(backend: &dyn Backend) {
+    let operation = |number: u128, cursor: &str| {
+        let id = OperationId::new(at(0), number);
+        let operation = v1::Operation { id: id.to_string(), matched: 7, ..v1::Operation::default() };
+        OperationRow { id, operation, cursor: cursor.into() }
+    };
+    let store = backend.open();
+    store.put_operation(&operation(1, ""), Some(entry("ReplayDeliveries"))).await.unwrap();
+    store.put_operation(&operation(2, ""), None).await.unwrap();
+    store.put_operation(&operation(1, "there"), None).await.unwrap();
+    store.delete_operation(operation(2, "").id).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    let store = backend.open();
+    assert_eq!(store.operations().await.unwrap(), [operation(1, "there")]);
+    assert_eq!(store.audit_span().await.unwrap().end.sequence, 1);
 }

@@ -21,6 +21,7 @@ mod limits;
 mod links;
 mod protos;
 mod readme;
+mod replay;
 mod restarts;
 mod rolls;
 mod secrets;

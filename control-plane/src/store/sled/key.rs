@@ -2,7 +2,9 @@
 //! Numbers are big-endian, so that keys sort as what they stand for.
 
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{AgentId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{
+    AgentId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
+};
 use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
 
@@ -24,6 +26,7 @@ const IDENTITY: u8 = b'N';
 const JOIN_TOKEN: u8 = b'J';
 const LANE: u8 = b'L';
 const META: u8 = b'M';
+const OPERATION: u8 = b'O';
 const REQUEST: u8 = b'R';
 const SUBSCRIPTION: u8 = b'S';
 const TENANT: u8 = b'T';
@@ -198,6 +201,14 @@ pub(super) fn bootstrap_token(id: TokenId) -> Vec<u8> {
 
 pub(super) fn token_use(id: TokenId) -> Vec<u8> {
     Key::new(TOKEN_USE).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn operations() -> Vec<u8> {
+    Key::new(OPERATION).0
+}
+
+pub(super) fn operation(id: OperationId) -> Vec<u8> {
+    Key::new(OPERATION).bytes(&id.to_bytes()).0
 }
 
 pub(super) fn join_tokens() -> Vec<u8> {

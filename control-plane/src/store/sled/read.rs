@@ -367,6 +367,23 @@ pub(super) fn events_until(
     Ok(found)
 }
 
+/// The events of a tenant from this one on, accepted before `end`.
+pub(super) fn events_from(
+    tree: &Tree,
+    tenant: &TenantId,
+    from: EventKey,
+    end: Timestamp,
+    limit: usize,
+) -> Result<Vec<EventRow>, StoreError> {
+    let range = key::event(tenant, from)..key::event(tenant, EventKey::first_at(end));
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = tree.range(range).take(limit).map(|row| row.map_err(failure));
+    rows.map(|row| row.and_then(|(key, value)| codec::read_event(&key, tenant, codec::decode(&key, &value)?)))
+        .collect()
+}
+
 /// The first tenant after this one that has events, whether or not it still exists.
 pub(super) fn next_tenant_with_events(
     tree: &Tree,

@@ -87,10 +87,19 @@ impl Call {
 
 /// Every call of the API, some in several ways.
 pub(super) fn all() -> Vec<Call> {
-    [tenants(), event_types(), subscriptions(), signing_keys(), events(), deliveries(), others()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        tenants(),
+        event_types(),
+        subscriptions(),
+        signing_keys(),
+        events(),
+        deliveries(),
+        operations(),
+        others(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn tenants() -> Vec<Call> {
@@ -293,6 +302,45 @@ fn deliveries() -> Vec<Call> {
             subscription: t.subscription.as_str(),
             event: t.ended_event.as_str(),
         }),
+    ]
+}
+
+fn operations() -> Vec<Call> {
+    let operation: fn(&Things) -> String = |t| t.operation.clone();
+    vec![
+        call!("OperationService/ReplayDeliveries", OPERATE, Tenant, |t| ReplayDeliveriesRequest {
+            tenant: t.tenant.as_str(),
+            request_id: REQUEST_ID,
+        })
+        .audits(|t| t.tenant.clone()),
+        call!("OperationService/ReplayDeliveries", OPERATE, Within, |t| ReplayDeliveriesRequest {
+            tenant: t.tenant.as_str(),
+            replay: v1::Replay { subscription: t.subscription.clone(), ..Default::default() },
+            request_id: REQUEST_ID,
+        })
+        .audits(|t| t.subscription.clone()),
+        call!("OperationService/GetOperation", READ, Within, |t| GetOperationRequest {
+            tenant: t.tenant.as_str(),
+            operation: t.operation.as_str(),
+        }),
+        call!("OperationService/ListOperations", READ, Tenant, |t| ListOperationsRequest {
+            tenant: t.tenant.as_str(),
+        }),
+        call!("OperationService/PauseOperation", OPERATE, Within, |t| PauseOperationRequest {
+            tenant: t.tenant.as_str(),
+            operation: t.operation.as_str(),
+        })
+        .audits(operation),
+        call!("OperationService/ResumeOperation", OPERATE, Within, |t| ResumeOperationRequest {
+            tenant: t.tenant.as_str(),
+            operation: t.operation.as_str(),
+        })
+        .audits(operation),
+        call!("OperationService/CancelOperation", OPERATE, Within, |t| CancelOperationRequest {
+            tenant: t.tenant.as_str(),
+            operation: t.operation.as_str(),
+        })
+        .audits(operation),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! What calls are about: a tenant with one of everything, and names that stand for nothing.
 
 use anyhow::{Context as _, Result};
-use postrider_domain::id::{AgentId, DeliveryId, EventKey, KeyId, SubscriptionId, TokenId};
+use postrider_domain::id::{AgentId, DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TokenId};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use postrider_tests::api::{self, Api, duration};
@@ -37,6 +37,8 @@ pub(super) struct Things {
     pub(super) join_token: String,
     /// An agent that has enrolled.
     pub(super) agent: String,
+    /// An operation that is held.
+    pub(super) operation: String,
 }
 
 fn random() -> u128 {
@@ -67,6 +69,7 @@ impl Things {
             token: TokenId::new(now, random()).to_string(),
             join_token: TokenId::new(now, random()).to_string(),
             agent: AgentId::new(now, random()).to_string(),
+            operation: OperationId::new(now, random()).to_string(),
         }
     }
 
@@ -90,6 +93,7 @@ impl Things {
         api.emit(named).await?;
         let token = world.token(v1::Role::Viewer, Some(&tenant)).await?.id;
         let (join_token, agent) = enrolled(world).await?;
+        let operation = paused_operation(&api).await?;
         Ok(Self {
             tenant,
             empty_tenant,
@@ -104,6 +108,7 @@ impl Things {
             token,
             join_token,
             agent,
+            operation,
         })
     }
 
@@ -113,7 +118,7 @@ impl Things {
     }
 
     /// Every name.
-    pub(super) fn names(&self) -> [&str; 13] {
+    pub(super) fn names(&self) -> [&str; 14] {
         [
             &self.tenant,
             &self.empty_tenant,
@@ -128,6 +133,7 @@ impl Things {
             &self.token,
             &self.join_token,
             &self.agent,
+            &self.operation,
         ]
     }
 
@@ -154,6 +160,29 @@ async fn enrolled(world: &Guarded) -> Result<(String, String)> {
     let (left, used) = (world.admin.join("default", 1).await?, world.admin.join("default", 1).await?);
     let identity = port.enroll(&used, &*new_key()?).await?;
     Ok((left.token().id().to_string(), identity.agent_id))
+}
+
+/// A replay that is held before it is done: it has five deliveries and takes a second for each.
+async fn paused_operation(api: &Api) -> Result<String> {
+    let tenant = api.tenant();
+    for _ in 0..5 {
+        let (_, delivery) = api.emit_to_one(api::event("to.replay", "{}")).await?;
+        let request = v1::CancelDeliveryRequest { tenant: tenant.clone(), delivery };
+        api.deliveries().cancel_delivery(request).await?;
+    }
+    let replay = v1::Replay {
+        event_types: vec!["to.replay".into()],
+        states: vec![v1::DeliveryState::Cancelled.into()],
+        max_per_second: 1,
+        ..Default::default()
+    };
+    let request =
+        v1::ReplayDeliveriesRequest { tenant: tenant.clone(), replay: Some(replay), ..Default::default() };
+    let begun = api.operations().replay_deliveries(request).await?.into_inner().operation;
+    let operation = begun.context("an answer without an operation")?.id;
+    let request = v1::PauseOperationRequest { tenant, operation: operation.clone() };
+    api.operations().pause_operation(request).await?;
+    Ok(operation)
 }
 
 /// Rotates, and returns the former key.

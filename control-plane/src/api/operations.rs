@@ -1,0 +1,192 @@
+//! `OperationService`.
+
+use postrider_domain::audit::Entry;
+use postrider_domain::event::EventTypeName;
+use postrider_domain::id::{OperationId, TenantId};
+use postrider_domain::operation::Wish;
+use postrider_domain::time::Timestamp;
+use postrider_domain::violation::Violation;
+use postrider_proto::time;
+use postrider_proto::v1::operation::Work;
+use postrider_proto::v1::operation_service_server::OperationService;
+use postrider_proto::v1::{self, DeliveryState, OperationState};
+use tonic::{Request, Response, Status};
+
+use super::events::bound;
+use super::{Api, page, status};
+use crate::operations::OperationError;
+use crate::store::OperationRow;
+
+const LIST: &str = "operations";
+const MAX_TYPES: usize = 100;
+const MAX_RATE: u32 = 10_000;
+
+#[tonic::async_trait]
+impl OperationService for Api {
+    async fn replay_deliveries(
+        &self,
+        request: Request<v1::ReplayDeliveriesRequest>,
+    ) -> Result<Response<v1::ReplayDeliveriesResponse>, Status> {
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let request_id = api.request("ReplayDeliveries", &tenant, &request.request_id, &request)?;
+        let replay = request.replay.clone().unwrap_or_default();
+        api.check_replay(&request.tenant, &replay)?;
+        let _change = api.registry.change().await;
+        if let Some(made) = api.repeated(request_id.as_ref()).await? {
+            let operation = Some(api.operation(&tenant, &made)?.operation);
+            return Ok(Response::new(v1::ReplayDeliveriesResponse { operation }));
+        }
+        let about = if replay.subscription.is_empty() { &request.tenant } else { &replay.subscription };
+        let audit = Entry {
+            request_id: request.request_id.clone(),
+            ..api.entry("ReplayDeliveries", Some(&tenant), about)
+        };
+        let row = api.begin(&tenant, Work::Replay(replay), audit).await?;
+        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
+            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
+        }
+        Ok(Response::new(v1::ReplayDeliveriesResponse { operation: Some(row.operation) }))
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::GetOperationResponse>, Status> {
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let operation = Some(api.operation(&tenant, &request.operation)?.operation);
+        Ok(Response::new(v1::GetOperationResponse { operation }))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let size = page::size(request.page_size)?;
+        let mut rows = api.operations.list(&tenant, page::read(LIST, &request.page_token)?);
+        let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
+        let operations = rows.into_iter().map(|row| row.operation).collect();
+        Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token }))
+    }
+
+    async fn pause_operation(
+        &self,
+        request: Request<v1::PauseOperationRequest>,
+    ) -> Result<Response<v1::PauseOperationResponse>, Status> {
+        let (api, request) = self.call(request);
+        let wished = api.wish(&request.tenant, &request.operation, Wish::Pause, "PauseOperation").await?;
+        Ok(Response::new(v1::PauseOperationResponse { operation: Some(wished) }))
+    }
+
+    async fn resume_operation(
+        &self,
+        request: Request<v1::ResumeOperationRequest>,
+    ) -> Result<Response<v1::ResumeOperationResponse>, Status> {
+        let (api, request) = self.call(request);
+        let wished = api.wish(&request.tenant, &request.operation, Wish::Resume, "ResumeOperation").await?;
+        Ok(Response::new(v1::ResumeOperationResponse { operation: Some(wished) }))
+    }
+
+    async fn cancel_operation(
+        &self,
+        request: Request<v1::CancelOperationRequest>,
+    ) -> Result<Response<v1::CancelOperationResponse>, Status> {
+        let (api, request) = self.call(request);
+        let wished = api.wish(&request.tenant, &request.operation, Wish::Cancel, "CancelOperation").await?;
+        Ok(Response::new(v1::CancelOperationResponse { operation: Some(wished) }))
+    }
+}
+
+impl Api {
+    fn operation(&self, tenant: &TenantId, id: &str) -> Result<OperationRow, Status> {
+        let parsed: OperationId = status::parse("operation", id)?;
+        self.operations.get(tenant, parsed).ok_or_else(|| status::not_found("operation", id))
+    }
+
+    /// Makes an operation of this work and sets it to work.
+    async fn begin(&self, tenant: &TenantId, work: Work, audit: Entry) -> Result<OperationRow, Status> {
+        let id = OperationId::new(self.clock.wall(), rand::random());
+        let audit = Entry { detail: format!("{id}: {}", described(&work)), ..audit };
+        let operation = v1::Operation {
+            id: id.to_string(),
+            tenant: tenant.to_string(),
+            work: Some(work),
+            state: OperationState::Running.into(),
+            create_time: Some(time::write(id.created())),
+            ..v1::Operation::default()
+        };
+        let row = OperationRow { id, operation, cursor: String::new() };
+        self.operations.create(row, audit).await.map_err(|error| refused(&error, &id.to_string()))
+    }
+
+    async fn wish(&self, tenant: &str, id: &str, wish: Wish, action: &str) -> Result<v1::Operation, Status> {
+        let tenant = self.tenant(tenant)?;
+        let operation = self.operation(&tenant, id)?.id;
+        let audit = self.entry(action, Some(&tenant), operation);
+        let row = self.operations.wish(&tenant, operation, wish, audit).await;
+        Ok(row.map_err(|error| refused(&error, id))?.operation)
+    }
+
+    fn check_replay(&self, tenant: &str, replay: &v1::Replay) -> Result<(), Status> {
+        if !replay.subscription.is_empty() {
+            self.subscription(tenant, &replay.subscription)?;
+        }
+        let start = bound("replay.start_time", replay.start_time.as_ref(), Timestamp::default())?;
+        let end = bound("replay.end_time", replay.end_time.as_ref(), Timestamp::MAX)?;
+        let mut violations = Vec::new();
+        let mut check = |good: bool, field: &str, problem: &str| {
+            if !good {
+                violations.push(Violation::new(field, problem.to_owned()));
+            }
+        };
+        check(start < end, "replay.end_time", "must be after start_time");
+        check(
+            replay.max_per_second <= MAX_RATE,
+            "replay.max_per_second",
+            "must be at most 10000; 0 means 100",
+        );
+        let types = &replay.event_types;
+        let are_types = types.iter().all(|name| name.parse::<EventTypeName>().is_ok());
+        check(
+            types.len() <= MAX_TYPES && are_types,
+            "replay.event_types",
+            "must be at most 100 types, as in document.completed; patterns are not known here",
+        );
+        let ended = [DeliveryState::Delivered, DeliveryState::Exhausted, DeliveryState::Cancelled];
+        check(
+            replay.states.iter().all(|state| ended.iter().any(|ended| i32::from(*ended) == *state)),
+            "replay.states",
+            "must be DELIVERED, EXHAUSTED or CANCELLED: what has not ended is attempted anyway",
+        );
+        if violations.is_empty() { Ok(()) } else { Err(status::invalid(&violations)) }
+    }
+}
+
+/// For the audit log.
+fn described(work: &Work) -> String {
+    let Work::Replay(replay) = work;
+    let time = |given: Option<&prost_types::Timestamp>| {
+        given.and_then(|given| time::read("time", given).ok()).map_or_else(String::new, |at| at.to_string())
+    };
+    let states: Vec<&str> = replay.states().map(|state| state.as_str_name()).collect();
+    format!(
+        "replay of states [{}], types [{}], from «{}» to «{}», dry run: {}",
+        states.join(", "),
+        replay.event_types.join(", "),
+        time(replay.start_time.as_ref()),
+        time(replay.end_time.as_ref()),
+        replay.dry_run
+    )
+}
+
+fn refused(error: &OperationError, id: &str) -> Status {
+    match error {
+        OperationError::NotFound => status::not_found("operation", id),
+        OperationError::Ended => status::precondition("OPERATION_ENDED", error.to_string()),
+        OperationError::TooMany => status::precondition("TOO_MANY_OPERATIONS", error.to_string()),
+        OperationError::Store(error) => status::store(error),
+    }
+}
