@@ -17,6 +17,7 @@ pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod retry;
 pub(crate) mod secrets;
+pub(crate) mod signature_profile;
 pub(crate) mod subscription_settings;
 pub(crate) mod subscriptions;
 pub(crate) mod tail;

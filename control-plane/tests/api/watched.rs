@@ -125,6 +125,8 @@ verbs! {
     data_keys() -> Vec<DataKeyRow>;
     put_request(key: RequestKey, row: RequestRow) -> ();
     request(key: &RequestKey) -> Option<RequestRow>;
+    put_key_uses(rows: &[KeyUsesRow]) -> ();
+    key_uses() -> Vec<KeyUsesRow>;
     put_token(row: &TokenRow, audit: Entry) -> ();
     put_bootstrap_token(row: &TokenRow, audit: Entry) -> ();
     bootstrap_tokens() -> Vec<TokenId>;
