@@ -225,13 +225,7 @@ impl Parts {
         let updates = Updates::new(registry.clone());
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
-        let dispatcher = Dispatcher {
-            registry: registry.clone(),
-            recent,
-            store: store.clone(),
-            uses: uses.clone(),
-            clock,
-        };
+        let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
@@ -265,8 +259,7 @@ impl Parts {
             stopping,
         };
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, disable, clock);
-        let (events, delivered_data) = (config.retain_events, config.retain_delivered_data);
-        let keep = Keep { events, delivered_data, audit: config.retain_audit };
+        let keep = keep(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
@@ -395,6 +388,11 @@ fn server(streams: u32) -> Server {
         .http2_max_local_error_reset_streams(Some(MAX_REFUSED))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
+
+fn keep(config: &Config) -> Keep {
+    let (events, delivered_data) = (config.retain_events, config.retain_delivered_data);
+    Keep { events, delivered_data, audit: config.retain_audit }
 }
 
 /// What time brings to authorities, join tokens and identities.

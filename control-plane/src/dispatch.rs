@@ -59,6 +59,18 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// Makes jobs with these.
+    #[must_use]
+    pub fn new(
+        registry: Arc<Registry>,
+        recent: Arc<RecentEvents>,
+        store: Arc<dyn Store>,
+        uses: Arc<KeyUses>,
+        clock: Clock,
+    ) -> Self {
+        Self { registry, recent, store, uses, clock }
+    }
+
     /// Prepares assignments, each in its place.
     ///
     /// # Errors

@@ -132,31 +132,20 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Create { subscription, scheme, secret_file, request_id } => {
-            let step = format!("create a key of {subscription}");
             let secret = secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default();
-            let request = v1::CreateSigningKeyRequest { tenant, subscription, scheme, secret, request_id };
-            let answer = api.create_signing_key(request).await.doing(step)?.into_inner();
-            let key = promised(answer.signing_key, "signing_key")?;
-            context.format.one(&WithSecret::new(key, answer.secret))?;
-            notice(
-                "Hand the secret (of a v1a key, the public key) to the receiver, probe it, then activate it.",
-            );
-            Ok(())
+            create(context, v1::CreateSigningKeyRequest { tenant, subscription, scheme, secret, request_id })
+                .await
         }
-        Verb::Activate { subscription, key, overlap, request_id } => {
-            let step = format!("activate the key {key}");
+        Verb::Activate { subscription, key: signing_key, overlap, request_id } => {
             let overlap = overlap.map(duration_to_wire);
             let request =
-                v1::ActivateSigningKeyRequest { tenant, subscription, signing_key: key, overlap, request_id };
-            let answer = api.activate_signing_key(request).await.doing(step)?.into_inner();
-            context.format.one(&SigningKey::from(promised(answer.signing_key, "signing_key")?))
+                v1::ActivateSigningKeyRequest { tenant, subscription, signing_key, overlap, request_id };
+            activate(context, request).await
         }
-        Verb::Probe { subscription, key, event_type, request_id } => {
-            let step = format!("probe the key {key}");
+        Verb::Probe { subscription, key: signing_key, event_type, request_id } => {
             let request =
-                v1::ProbeSigningKeyRequest { tenant, subscription, signing_key: key, event_type, request_id };
-            let answer = api.probe_signing_key(request).await.doing(step)?.into_inner();
-            context.format.one(&Probe { event_id: answer.event_id, delivery_id: answer.delivery_id })
+                v1::ProbeSigningKeyRequest { tenant, subscription, signing_key, event_type, request_id };
+            probe(context, request).await
         }
         Verb::Revoke { subscription, key } => {
             let step = format!("revoke the key {key}");
@@ -173,4 +162,25 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             context.format.one(&WithSecret::new(key, answer.secret))
         }
     }
+}
+
+async fn create(context: &Context, request: v1::CreateSigningKeyRequest) -> Result<()> {
+    let step = format!("create a key of {}", request.subscription);
+    let answer = context.client.signing_keys().create_signing_key(request).await.doing(step)?.into_inner();
+    let key = promised(answer.signing_key, "signing_key")?;
+    context.format.one(&WithSecret::new(key, answer.secret))?;
+    notice("Hand the secret (of a v1a key, the public key) to the receiver, probe it, then activate it.");
+    Ok(())
+}
+
+async fn activate(context: &Context, request: v1::ActivateSigningKeyRequest) -> Result<()> {
+    let step = format!("activate the key {}", request.signing_key);
+    let answer = context.client.signing_keys().activate_signing_key(request).await.doing(step)?.into_inner();
+    context.format.one(&SigningKey::from(promised(answer.signing_key, "signing_key")?))
+}
+
+async fn probe(context: &Context, request: v1::ProbeSigningKeyRequest) -> Result<()> {
+    let step = format!("probe the key {}", request.signing_key);
+    let answer = context.client.signing_keys().probe_signing_key(request).await.doing(step)?.into_inner();
+    context.format.one(&Probe { event_id: answer.event_id, delivery_id: answer.delivery_id })
 }

@@ -130,6 +130,10 @@ impl SigningKeyService for Api {
                 .keys
                 .activate(key, overlap, api.clock.wall())
                 .map_err(|error| views::key_error(&error))?;
+            if changed.keys == row.keys {
+                let signing_key = Some(api.shown(&row, key)?);
+                return Ok(Response::new(v1::ActivateSigningKeyResponse { signing_key }));
+            }
             check_keys(&changed)?;
             let remembered = api.remember(id, &key.to_string());
             let detail = format!("{key}, and the former key signs for {overlap:?} more");

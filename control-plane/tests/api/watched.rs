@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
-    SubscriptionRow, TokenRow,
+    JoinTokenRow, KeyUsesRow, LaneRow, Page, RequestKey, RequestRow, Retention, Settlement, Store,
+    StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;

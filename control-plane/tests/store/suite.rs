@@ -13,6 +13,7 @@ use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
+use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, DeliveryState};
 

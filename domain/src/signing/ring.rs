@@ -408,7 +408,7 @@ mod tests {
                     }
                     Step::Activate(place, overlap) => {
                         let overlap = Duration::from_secs(overlap);
-                        drop(at(&ring, place).map(|id| ring.activate(id, overlap, now)));
+                        let _refused = at(&ring, place).map(|id| ring.activate(id, overlap, now));
                     }
                     Step::Revoke(place) => drop(at(&ring, place).map(|id| ring.revoke(id, now).cloned())),
                     Step::Pass(seconds) => now = now + Duration::from_secs(seconds),

@@ -3,6 +3,8 @@
 
 mod load;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,11 +12,15 @@ use postrider_domain::signing::{PublicKey, Secret};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, DeliveryState, SigningKeyState};
 use postrider_tests::api::{Api, duration, event, no_retries};
+use postrider_tests::binaries::repository;
 use postrider_tests::receiver::Post;
+use postrider_tests::tools;
+use postrider_tests::wait::PATIENCE;
 use postrider_tests::world::World;
+use rustix::process::Signal;
 use tonic::Code;
 
-use super::libraries::{DATA, SECRET, python, world_with};
+use super::libraries::{DATA, SECRET, Stranger, free_port, python, send, started, tampered, world_with};
 
 /// What is made and returned for a subscription of the tenant.
 struct Keys<'a> {
@@ -143,6 +149,8 @@ async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_ev
     assert!(format!("{refused:#}").contains("revoked"), "{refused:#}");
 
     let before = keys.get(&new).await?.last_accept_time;
+    world.control_plane.signal(Signal::TERM)?;
+    world.control_plane.exit(PATIENCE).await?;
     world.control_plane.restart().await?;
     world.agent_connected().await?;
     let keys = Keys { api: &world.api, subscription: made.id.clone() };
@@ -192,6 +200,44 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     }
     let refused = keys.rotate("", HOUR).await.unwrap_err();
     assert!(format!("{refused:#}").contains("3 keys are retiring already"), "{refused:#}");
+    Ok(())
+}
+
+/// `examples/node/receiver_v1a.mjs`, which knows this public key.
+async fn public_receiver(folder: &Path, public: &str) -> Result<Stranger> {
+    let port = free_port().await?;
+    let mut command = Command::new(tools::on_path("node")?);
+    command.arg(repository().join("examples/node/receiver_v1a.mjs")).arg(port.to_string());
+    command.env("WEBHOOK_PUBLIC_KEY", public);
+    let process = started("the receiver for v1a", command, folder, port).await?;
+    Ok(Stranger { port, path: "/webhooks", refuses_with: 401, process })
+}
+
+#[tokio::test]
+async fn the_example_for_v1a_verifies_deliveries_with_a_public_key_and_refuses_forgeries() -> Result<()> {
+    let secret = Secret::from_seed(&[7; 32]);
+    let public = secret.public().context("it is of v1a")?.to_string();
+    let (world, receiver) = world_with(async |folder| public_receiver(folder, &public).await).await?;
+    let wanted =
+        |url: String| v1::Subscription { url, retry_policy: no_retries(), ..v1::Subscription::default() };
+    // As receivers move to it: beside a key of v1.
+    let made = world.api.subscribe(wanted(receiver.url()), "").await?;
+    let keys = Keys { api: &world.api, subscription: made.id };
+    emitted(&world.api, DeliveryState::Exhausted).await?;
+    let (key, _) = keys.create("v1a", &secret.expose_text(), "").await?;
+    keys.activate(&key, HOUR).await?;
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let request =
+        v1::DeleteSubscriptionRequest { tenant: world.api.tenant(), subscription: keys.subscription };
+    world.api.subscriptions().delete_subscription(request).await?;
+
+    world.api.subscribe(wanted(world.receiver.url("/own")), &secret.expose_text()).await?;
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let post = world.receiver.posts().pop().context("nothing arrived")?;
+    assert!((200..300).contains(&send(&receiver, &post).await?), "untouched");
+    for (what, changed) in tampered(&post)? {
+        assert_eq!(send(&receiver, &changed).await?, receiver.refuses_with, "{what}");
+    }
     Ok(())
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn send(stranger: &Stranger, post: &Post) -> Result<u32> {
 }
 
 /// What a stranger must refuse: the same POST, with one thing changed.
-fn tampered(post: &Post) -> Result<Vec<(&'static str, Post)>> {
+pub(super) fn tampered(post: &Post) -> Result<Vec<(&'static str, Post)>> {
     let with = |name: &'static str, value: &str| -> Result<Post> {
         let mut changed = post.clone();
         changed.headers.insert(name, value.parse()?);

@@ -231,3 +231,21 @@ pub(super) fn read_agent(key: &[u8], value: &[u8]) -> Result<AgentRow, StoreErro
         max_in_flight: record.max_in_flight,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signing_key_written_before_there_were_schemes_is_an_active_one_of_v1() {
+        let record = records::SigningKeyRecord {
+            id: bytes(&[1; 16]),
+            create_time_ms: 5,
+            ..records::SigningKeyRecord::default()
+        };
+        let row = read_signing_key(b"S", &record).unwrap();
+        assert_eq!((row.scheme, row.pending, row.retire), (Scheme::V1, false, None));
+        let strange = records::SigningKeyRecord { scheme: "v9".into(), ..record };
+        assert!(read_signing_key(b"S", &strange).is_err());
+    }
+}

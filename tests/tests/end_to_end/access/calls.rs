@@ -220,14 +220,13 @@ fn signing_keys() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(subscription),
-        // It retires already: there is nothing to activate, and nothing is told.
         call!("SigningKeyService/ActivateSigningKey", OPERATE, Within, |t| ActivateSigningKeyRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),
-            signing_key: t.key.as_str(),
+            signing_key: t.pending_key.as_str(),
             request_id: REQUEST_ID,
         })
-        .ends(Code::FailedPrecondition),
+        .audits(subscription),
         call!("SigningKeyService/ProbeSigningKey", OPERATE, Within, |t| ProbeSigningKeyRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),

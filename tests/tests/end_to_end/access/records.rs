@@ -87,6 +87,7 @@ fn judge(
         "CreateSubscription",
         "TestSubscription",
         "CreateSigningKey",
+        "ActivateSigningKey",
         "ProbeSigningKey",
         "RotateSigningKey",
         "RetryDelivery",

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use postrider_domain::signing::Secret;
-use postrider_proto::v1;
 use postrider_proto::v1::{self, DeliveryState};
-use postrider_tests::api::retries;
 use postrider_tests::api::retries;
 use postrider_tests::emitter::{Emitter, Load};
 use postrider_tests::receiver::{Answer, Post};
