@@ -49,7 +49,7 @@ install_packages() {
 # Makes the Python environment anew whenever its requirements have changed.
 install_python() {
   local stamp=python/.venv/requirements.txt
-  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, standardwebhooks' 2>/dev/null; then
+  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, standardwebhooks, stripe' 2>/dev/null; then
     return 0
   fi
   python3 -m venv --clear python/.venv

@@ -54,6 +54,7 @@ macro_rules! word {
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
 word!(BodyFormat, "BODY_FORMAT_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");
+word!(SignatureEncoding, "SIGNATURE_ENCODING_");
 word!(DeliveryState, "DELIVERY_STATE_");
 word!(HoldReason, "HOLD_REASON_");
 word!(OutcomeClass, "OUTCOME_CLASS_");

@@ -67,8 +67,16 @@ fn accept(number: u64) -> Accept {
         "document.completed".parse().expect("it is the name of a type");
     let content = content_digest(&event_type, None, None, &data);
     let tenant = "acme".parse().expect("it is a tenant's id");
-    let event =
-        Event { key, id: key.into(), tenant, event_type, timestamp: at(number), accepted: at(number), data };
+    let event = Event {
+        key,
+        id: key.into(),
+        tenant,
+        event_type,
+        timestamp: at(number),
+        accepted: at(number),
+        data,
+        probed_key: None,
+    };
     let mut idempotency = [0; 16];
     idempotency[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     Accept {

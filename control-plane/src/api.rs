@@ -37,6 +37,7 @@ use crate::authority::Authorities;
 use crate::clock::Clock;
 use crate::emit::Emitter;
 use crate::identities::Identities;
+use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
 use crate::operations::Operations;
 use crate::registry::Registry;
@@ -63,6 +64,8 @@ pub struct Api {
     pub updates: Updates,
     /// Agents.
     pub agents: Arc<Agents>,
+    /// How signing keys were used.
+    pub uses: Arc<KeyUses>,
     /// Who may call.
     pub tokens: Arc<Tokens>,
     /// Who may become an agent, and who is one.

@@ -40,6 +40,7 @@ use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
 use crate::identities::Identities;
+use crate::key_uses::KeyUses;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
@@ -162,6 +163,7 @@ struct Known {
     registry: Arc<Registry>,
     agents: Arc<Agents>,
     tokens: Arc<Tokens>,
+    uses: Arc<KeyUses>,
     identities: Arc<Identities>,
     authorities: Arc<Authorities>,
     scheduler: Scheduler,
@@ -177,6 +179,7 @@ impl Known {
         let registry = Arc::new(Registry::load(&**store, sealer).await?);
         let (agents, expected) = Agents::load(store.clone()).await?;
         let tokens = Arc::new(Tokens::load(store.clone()).await?);
+        let uses = Arc::new(KeyUses::load(store.clone(), registry.clone()).await?);
         let identities = Arc::new(Identities::load(store.clone()).await?);
         let authorities = Authorities::load(
             store.clone(),
@@ -192,7 +195,7 @@ impl Known {
             let lane = store.lane(row.subscription.id).await?;
             scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
         }
-        Ok(Self { registry, agents: Arc::new(agents), tokens, identities, authorities, scheduler })
+        Ok(Self { registry, agents: Arc::new(agents), tokens, uses, identities, authorities, scheduler })
     }
 }
 
@@ -216,7 +219,7 @@ impl Parts {
     async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let known = Known::load(&store, &sealer, config, clock).await?;
-        let Known { registry, agents, tokens, identities, authorities, scheduler } = known;
+        let Known { registry, agents, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
@@ -224,7 +227,7 @@ impl Parts {
         let updates = Updates::new(registry.clone());
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
-        let dispatcher = Dispatcher { registry: registry.clone(), recent, store: store.clone(), clock };
+        let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
@@ -248,6 +251,7 @@ impl Parts {
             updates: updates.clone(),
             agents: agents.clone(),
             tokens: tokens.clone(),
+            uses: uses.clone(),
             identities: identities.clone(),
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
@@ -266,6 +270,7 @@ impl Parts {
         pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
         pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
         pipeline.spawn(tokens.tend(clock));
+        pipeline.spawn(uses.tend());
         pipeline.spawn(tend(authorities.clone(), identities, clock));
         pipeline.spawn(async move { rewrapper.run().await });
         pipeline.spawn(operations.run(api.stopping.clone()));
@@ -370,6 +375,7 @@ impl Parts {
         self.tasks.shutdown().await;
         self.pipeline.shutdown().await;
         self.api.tokens.write_uses().await;
+        self.api.uses.write().await;
         self.store.close().await.context("the store could not be flushed")?;
         info!("stopped");
         Ok(())

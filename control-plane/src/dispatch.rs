@@ -7,13 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use postrider_domain::body;
 use postrider_domain::event::Event;
-use postrider_domain::id::{EventKey, TenantId};
+use postrider_domain::id::{EventKey, KeyId, TenantId};
 use postrider_domain::outcome::{Class, Outcome};
+use postrider_domain::signing::{self, KeyState, SigningKey};
 use postrider_domain::time::Timestamp;
 use postrider_proto::agent::{Header, Job};
 use postrider_proto::session::Report;
 
 use crate::clock::Clock;
+use crate::key_uses::KeyUses;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::schedule::Assignment;
@@ -29,7 +31,14 @@ const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
 /// What an assignment comes to.
 pub enum Prepared {
     /// To be sent.
-    Job(Box<Job>),
+    Job {
+        /// The job.
+        job: Box<Job>,
+        /// The key that has signed it, if it is the only one.
+        alone: Option<KeyId>,
+        /// When it was signed.
+        signed: Timestamp,
+    },
     /// It cannot be sent; this is what the schedule is told instead.
     Unsent(Report),
 }
@@ -43,11 +52,25 @@ pub struct Dispatcher {
     pub recent: Arc<RecentEvents>,
     /// All others.
     pub store: Arc<dyn Store>,
+    /// Told which keys sign.
+    pub uses: Arc<KeyUses>,
     /// For signatures and start-by.
     pub clock: Clock,
 }
 
 impl Dispatcher {
+    /// Makes jobs with these.
+    #[must_use]
+    pub fn new(
+        registry: Arc<Registry>,
+        recent: Arc<RecentEvents>,
+        store: Arc<dyn Store>,
+        uses: Arc<KeyUses>,
+        clock: Clock,
+    ) -> Self {
+        Self { registry, recent, store, uses, clock }
+    }
+
     /// Prepares assignments, each in its place.
     ///
     /// # Errors
@@ -59,17 +82,23 @@ impl Dispatcher {
             .collect();
         let events = self.events(assignments, &rows).await?;
         let now = self.clock.wall();
+        let mut used = Vec::with_capacity(assignments.len());
         let prepared = assignments.iter().zip(rows).map(|(assignment, row)| {
             let Some(row) = row else { return Prepared::Unsent(Report::NotStarted) };
-            match events.get(&assignment.delivery.event) {
-                Some(event) => Prepared::Job(Box::new(self.job(assignment, &row, event, now))),
-                None => Prepared::Unsent(Report::Made(Box::new(Outcome::failure(
-                    Class::Protocol,
-                    "the event's data is no longer stored",
-                )))),
-            }
+            let Some(event) = events.get(&assignment.delivery.event) else {
+                return unsent("the event's data is no longer stored");
+            };
+            let Some(keys) = signing_keys(&row, event, now) else {
+                return unsent("the signing key that this probes is revoked");
+            };
+            let (job, signers) = self.job(assignment, &row, event, &keys, now);
+            let alone = if let [alone] = signers[..] { Some(alone) } else { None };
+            used.push((row.subscription.id, signers));
+            Prepared::Job { job: Box::new(job), alone, signed: now }
         });
-        Ok(prepared.collect())
+        let prepared = prepared.collect();
+        self.uses.signed(used.iter().map(|(subscription, keys)| (*subscription, &keys[..])), now);
+        Ok(prepared)
     }
 
     /// The events of these assignments, from memory where possible, all others in one read.
@@ -99,36 +128,67 @@ impl Dispatcher {
         Ok(events)
     }
 
-    fn job(&self, assignment: &Assignment, row: &KeyedSubscription, event: &Event, now: Timestamp) -> Job {
+    /// The job, and the keys that have signed it.
+    fn job(
+        &self,
+        assignment: &Assignment,
+        row: &KeyedSubscription,
+        event: &Event,
+        keys: &[&SigningKey],
+        now: Timestamp,
+    ) -> (Job, Vec<KeyId>) {
         let subscription = &row.subscription;
         let body = body::render(event, subscription.format);
         let start_within = u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        Job {
+        let (headers, signers) = headers(row, event, keys, &body, now);
+        let job = Job {
             key: Some(assignment.key.write()),
             start_by_ms: self.clock.monotonic_ms() + start_within,
             connect_timeout_ms: millis(subscription.connect_timeout),
             timeout_ms: millis(subscription.timeout),
             url: subscription.url.as_str().to_owned(),
-            headers: headers(row, event, &body, now),
+            headers,
             body,
             keep_response_bytes: KEPT_RESPONSE,
+        };
+        (job, signers)
+    }
+}
+
+fn unsent(why: &str) -> Prepared {
+    Prepared::Unsent(Report::Made(Box::new(Outcome::failure(Class::Protocol, why))))
+}
+
+/// The keys that sign this event's POST: all that sign now, or the one that it probes. `None` when that is revoked.
+fn signing_keys<'a>(
+    row: &'a KeyedSubscription,
+    event: &Event,
+    now: Timestamp,
+) -> Option<Vec<&'a SigningKey>> {
+    match event.probed_key {
+        None => Some(row.keys.signing(now)),
+        Some(id) => {
+            row.keys.get(Some(id)).filter(|key| key.state(now) != KeyState::Revoked).map(|key| vec![key])
         }
     }
 }
 
-/// What is sent: ours, then the subscription's own.
-fn headers(row: &KeyedSubscription, event: &Event, body: &Bytes, now: Timestamp) -> Vec<Header> {
-    let ours = [
-        ("content-type", "application/json".to_owned()),
-        ("user-agent", USER_AGENT.to_owned()),
-        ("webhook-id", event.id.to_string()),
-        ("webhook-timestamp", now.as_seconds().to_string()),
-        ("webhook-signature", row.keys.sign(&event.id, now, body)),
-    ];
-    let ours = ours.into_iter().map(|(name, value)| Header { name: name.to_owned(), value });
+/// What is sent: ours, then the subscription's own; and the keys that have signed it.
+fn headers(
+    row: &KeyedSubscription,
+    event: &Event,
+    keys: &[&SigningKey],
+    body: &Bytes,
+    now: Timestamp,
+) -> (Vec<Header>, Vec<KeyId>) {
+    let ours = [("content-type", "application/json"), ("user-agent", USER_AGENT)];
+    let (signed, signers) =
+        row.subscription.profiles.sign(keys, signing::Request { id: &event.id, timestamp: now, body });
     let custom = row.subscription.headers.iter();
-    ours.chain(custom.map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }))
-        .collect()
+    let plain = |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.to_owned() };
+    let signed = signed.into_iter().map(|(name, value)| Header { name, value });
+    let headers = ours.into_iter().map(plain).chain(signed).chain(custom.map(plain)).collect();
+    (headers, signers)
 }
 
 fn millis(duration: Duration) -> u32 {

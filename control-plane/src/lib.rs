@@ -10,6 +10,7 @@ pub mod config;
 pub mod dispatch;
 pub mod emit;
 pub mod identities;
+pub mod key_uses;
 pub mod lanes;
 pub mod link;
 pub mod listen;

@@ -7,6 +7,7 @@ mod enrollment;
 pub mod hello;
 mod outbox;
 mod session;
+mod signed;
 mod visits;
 
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
-pub use self::secrets::{AuthorityRow, DataKeyRow, SigningKeyRow, SubscriptionRow};
+pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
 /// What can go wrong below every verb.
@@ -442,6 +442,11 @@ pub trait Store: Send + Sync + 'static {
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError>;
     /// What a request points to.
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError>;
+
+    /// Notes how signing keys were used: replaces the rows of these subscriptions.
+    async fn put_key_uses(&self, rows: &[KeyUsesRow]) -> Result<(), StoreError>;
+    /// How signing keys were used.
+    async fn key_uses(&self) -> Result<Vec<KeyUsesRow>, StoreError>;
 
     /// Writes a new token.
     async fn put_token(&self, row: &TokenRow, audit: audit::Entry) -> Result<(), StoreError>;

@@ -116,6 +116,7 @@ conformance!(Sled, trust:
 conformance!(Sled, secrets:
     subscriptions_keep_what_is_sealed,
     headers_that_somebody_forgot_to_seal_are_not_written,
+    uses_of_keys_are_kept_beside_their_subscription,
     many_subscriptions_are_resealed_at_once_without_an_audit_record,
     data_keys_are_kept_in_order_and_removed_without_a_trace,
     a_data_key_that_something_needs_is_not_removed,

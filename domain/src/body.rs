@@ -49,6 +49,7 @@ mod tests {
             timestamp: now,
             accepted: now,
             data: Bytes::from_static(b"{ \"b\": 1.50, \"a\": \"\\u00e9\" }"),
+            probed_key: None,
         };
         let table = [(Format::Event, "event"), (Format::StandardWebhooks, "type")];
         for (format, name) in table {

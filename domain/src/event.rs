@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::id::{EventId, EventKey, TenantId};
+use crate::id::{EventId, EventKey, KeyId, TenantId};
 use crate::time::Timestamp;
 use crate::violation::Violation;
 
@@ -36,6 +36,8 @@ pub struct Event {
     pub accepted: Timestamp,
     /// JSON text, as emitted.
     pub data: Bytes,
+    /// The signing key that alone signs its deliveries, for it is there to show whether the receiver has that key.
+    pub probed_key: Option<KeyId>,
 }
 
 /// The name of an event type: words joined by dots.

@@ -37,7 +37,7 @@ pub enum Context {
         subscription: SubscriptionId,
         /// Which key.
         key: KeyId,
-        /// What it signs by, such as [`crate::signing::SCHEME`].
+        /// What it signs by, by its name in [`crate::signing::Scheme`].
         scheme: &'static str,
     },
     /// The custom headers of a subscription.

@@ -8,6 +8,7 @@ use crate::headers::CustomHeaders;
 use crate::id::{PoolName, SubscriptionId, TenantId};
 use crate::pattern::Pattern;
 use crate::retry;
+use crate::signing::Profiles;
 use crate::time::Timestamp;
 use crate::violation::Violation;
 
@@ -45,6 +46,8 @@ pub struct Subscription {
     pub format: Format,
     /// Extra request headers.
     pub headers: CustomHeaders,
+    /// How POSTs are signed.
+    pub profiles: Profiles,
     /// When to try again.
     pub retry: retry::Policy,
     /// How many attempts may be under way at once.

@@ -44,8 +44,7 @@ fuzz_target!(|input: &[u8]| {
         event_type,
         timestamp,
         accepted: key.created(),
-        data: Bytes::copy_from_slice(data),
-    };
+        data: Bytes::copy_from_slice(data), probed_key: None };
     for format in [Format::Event, Format::StandardWebhooks] {
         let body = render(&event, format);
         let read: Body<'_> = serde_json::from_slice(&body).expect("the body is JSON of these fields");

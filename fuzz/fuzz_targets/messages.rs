@@ -24,6 +24,7 @@ const MESSAGES: &[Decode] = messages! {
         WatchDeliveriesRequest CreateEventTypeRequest GetEventTypeRequest ListEventTypesRequest
         UpdateEventTypeRequest DeleteEventTypeRequest EmitRequest EmitBatchRequest EmitStreamRequest GetEventRequest
         ListEventsRequest ListSigningKeysRequest RotateSigningKeyRequest RevokeSigningKeyRequest
+        CreateSigningKeyRequest ActivateSigningKeyRequest ProbeSigningKeyRequest
         RevealSigningKeyRequest CreateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest
         UpdateSubscriptionRequest PauseSubscriptionRequest ResumeSubscriptionRequest DeleteSubscriptionRequest
         TestSubscriptionRequest CreateTenantRequest GetTenantRequest ListTenantsRequest UpdateTenantRequest

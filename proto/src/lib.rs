@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod delivery;
 pub mod operation;
 pub mod session;
+pub mod signature_profile;
 pub mod signing_key;
 pub mod subscription;
 pub mod time;

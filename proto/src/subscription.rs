@@ -9,14 +9,15 @@ use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::PoolName;
 use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
+use postrider_domain::signing::Profiles;
 use postrider_domain::subscription::{
     DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Ranges, State, Subscription,
 };
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 
-use crate::time;
 use crate::v1;
+use crate::{signature_profile, time};
 
 /// What stands for the value of a header in answers: the values are credentials of receivers.
 pub const HIDDEN: &str = "***";
@@ -69,6 +70,7 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         state_reason,
         create_time: Some(time::write(subscription.created)),
         update_time: Some(time::write(subscription.updated)),
+        signature_profiles: signature_profile::write(&subscription.profiles),
     }
 }
 
@@ -86,6 +88,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
     let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
     let headers = reader.keep(headers);
+    let profiles = read_profiles(wire, headers.as_ref());
+    let profiles = reader.keep(profiles);
     let pool = if wire.pool.is_empty() {
         Some(PoolName::default_pool())
     } else {
@@ -113,8 +117,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         connect_timeout,
     };
     reader.out_of_range(ranges.violations());
-    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(format), []) =
-        (id, tenant, url, headers, pool, format, reader.violations.as_slice())
+    let (Some(id), Some(tenant), Some(url), Some(headers), Some(profiles), Some(pool), Some(format), []) =
+        (id, tenant, url, headers, profiles, pool, format, reader.violations.as_slice())
     else {
         return Err(reader.violations);
     };
@@ -127,6 +131,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         pool,
         format,
         headers,
+        profiles,
         retry,
         max_in_flight,
         timeout,
@@ -135,6 +140,13 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         created,
         updated,
     })
+}
+
+fn read_profiles(wire: &v1::Subscription, headers: Option<&CustomHeaders>) -> Result<Profiles, Violation> {
+    let profiles = signature_profile::read(&wire.signature_profiles)?;
+    let clash = headers.map_or(Ok(()), |headers| profiles.check_custom(headers));
+    clash.map_err(|error| Violation::new("signature_profiles", error.to_string()))?;
+    Ok(profiles)
 }
 
 fn read_max_in_flight(wire: &v1::Subscription) -> u32 {

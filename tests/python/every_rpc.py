@@ -245,7 +245,29 @@ def check_signing_keys(api, subscription):
     none = named(reveal, signing_key="key_00000000000000000000000000")
     api.refused("SigningKeyService.RevealSigningKey", none, CODE.NOT_FOUND)
 
+    create = keys.CreateSigningKeyRequest
+    pending = api.ok("SigningKeyService.CreateSigningKey", named(create, scheme="v1a", request_id="p"))
+    assert pending.signing_key.public_key.startswith("whpk_") and pending.secret.startswith("whsk_")
+    again = api.ok("SigningKeyService.CreateSigningKey", named(create, scheme="v1a", request_id="p"))
+    assert again == pending
+    api.refused("SigningKeyService.CreateSigningKey", named(create, scheme="v1a"), CODE.FAILED_PRECONDITION)
+    bad = named(create, scheme="v9")
+    api.refused("SigningKeyService.CreateSigningKey", bad, CODE.INVALID_ARGUMENT, field="scheme")
+    bad = named(create, scheme="v1a", secret=old)
+    api.refused("SigningKeyService.CreateSigningKey", bad, CODE.INVALID_ARGUMENT, field="secret")
+    probe = named(keys.ProbeSigningKeyRequest, signing_key=pending.signing_key.id)
+    follow_to_the_end(api, api.ok("SigningKeyService.ProbeSigningKey", probe).event_id)
+    none = named(keys.ProbeSigningKeyRequest, signing_key="key_00000000000000000000000000")
+    api.refused("SigningKeyService.ProbeSigningKey", none, CODE.NOT_FOUND)
+    activate = keys.ActivateSigningKeyRequest
+    bad = named(activate, signing_key=listed[1].id)
+    api.refused("SigningKeyService.ActivateSigningKey", bad, CODE.FAILED_PRECONDITION, "KEY_IS_RETIRING")
+    activated = api.ok("SigningKeyService.ActivateSigningKey", named(activate, signing_key=pending.signing_key.id))
+    assert activated.signing_key.state == keys.SIGNING_KEY_STATE_ACTIVE
+
     revoke = keys.RevokeSigningKeyRequest
+    done = named(revoke, signing_key=pending.signing_key.id)
+    api.ok("SigningKeyService.RevokeSigningKey", done)
     revoked = api.ok("SigningKeyService.RevokeSigningKey", named(revoke, signing_key=listed[1].id)).signing_key
     assert revoked.state == keys.SIGNING_KEY_STATE_REVOKED
     active = named(revoke, signing_key=listed[0].id)

@@ -1,4 +1,4 @@
-//! `postrider keys`: the signing keys of a subscription. Only rotate and reveal print a secret.
+//! `postrider keys`: the signing keys of a subscription. Only create, rotate and reveal print a secret.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{Context, input};
 use crate::failure::{Doing as _, Result};
 use crate::output::notice;
 use crate::time::{duration_to_wire, parse_duration};
-use crate::view::key::{SigningKey, WithSecret};
+use crate::view::key::{Probe, SigningKey, WithSecret};
 use crate::view::promised;
 
 /// What to do with signing keys.
@@ -30,14 +30,63 @@ pub(crate) enum Verb {
         /// How long the former key goes on signing: 0 (revoked now) to 7d [default: 24h]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         overlap: Option<Duration>,
-        /// A file with an existing secret (whsec_…) to use instead of a new random one; '-' is stdin
+        /// A file with an existing secret (whsec_… or whsk_…) to use instead of a new random one; '-' is stdin
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+        /// v1 (HMAC-SHA256) or v1a (Ed25519) [default: that of the secret, or v1]
+        #[arg(long, value_name = "SCHEME", default_value = "", hide_default_value = true)]
+        scheme: String,
+        /// Makes a repeated call return the first call's result for 24 hours
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        request_id: String,
+    },
+    /// Make a pending key and print its secret
+    ///
+    /// It signs nothing but probes. Hand it to the receiver, probe it, then activate it.
+    Create {
+        /// The subscription's id
+        subscription: String,
+        /// v1 (HMAC-SHA256) or v1a (Ed25519) [default: that of the secret, or v1]
+        #[arg(long, value_name = "SCHEME", default_value = "", hide_default_value = true)]
+        scheme: String,
+        /// A file with an existing secret (whsec_… or whsk_…) to use instead of a new random one; '-' is stdin
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         /// Makes a repeated call return the first call's result for 24 hours
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
-    /// Revoke a retiring key now and erase its secret
+    /// Make a pending key the active one of its scheme
+    ///
+    /// The former key signs beside it for the overlap; then it is revoked.
+    Activate {
+        /// The subscription's id
+        subscription: String,
+        /// The key's id
+        #[arg(id = "signing_key", value_name = "KEY")]
+        key: String,
+        /// How long the former key goes on signing: 0 (revoked now) to 7d [default: 24h]
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        overlap: Option<Duration>,
+        /// Makes a repeated call return the first call's result for 24 hours
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        request_id: String,
+    },
+    /// Send a test event that one key alone signs: its delivery shows whether the receiver has that key
+    Probe {
+        /// The subscription's id
+        subscription: String,
+        /// The key's id
+        #[arg(id = "signing_key", value_name = "KEY")]
+        key: String,
+        /// The type of the test event [default: postrider.test]
+        #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+        event_type: String,
+        /// Makes a repeated call return the first call's result for 24 hours
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        request_id: String,
+    },
+    /// Revoke a key now and erase its secret
     Revoke {
         /// The subscription's id
         subscription: String,
@@ -66,7 +115,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let keys = api.list_signing_keys(request).await.doing(step)?.into_inner().signing_keys;
             context.format.list(&keys.into_iter().map(SigningKey::from).collect::<Vec<_>>())
         }
-        Verb::Rotate { subscription, overlap, secret_file, request_id } => {
+        Verb::Rotate { subscription, overlap, secret_file, scheme, request_id } => {
             let step = format!("rotate the key of {subscription}");
             let request = v1::RotateSigningKeyRequest {
                 tenant,
@@ -74,12 +123,29 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 overlap: overlap.map(duration_to_wire),
                 secret: secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default(),
                 request_id,
+                scheme,
             };
             let answer = api.rotate_signing_key(request).await.doing(step)?.into_inner();
             let key = promised(answer.signing_key, "signing_key")?;
             context.format.one(&WithSecret::new(key, answer.secret))?;
             notice("Hand the secret to the receiver before the former key's overlap ends.");
             Ok(())
+        }
+        Verb::Create { subscription, scheme, secret_file, request_id } => {
+            let secret = secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default();
+            create(context, v1::CreateSigningKeyRequest { tenant, subscription, scheme, secret, request_id })
+                .await
+        }
+        Verb::Activate { subscription, key: signing_key, overlap, request_id } => {
+            let overlap = overlap.map(duration_to_wire);
+            let request =
+                v1::ActivateSigningKeyRequest { tenant, subscription, signing_key, overlap, request_id };
+            activate(context, request).await
+        }
+        Verb::Probe { subscription, key: signing_key, event_type, request_id } => {
+            let request =
+                v1::ProbeSigningKeyRequest { tenant, subscription, signing_key, event_type, request_id };
+            probe(context, request).await
         }
         Verb::Revoke { subscription, key } => {
             let step = format!("revoke the key {key}");
@@ -96,4 +162,25 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             context.format.one(&WithSecret::new(key, answer.secret))
         }
     }
+}
+
+async fn create(context: &Context, request: v1::CreateSigningKeyRequest) -> Result<()> {
+    let step = format!("create a key of {}", request.subscription);
+    let answer = context.client.signing_keys().create_signing_key(request).await.doing(step)?.into_inner();
+    let key = promised(answer.signing_key, "signing_key")?;
+    context.format.one(&WithSecret::new(key, answer.secret))?;
+    notice("Hand the secret (of a v1a key, the public key) to the receiver, probe it, then activate it.");
+    Ok(())
+}
+
+async fn activate(context: &Context, request: v1::ActivateSigningKeyRequest) -> Result<()> {
+    let step = format!("activate the key {}", request.signing_key);
+    let answer = context.client.signing_keys().activate_signing_key(request).await.doing(step)?.into_inner();
+    context.format.one(&SigningKey::from(promised(answer.signing_key, "signing_key")?))
+}
+
+async fn probe(context: &Context, request: v1::ProbeSigningKeyRequest) -> Result<()> {
+    let step = format!("probe the key {}", request.signing_key);
+    let answer = context.client.signing_keys().probe_signing_key(request).await.doing(step)?.into_inner();
+    context.format.one(&Probe { event_id: answer.event_id, delivery_id: answer.delivery_id })
 }

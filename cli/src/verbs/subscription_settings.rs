@@ -5,6 +5,7 @@ use std::time::Duration;
 use postrider_proto::v1::{self, BodyFormat};
 
 use super::input::parse_header;
+use super::signature_profile;
 use crate::time::{duration_to_wire, parse_duration};
 use crate::view::parse_word;
 
@@ -23,6 +24,13 @@ pub(crate) struct Settings {
     /// An extra request header, 'Name: value'; may be repeated. On update the given ones replace all
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = parse_header)]
     headers: Vec<(String, String)>,
+    /// How POSTs are signed; may be repeated. On update the given ones replace all [default: standard_webhooks]
+    ///
+    /// One of: standard_webhooks,
+    /// timestamped:encoding=hex,signature=HEADER,timestamp=HEADER,event-id=HEADER (encoding may be base64),
+    /// stripe:header=HEADER, github:header=HEADER. What follows the colon may be left out.
+    #[arg(long = "signature-profile", value_name = "PROFILE", value_parser = signature_profile::parse)]
+    signature_profiles: Vec<v1::SignatureProfile>,
     /// How many attempts may be under way at once: 1 to 1000 [default: 64]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<i32>,
@@ -81,6 +89,10 @@ impl Settings {
         if !self.headers.is_empty() {
             subscription.headers = self.headers.into_iter().collect();
             wrote("headers");
+        }
+        if !self.signature_profiles.is_empty() {
+            subscription.signature_profiles = self.signature_profiles;
+            wrote("signature_profiles");
         }
         if let Some(max) = self.max_in_flight {
             subscription.max_in_flight = max;

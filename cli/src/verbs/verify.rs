@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postrider_domain::id::EventId;
-use postrider_domain::signing::Secret;
+use postrider_domain::signing::{PublicKey, Scheme, Secret};
 use postrider_domain::time::Timestamp;
 
 use super::input::{self, parse_header};
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// The subscription's secret: whsec_… It shows in the process list; prefer the environment or a file
     #[arg(long, value_name = "SECRET", env = "POSTRIDER_SECRET", hide_env_values = true)]
     secret: Option<String>,
+    /// The public key of a v1a key instead: whpk_…
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["secret", "secret_file"])]
+    public_key: Option<String>,
     /// A file with the secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -72,19 +75,20 @@ pub(crate) fn run(args: &Args, format: Format) -> Result<()> {
 
 impl Args {
     fn secret(&self) -> Result<String> {
-        let secret = match (&self.secret_file, &self.secret) {
-            (Some(path), _) => input::read_line(path)?,
-            (None, Some(secret)) => secret.trim().to_owned(),
-            (None, None) => {
+        let secret = match (&self.public_key, &self.secret_file, &self.secret) {
+            (Some(key), _, _) => key.trim().to_owned(),
+            (None, Some(path), _) => input::read_line(path)?,
+            (None, None, Some(secret)) => secret.trim().to_owned(),
+            (None, None, None) => {
                 return Err(Failure::new(
                     Exit::Usage,
-                    "which secret? give --secret-file, --secret or set POSTRIDER_SECRET",
+                    "which secret? give --secret-file, --secret, --public-key or set POSTRIDER_SECRET",
                 ));
             }
         };
-        match Secret::parse(&secret) {
+        match Key::parse(&secret) {
             Ok(_) => Ok(secret),
-            Err(error) => Err(Failure::new(Exit::Usage, format!("the secret {error}"))),
+            Err(problem) => Err(Failure::new(Exit::Usage, problem)),
         }
     }
 
@@ -110,6 +114,35 @@ fn read_body(path: &Path) -> Result<Vec<u8>> {
     input::read(path)
 }
 
+/// What a signature is checked with.
+enum Key {
+    Secret(Secret),
+    Public(PublicKey),
+}
+
+impl Key {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        if text.starts_with("whpk_") {
+            return text.parse().map(Self::Public).map_err(|error| format!("the public key {error}"));
+        }
+        Secret::parse(text).map(Self::Secret).map_err(|error| format!("the secret {error}"))
+    }
+
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Secret(secret) => secret.scheme(),
+            Self::Public(_) => Scheme::V1a,
+        }
+    }
+
+    fn verifies(&self, signatures: &str, id: &EventId, time: Timestamp, body: &[u8]) -> bool {
+        match self {
+            Self::Secret(secret) => secret.verifies(signatures, id, time, body),
+            Self::Public(key) => key.verifies(signatures, id, time, body),
+        }
+    }
+}
+
 /// What was received.
 struct Request {
     id: String,
@@ -132,7 +165,7 @@ fn problem(what: impl Into<String>, next: &str) -> Problem {
 impl Request {
     /// Checks form, signature, then age: a wrong signature matters more than an old one.
     fn judge(&self, secret: &str, tolerance: Duration, now: Timestamp) -> std::result::Result<(), Problem> {
-        let key = Secret::parse(secret).map_err(|error| problem(format!("the secret {error}"), ""))?;
+        let key = Key::parse(secret).map_err(|what| problem(what, ""))?;
         let id: EventId =
             self.id.parse().map_err(|error| problem(format!("webhook-id «{}» {error}", self.id), ""))?;
         let seconds: i64 = self.timestamp.parse().ok().filter(|n| *n >= 0).ok_or_else(|| {
@@ -142,10 +175,11 @@ impl Request {
             )
         })?;
         let time = Timestamp::from_millis(seconds.saturating_mul(1000));
-        if !self.signatures.split(' ').any(|entry| entry.starts_with("v1,")) {
+        let scheme = key.scheme();
+        if !self.signatures.split(' ').any(|entry| entry.starts_with(&format!("{scheme},"))) {
             return Err(problem(
-                "webhook-signature holds no v1 signature",
-                "it looks like «v1,…», several separated by spaces",
+                format!("webhook-signature holds no {scheme} signature"),
+                &format!("it looks like «{scheme},…», several separated by spaces"),
             ));
         }
         if !key.verifies(&self.signatures, &id, time, &self.body) {
@@ -164,10 +198,10 @@ impl Request {
     }
 
     /// Tries the usual mistakes.
-    fn diagnose(&self, secret: &str, key: &Secret, id: &EventId, time: Timestamp) -> Problem {
+    fn diagnose(&self, secret: &str, key: &Key, id: &EventId, time: Timestamp) -> Problem {
         let what =
             "no signature in webhook-signature was made with this secret for this id, timestamp and body";
-        let verifies = |key: &Secret, body: &[u8]| key.verifies(&self.signatures, id, time, body);
+        let verifies = |key: &Key, body: &[u8]| key.verifies(&self.signatures, id, time, body);
         let trimmed = self.body.trim_ascii_end();
         if trimmed.len() < self.body.len() && verifies(key, trimmed) {
             return problem(
@@ -189,7 +223,7 @@ impl Request {
             );
         }
         let as_text = Secret::from_bytes(secret.as_bytes().to_vec());
-        if as_text.is_ok_and(|key| verifies(&key, &self.body)) {
+        if as_text.is_ok_and(|key| verifies(&Key::Secret(key), &self.body)) {
             return problem(
                 what,
                 "it was made with the text whsec_… as the key; Standard Webhooks uses the bytes behind the base64",
@@ -267,6 +301,19 @@ mod tests {
         let mut request = signed(b"{\"a\":1}");
         request.body = b"{ \"a\": 1 }".to_vec();
         assert!(told(&request, now()).contains("before parsing them"));
+    }
+
+    #[test]
+    fn a_public_key_verifies_what_its_secret_has_signed() {
+        let secret = Secret::from_seed(&[7; 32]);
+        let public = secret.public().unwrap().to_string();
+        let mut request = signed(b"{}");
+        let judge = |request: &Request| request.judge(&public, Duration::ZERO, now());
+        assert!(judge(&request).unwrap_err().what.contains("holds no v1a signature"));
+        request.signatures += &format!(" {}", secret.sign(&"evt_1".parse().unwrap(), now(), b"{}"));
+        judge(&request).unwrap();
+        request.body.push(b' ');
+        assert!(judge(&request).unwrap_err().next.unwrap().contains("white space at the end"));
     }
 
     #[test]

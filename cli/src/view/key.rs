@@ -15,6 +15,11 @@ pub(crate) struct SigningKey {
     state: String,
     create_time: Option<String>,
     retire_time: Option<String>,
+    public_key: String,
+    last_sign_time: Option<String>,
+    last_accept_time: Option<String>,
+    safe_to_revoke: bool,
+    advice: String,
 }
 
 impl From<v1::SigningKey> for SigningKey {
@@ -23,6 +28,11 @@ impl From<v1::SigningKey> for SigningKey {
             state: word::<v1::SigningKeyState>(key.state),
             create_time: time(key.create_time.as_ref()),
             retire_time: time(key.retire_time.as_ref()),
+            last_sign_time: time(key.last_sign_time.as_ref()),
+            last_accept_time: time(key.last_accept_time.as_ref()),
+            safe_to_revoke: key.safe_to_revoke,
+            public_key: key.public_key,
+            advice: key.advice,
             id: key.id,
             subscription: key.subscription,
             scheme: key.scheme,
@@ -31,12 +41,16 @@ impl From<v1::SigningKey> for SigningKey {
 }
 
 impl View for SigningKey {
-    const COLUMNS: &'static [&'static str] = &["ID", "SCHEME", "STATE", "CREATED", "SIGNS UNTIL"];
+    const COLUMNS: &'static [&'static str] =
+        &["ID", "SCHEME", "STATE", "CREATED", "SIGNS UNTIL", "LAST SIGNED", "ACCEPTED ALONE", "ADVICE"];
 
     fn row(&self) -> Vec<String> {
         let until = self.retire_time.clone().unwrap_or_default();
         let created = self.create_time.clone().unwrap_or_default();
-        vec![self.id.clone(), self.scheme.clone(), self.state.clone(), created, until]
+        let signed = self.last_sign_time.clone().unwrap_or_default();
+        let accepted = self.last_accept_time.clone().unwrap_or_default();
+        let (id, scheme, state) = (self.id.clone(), self.scheme.clone(), self.state.clone());
+        vec![id, scheme, state, created, until, signed, accepted, self.advice.clone()]
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
@@ -47,6 +61,10 @@ impl View for SigningKey {
             ("State", self.state.clone()),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Signs until", self.retire_time.clone().unwrap_or_default()),
+            ("Public key", self.public_key.clone()),
+            ("Last signed", self.last_sign_time.clone().unwrap_or_default()),
+            ("Accepted alone", self.last_accept_time.clone().unwrap_or_default()),
+            ("Advice", self.advice.clone()),
         ]
     }
 }
@@ -76,5 +94,24 @@ impl View for WithSecret {
         let mut pairs = self.signing_key.details();
         pairs.push(("Secret", self.secret.clone()));
         pairs
+    }
+}
+
+/// A probe: the test event and its only delivery.
+#[derive(Serialize)]
+pub(crate) struct Probe {
+    pub(crate) event_id: String,
+    pub(crate) delivery_id: String,
+}
+
+impl View for Probe {
+    const COLUMNS: &'static [&'static str] = &["EVENT", "DELIVERY"];
+
+    fn row(&self) -> Vec<String> {
+        vec![self.event_id.clone(), self.delivery_id.clone()]
+    }
+
+    fn details(&self) -> Vec<(&'static str, String)> {
+        vec![("Event", self.event_id.clone()), ("Delivery", self.delivery_id.clone())]
     }
 }

@@ -9,6 +9,7 @@ use super::key::SigningKey;
 use super::{duration, time, word};
 use crate::output::View;
 use crate::time::{duration_for_people, duration_from_wire};
+use crate::verbs::signature_profile;
 
 /// Mirrors `postrider.v1.Subscription`.
 #[derive(Debug, Serialize)]
@@ -29,6 +30,7 @@ pub(crate) struct Subscription {
     state_reason: String,
     create_time: Option<String>,
     update_time: Option<String>,
+    signature_profiles: Vec<String>,
 }
 
 /// Mirrors `postrider.v1.RetryPolicy`.
@@ -49,6 +51,11 @@ impl From<v1::Subscription> for Subscription {
         Self {
             body_format: word::<v1::BodyFormat>(subscription.body_format),
             headers: subscription.headers.into_iter().collect(),
+            signature_profiles: subscription
+                .signature_profiles
+                .iter()
+                .map(signature_profile::write)
+                .collect(),
             retry_policy: subscription.retry_policy.map(RetryPolicy::from),
             timeout: duration(subscription.timeout.as_ref()),
             connect_timeout: duration(subscription.connect_timeout.as_ref()),
@@ -131,6 +138,7 @@ impl View for Subscription {
             ("Pool", self.pool.clone()),
             ("Body format", self.body_format.clone()),
             ("Headers", headers.collect::<Vec<_>>().join("\n")),
+            ("Signed as", self.signature_profiles.join("\n")),
             ("Retries", retries.unwrap_or_default()),
             ("Max in flight", in_flight.to_string()),
             ("Timeout", self.timeout.clone().unwrap_or_default()),
@@ -191,7 +199,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 16);
+        assert_eq!(json.as_object().unwrap().len(), 17);
     }
 
     #[test]

@@ -213,6 +213,7 @@ impl Api {
                 timestamp: timestamp.unwrap_or(now),
                 accepted: now,
                 data: event.data,
+                probed_key: None,
             },
         };
         Ok(accept)

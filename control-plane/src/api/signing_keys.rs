@@ -1,16 +1,22 @@
 //! `SigningKeyService`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use postrider_domain::audit::Entry;
 use postrider_domain::id::KeyId;
-use postrider_domain::signing::DEFAULT_OVERLAP;
+use postrider_domain::signing::{
+    Advice, DEFAULT_OVERLAP, GENERATED_SECRET_BYTES, KeyError, Scheme, Secret, SigningKey,
+};
+use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use postrider_proto::v1::signing_key_service_server::SigningKeyService;
 use postrider_proto::{signing_key, time};
 use tonic::{Request, Response, Status};
 
-use super::subscriptions::new_key;
 use super::{Api, changes, status, views};
 use crate::secrets::KeyedSubscription;
+use crate::store::{RequestKey, RequestRow};
 
 #[tonic::async_trait]
 impl SigningKeyService for Api {
@@ -21,8 +27,7 @@ impl SigningKeyService for Api {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
         let now = api.clock.wall();
-        let key = |key| signing_key::write(key, row.subscription.id, now);
-        let signing_keys = row.keys.keys().iter().map(key).collect();
+        let signing_keys = row.keys.keys().iter().map(|key| api.show_key(&row, key, now)).collect();
         Ok(Response::new(v1::ListSigningKeysResponse { signing_keys }))
     }
 
@@ -31,27 +36,20 @@ impl SigningKeyService for Api {
         request: Request<v1::RotateSigningKeyRequest>,
     ) -> Result<Response<v1::RotateSigningKeyResponse>, Status> {
         let (api, request) = self.call(request);
-        let overlap = request.overlap.as_ref().map(|overlap| time::read_duration("overlap", overlap));
-        let overlap = overlap.transpose().map_err(|violation| status::invalid(&[violation]))?;
+        let overlap = read_overlap(request.overlap.as_ref())?;
         let tenant = api.tenant(&request.tenant)?;
         let id = api.request("RotateSigningKey", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
         if let Some(made) = api.repeated(id.as_ref()).await? {
-            let entry = api.entry("RotateSigningKey", Some(&tenant), row.subscription.id);
-            api.record(changes::repeated(entry, &request.request_id)).await?;
-            return api.rotated(&row, Some(status::parse("signing_key", &made)?));
+            let key = api.repeated_key("RotateSigningKey", &row, &made, &request.request_id).await?;
+            return api.with_secret(&row, Some(key)).map(Response::new);
         }
-        let now = api.clock.wall();
-        let key = new_key(&request.secret, "secret", now)?;
+        let key = new_key(&request.secret, &request.scheme, api.clock.wall())?;
         let key_id = key.id;
-        let mut row = (*row).clone();
-        let overlap = overlap.unwrap_or(DEFAULT_OVERLAP);
-        row.keys.rotate(key, overlap, now).map_err(|error| views::key_error(&error))?;
         let remembered = api.remember(id, &key_id.to_string());
-        let detail = format!("{key_id}, and the former key signs for {overlap:?} more");
-        let row = api.save(row, remembered, "RotateSigningKey", &detail).await?;
-        api.rotated(&row, Some(key_id))
+        let row = api.rotate_one(&row, key, overlap, remembered).await?;
+        api.with_secret(&row, Some(key_id)).map(Response::new)
     }
 
     async fn revoke_signing_key(
@@ -63,10 +61,10 @@ impl SigningKeyService for Api {
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
         let mut row = (*row).clone();
-        let now = api.clock.wall();
-        let revoked = row.keys.revoke(key, now).map_err(|error| views::key_error(&error))?;
-        let signing_key = Some(signing_key::write(revoked, row.subscription.id, now));
-        api.save(row, None, "RevokeSigningKey", &key.to_string()).await?;
+        row.keys.revoke(key, api.clock.wall()).map_err(|error| views::key_error(&error))?;
+        check_keys(&row)?;
+        let row = api.save(row, None, "RevokeSigningKey", &key.to_string()).await?;
+        let signing_key = Some(api.shown(&row, key)?);
         Ok(Response::new(v1::RevokeSigningKeyResponse { signing_key }))
     }
 
@@ -80,29 +78,185 @@ impl SigningKeyService for Api {
             "" => None,
             key => Some(status::parse("signing_key", key)?),
         };
-        let rotated = api.rotated(&row, key)?.into_inner();
-        let revealed = rotated.signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default();
+        let v1::RotateSigningKeyResponse { signing_key, secret } = api.with_secret(&row, key)?;
+        let revealed = signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default();
         let entry = api.entry("RevealSigningKey", Some(&row.subscription.tenant), row.subscription.id);
         api.record(Entry { detail: revealed, ..entry }).await?;
-        Ok(Response::new(v1::RevealSigningKeyResponse {
-            signing_key: rotated.signing_key,
-            secret: rotated.secret,
-        }))
+        Ok(Response::new(v1::RevealSigningKeyResponse { signing_key, secret }))
+    }
+
+    async fn create_signing_key(
+        &self,
+        request: Request<v1::CreateSigningKeyRequest>,
+    ) -> Result<Response<v1::CreateSigningKeyResponse>, Status> {
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let id = api.request("CreateSigningKey", &tenant, &request.request_id, &request)?;
+        let _change = api.registry.change().await;
+        let mut row = api.subscription(&request.tenant, &request.subscription)?;
+        let key = if let Some(made) = api.repeated(id.as_ref()).await? {
+            api.repeated_key("CreateSigningKey", &row, &made, &request.request_id).await?
+        } else {
+            let now = api.clock.wall();
+            let key = new_key(&request.secret, &request.scheme, now)?;
+            let (key_id, scheme) = (key.id, key.scheme);
+            let mut changed = (*row).clone();
+            changed.keys.add(key, now).map_err(|error| views::key_error(&error))?;
+            let remembered = api.remember(id, &key_id.to_string());
+            let detail = format!("{key_id} of scheme {scheme}, pending");
+            row = api.save(changed, remembered, "CreateSigningKey", &detail).await?;
+            key_id
+        };
+        let v1::RotateSigningKeyResponse { signing_key, secret } = api.with_secret(&row, Some(key))?;
+        Ok(Response::new(v1::CreateSigningKeyResponse { signing_key, secret }))
+    }
+
+    async fn activate_signing_key(
+        &self,
+        request: Request<v1::ActivateSigningKeyRequest>,
+    ) -> Result<Response<v1::ActivateSigningKeyResponse>, Status> {
+        let (api, request) = self.call(request);
+        let key: KeyId = status::parse("signing_key", &request.signing_key)?;
+        let overlap = read_overlap(request.overlap.as_ref())?;
+        let tenant = api.tenant(&request.tenant)?;
+        let id = api.request("ActivateSigningKey", &tenant, &request.request_id, &request)?;
+        let _change = api.registry.change().await;
+        let mut row = api.subscription(&request.tenant, &request.subscription)?;
+        if let Some(made) = api.repeated(id.as_ref()).await? {
+            api.repeated_key("ActivateSigningKey", &row, &made, &request.request_id).await?;
+        } else {
+            let mut changed = (*row).clone();
+            changed
+                .keys
+                .activate(key, overlap, api.clock.wall())
+                .map_err(|error| views::key_error(&error))?;
+            if changed.keys == row.keys {
+                let signing_key = Some(api.shown(&row, key)?);
+                return Ok(Response::new(v1::ActivateSigningKeyResponse { signing_key }));
+            }
+            check_keys(&changed)?;
+            let remembered = api.remember(id, &key.to_string());
+            let detail = format!("{key}, and the former key signs for {overlap:?} more");
+            row = api.save(changed, remembered, "ActivateSigningKey", &detail).await?;
+        }
+        let signing_key = Some(api.shown(&row, key)?);
+        Ok(Response::new(v1::ActivateSigningKeyResponse { signing_key }))
+    }
+
+    async fn probe_signing_key(
+        &self,
+        request: Request<v1::ProbeSigningKeyRequest>,
+    ) -> Result<Response<v1::ProbeSigningKeyResponse>, Status> {
+        let (api, request) = self.call(request);
+        let row = api.subscription(&request.tenant, &request.subscription)?;
+        let key: KeyId = status::parse("signing_key", &request.signing_key)?;
+        let (key, _) =
+            row.keys.reveal(Some(key), api.clock.wall()).map_err(|error| views::key_error(&error))?;
+        if !row.subscription.profiles.shows(key.scheme) {
+            return Err(views::key_error(&KeyError::KeyWithoutProfile));
+        }
+        let id = api.request("ProbeSigningKey", &row.subscription.tenant, &request.request_id, &request)?;
+        let test = super::subscriptions::TestEvent {
+            action: "ProbeSigningKey",
+            event_type: &request.event_type,
+            request_id: &request.request_id,
+            probed_key: Some(key.id),
+        };
+        let (event_id, delivery_id) = api.emit_test(&row, id, test).await?;
+        Ok(Response::new(v1::ProbeSigningKeyResponse { event_id, delivery_id }))
     }
 }
 
 impl Api {
-    fn rotated(
+    /// Makes a new active key for one subscription. The caller holds off other changes, and has read the row since.
+    pub(super) async fn rotate_one(
+        &self,
+        row: &KeyedSubscription,
+        key: SigningKey,
+        overlap: Duration,
+        remembered: Option<(RequestKey, RequestRow)>,
+    ) -> Result<Arc<KeyedSubscription>, Status> {
+        let (mut row, key_id) = (row.clone(), key.id);
+        row.keys.rotate(key, overlap, self.clock.wall()).map_err(|error| views::key_error(&error))?;
+        check_keys(&row)?;
+        let detail = format!("{key_id}, and the former key signs for {overlap:?} more");
+        self.save(row, remembered, "RotateSigningKey", &detail).await
+    }
+
+    /// Records that a call was repeated, and returns the key that the first one was about.
+    async fn repeated_key(
+        &self,
+        action: &str,
+        row: &KeyedSubscription,
+        made: &str,
+        request_id: &str,
+    ) -> Result<KeyId, Status> {
+        let entry = self.entry(action, Some(&row.subscription.tenant), row.subscription.id);
+        self.record(changes::repeated(entry, request_id)).await?;
+        status::parse("signing_key", made)
+    }
+
+    fn with_secret(
         &self,
         row: &KeyedSubscription,
         key: Option<KeyId>,
-    ) -> Result<Response<v1::RotateSigningKeyResponse>, Status> {
+    ) -> Result<v1::RotateSigningKeyResponse, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(key, now).map_err(|error| views::key_error(&error))?;
-        let signing_key = Some(signing_key::write(key, row.subscription.id, now));
-        Ok(Response::new(v1::RotateSigningKeyResponse {
-            signing_key,
-            secret: secret.expose_text().to_string(),
-        }))
+        let signing_key = Some(self.show_key(row, key, now));
+        Ok(v1::RotateSigningKeyResponse { signing_key, secret: secret.expose_text().to_string() })
     }
+
+    fn shown(&self, row: &KeyedSubscription, key: KeyId) -> Result<v1::SigningKey, Status> {
+        let found = row.keys.get(Some(key)).ok_or_else(|| status::not_found("signing key", "of that id"))?;
+        Ok(self.show_key(row, found, self.clock.wall()))
+    }
+
+    /// A key with how it was used, and what to do about it.
+    pub(super) fn show_key(
+        &self,
+        row: &KeyedSubscription,
+        key: &SigningKey,
+        now: Timestamp,
+    ) -> v1::SigningKey {
+        let subscription = row.subscription.id;
+        let used = |key: &SigningKey| self.uses.get(subscription, key.id);
+        let advice = Advice::of(key, &row.keys, &row.subscription.profiles, used, now);
+        let shown = signing_key::write(key, subscription, now);
+        v1::SigningKey {
+            last_sign_time: used(key).signed.map(time::write),
+            last_accept_time: used(key).accepted.map(time::write),
+            safe_to_revoke: advice.is_safe(),
+            advice: advice.as_str().to_owned(),
+            ..shown
+        }
+    }
+}
+
+/// Refuses keys and profiles that do not fit each other.
+pub(super) fn check_keys(row: &KeyedSubscription) -> Result<(), Status> {
+    row.subscription.profiles.check_keys(&row.keys).map_err(|error| views::key_error(&error))
+}
+
+/// A new key: from the caller's secret, or from random bytes.
+pub(super) fn new_key(secret: &str, scheme: &str, now: Timestamp) -> Result<SigningKey, Status> {
+    let wanted: Option<Scheme> =
+        if scheme.is_empty() { None } else { Some(status::parse("scheme", scheme)?) };
+    let secret = if secret.is_empty() {
+        let random: [u8; GENERATED_SECRET_BYTES] = rand::random();
+        Secret::generate(wanted.unwrap_or_default(), &random)
+    } else {
+        Secret::parse(secret).map_err(|error| status::invalid_field("secret", error.to_string()))?
+    };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != secret.scheme()) {
+        let problem =
+            format!("is one of scheme {}, and scheme says {wanted}; give one of them", secret.scheme());
+        return Err(status::invalid_field("secret", problem));
+    }
+    Ok(SigningKey::new(KeyId::new(now, rand::random()), secret, now))
+}
+
+fn read_overlap(wire: Option<&prost_types::Duration>) -> Result<Duration, Status> {
+    let overlap = wire.map(|overlap| time::read_duration("overlap", overlap)).transpose();
+    Ok(overlap.map_err(|violation| status::invalid(&[violation]))?.unwrap_or(DEFAULT_OVERLAP))
 }

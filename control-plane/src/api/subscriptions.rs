@@ -6,23 +6,23 @@ use postrider_domain::audit::Entry;
 use postrider_domain::event::{Event, EventTypeName, content_digest};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
-use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
+use postrider_domain::signing::KeyRing;
 use postrider_domain::subscription::State;
-use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::subscription_service_server::SubscriptionService;
 use postrider_proto::v1::{self, SubscriptionState};
-use postrider_proto::{signing_key, subscription, time};
+use postrider_proto::{subscription, time};
 use tonic::{Request, Response, Status};
 
-use super::{Api, changes, page, status, views};
+use super::signing_keys::{check_keys, new_key};
+use super::{Api, changes, page, requests, status, views};
 use crate::schedule::LaneSettings;
 use crate::secrets::{KeyedSubscription, seal_subscription};
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 10] = [
+const SETTABLE: [&str; 11] = [
     "url",
     "event_types",
     "description",
@@ -33,6 +33,7 @@ const SETTABLE: [&str; 10] = [
     "max_in_flight",
     "timeout",
     "connect_timeout",
+    "signature_profiles",
 ];
 
 #[tonic::async_trait]
@@ -65,8 +66,9 @@ impl SubscriptionService for Api {
             ..wanted
         };
         let subscription = read(&wire)?;
-        let keys = KeyRing::new(new_key(&request.secret, "secret", now)?);
+        let keys = KeyRing::new(new_key(&request.secret, "", now)?);
         let row = KeyedSubscription { subscription, keys };
+        check_keys(&row)?;
         let remembered = api.remember(id, &new.to_string());
         let row = api.save(row, remembered, "CreateSubscription", &changes::new(&wire)).await?;
         api.created(&row)
@@ -113,8 +115,18 @@ impl SubscriptionService for Api {
         fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
+        check_keys(&row)?;
         let detail = changes::between(&before, &subscription::write(&row.subscription));
+        let moves = before.url != row.subscription.url.as_str();
+        if moves {
+            // Written before the URL is: after a crash, too, nobody takes the former receiver's answers for the new one's.
+            api.uses.moved(row.subscription.id, api.clock.wall());
+            api.uses.write().await;
+        }
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
+        if moves {
+            api.uses.moved(row.subscription.id, api.clock.wall());
+        }
         let subscription = Some(subscription::show(&row.subscription));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
@@ -166,26 +178,28 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::TestSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        let tenant = &row.subscription.tenant;
-        let id = api.request("TestSubscription", tenant, &request.request_id, &request)?;
-        let _change = api.registry.change().await;
-        if let Some(made) = api.repeated(id.as_ref()).await? {
-            let (event_id, delivery_id) = made.split_once(' ').unwrap_or((&made, ""));
-            return Ok(Response::new(v1::TestSubscriptionResponse {
-                event_id: event_id.to_owned(),
-                delivery_id: delivery_id.to_owned(),
-            }));
-        }
-        let accept = api.test_event(&row, &request).await?;
-        let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
-        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
-        let event_id = accepted.id.to_string();
-        let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
-        if let Some((key, row)) = api.remember(id, &format!("{event_id} {delivery_id}")) {
-            api.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
-        }
+        let id = api.request("TestSubscription", &row.subscription.tenant, &request.request_id, &request)?;
+        let test = TestEvent {
+            action: "TestSubscription",
+            event_type: &request.event_type,
+            request_id: &request.request_id,
+            probed_key: None,
+        };
+        let (event_id, delivery_id) = api.emit_test(&row, id, test).await?;
         Ok(Response::new(v1::TestSubscriptionResponse { event_id, delivery_id }))
     }
+}
+
+/// What is particular to a test event.
+pub(super) struct TestEvent<'a> {
+    /// The call, as the audit log is told.
+    pub(super) action: &'static str,
+    /// Its type; the default one when empty.
+    pub(super) event_type: &'a str,
+    /// The caller's id for the call.
+    pub(super) request_id: &'a str,
+    /// The key that alone signs it.
+    pub(super) probed_key: Option<KeyId>,
 }
 
 impl Api {
@@ -251,18 +265,37 @@ impl Api {
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
             subscription: Some(subscription::show(&row.subscription)),
-            signing_key: Some(signing_key::write(key, row.subscription.id, now)),
+            signing_key: Some(self.show_key(row, key, now)),
             secret: secret.expose_text().to_string(),
         }))
     }
 
-    async fn test_event(
+    /// Emits a test event to one subscription, unless the call is repeated; returns the ids of event and delivery.
+    pub(super) async fn emit_test(
         &self,
         row: &KeyedSubscription,
-        request: &v1::TestSubscriptionRequest,
-    ) -> Result<Accept, Status> {
+        id: Option<requests::Request>,
+        test: TestEvent<'_>,
+    ) -> Result<(String, String), Status> {
+        let _change = self.registry.change().await;
+        if let Some(made) = self.repeated(id.as_ref()).await? {
+            let (event_id, delivery_id) = made.split_once(' ').unwrap_or((&made, ""));
+            return Ok((event_id.to_owned(), delivery_id.to_owned()));
+        }
+        let accept = self.test_event(row, test).await?;
+        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        let event_id = accepted.id.to_string();
+        let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
+        if let Some((key, row)) = self.remember(id, &format!("{event_id} {delivery_id}")) {
+            self.store.put_request(key, row).await.map_err(|error| status::store(&error))?;
+        }
+        Ok((event_id, delivery_id))
+    }
+
+    async fn test_event(&self, row: &KeyedSubscription, test: TestEvent<'_>) -> Result<Accept, Status> {
         let tenant = row.subscription.tenant.clone();
-        let event_type = if request.event_type.is_empty() { TEST_TYPE } else { &request.event_type };
+        let event_type = if test.event_type.is_empty() { TEST_TYPE } else { test.event_type };
         let name: EventTypeName = status::parse("event_type", event_type)?;
         let entry = self.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?;
         let example = entry.map(|entry| entry.example).filter(|example| !example.is_empty());
@@ -271,29 +304,26 @@ impl Api {
         let now = self.clock.wall();
         let key = EventKey::new(now, rand::random());
         let content = content_digest(&name, None, None, &data);
-        let event =
-            Event { key, id: key.into(), tenant, event_type: name, timestamp: now, accepted: now, data };
+        let event = Event {
+            key,
+            id: key.into(),
+            tenant,
+            event_type: name,
+            timestamp: now,
+            accepted: now,
+            data,
+            probed_key: test.probed_key,
+        };
         let subscriptions = vec![row.subscription.id];
+        let signed = test.probed_key.map(|key| format!(", signed with {key} alone")).unwrap_or_default();
         let audit = Entry {
-            request_id: request.request_id.clone(),
-            detail: format!("{} of type {}", event.id, event.event_type),
-            ..self.entry("TestSubscription", Some(&event.tenant), row.subscription.id)
+            request_id: test.request_id.to_owned(),
+            detail: format!("{} of type {}{signed}", event.id, event.event_type),
+            ..self.entry(test.action, Some(&event.tenant), row.subscription.id)
         };
         let audit = Some(Box::new(audit));
         Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
     }
-}
-
-/// A new active key: from the caller's secret, or from random bytes.
-pub(super) fn new_key(secret: &str, field: &str, now: Timestamp) -> Result<SigningKey, Status> {
-    let secret = if secret.is_empty() {
-        let random: [u8; GENERATED_SECRET_BYTES] = rand::random();
-        Secret::from_bytes(random.to_vec())
-    } else {
-        Secret::parse(secret)
-    };
-    let secret = secret.map_err(|error| status::invalid_field(field, error.to_string()))?;
-    Ok(SigningKey { id: KeyId::new(now, rand::random()), secret: Some(secret), created: now, retire: None })
 }
 
 fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subscription, Status> {
@@ -321,6 +351,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "max_in_flight" => wire.max_in_flight = wanted.max_in_flight,
         "timeout" => wire.timeout = wanted.timeout,
         "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
+        "signature_profiles" => wire.signature_profiles.clone_from(&wanted.signature_profiles),
         _ => {}
     }
 }

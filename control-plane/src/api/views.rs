@@ -55,6 +55,11 @@ pub(super) fn key_error(error: &KeyError) -> Status {
         KeyError::TooManyRetiring => status::precondition("TOO_MANY_RETIRING_KEYS", error.to_string()),
         KeyError::Active => status::precondition("KEY_IS_ACTIVE", error.to_string()),
         KeyError::Revoked => status::precondition("KEY_IS_REVOKED", error.to_string()),
+        KeyError::Retiring => status::precondition("KEY_IS_RETIRING", error.to_string()),
+        KeyError::Pending => status::precondition("KEY_IS_PENDING", error.to_string()),
+        KeyError::KnownSecret => status::precondition("SECRET_IS_KNOWN", error.to_string()),
+        KeyError::ProfileWithoutKey => status::precondition("PROFILE_WITHOUT_KEY", error.to_string()),
+        KeyError::KeyWithoutProfile => status::precondition("KEY_WITHOUT_PROFILE", error.to_string()),
     }
 }
 

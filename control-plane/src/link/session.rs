@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::id::AgentId;
+use postrider_domain::outcome::Class;
 use postrider_domain::time::Timestamp;
 use postrider_proto::agent::agent_message::Message as FromAgent;
 use postrider_proto::agent::control_message::Message as ToAgent;
@@ -22,6 +23,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 use super::acks::Acks;
 use super::hello::{self, permanent, temporary};
 use super::outbox::Outbox;
+use super::signed::Signed;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
 use crate::dispatch::Prepared;
 use crate::identities::{Identities, own_entry};
@@ -124,6 +126,7 @@ async fn serve(
         commands,
         acks: Acks::new(accepted.next_outcome.max(1)),
         outbox: Outbox::new(accepted.max_bytes),
+        signed: Signed::default(),
         trust,
         links: links.clone(),
     };
@@ -165,6 +168,7 @@ struct Session {
     commands: mpsc::Receiver<LinkCommand>,
     acks: Acks,
     outbox: Outbox,
+    signed: Signed,
     trust: Trust,
 }
 
@@ -286,6 +290,7 @@ impl Session {
             {
                 row.subscription.headers.hide_in(response);
             }
+            self.note_answer(key, &report);
             self.outbox.done(key.delivery);
             reports.push((sequence, key, report));
         }
@@ -294,13 +299,25 @@ impl Session {
         self.send_jobs().await
     }
 
+    /// A success of what one key alone has signed shows that the receiver has that key.
+    fn note_answer(&mut self, key: JobKey, report: &Report) {
+        let Some((signer, signed)) = self.signed.answered(key) else { return };
+        if matches!(report, Report::Made(outcome) if outcome.class == Class::Success) {
+            let dispatcher = &self.links.dispatcher;
+            dispatcher.uses.accepted(key.delivery.subscription, signer, signed, dispatcher.clock.wall());
+        }
+    }
+
     async fn obey(&mut self, group: &mut Vec<LinkCommand>) -> Result<(), End> {
         let (mut stored, mut forget, mut trespassed) = (Vec::new(), Vec::new(), None);
         for command in group.drain(..) {
             match command {
                 LinkCommand::Jobs(jobs) => self.outbox.push(jobs),
                 LinkCommand::Acknowledge(sequences) => stored.extend(sequences),
-                LinkCommand::Forget(keys) => forget.extend(self.outbox.forget(keys)),
+                LinkCommand::Forget(keys) => {
+                    keys.iter().for_each(|key| self.signed.forget(*key));
+                    forget.extend(self.outbox.forget(keys));
+                }
                 LinkCommand::Trespassed(key) => trespassed = Some(key),
                 LinkCommand::Replaced(by_another_process) => {
                     if by_another_process {
@@ -372,7 +389,10 @@ impl Session {
         for (assignment, prepared) in assignments.iter().zip(prepared) {
             match prepared {
                 Prepared::Unsent(report) => unsent.push((0, assignment.key, report)),
-                Prepared::Job(job) if full.is_empty() && self.outbox.fits(job.body.len() as u64) => {
+                Prepared::Job { job, alone, signed }
+                    if full.is_empty() && self.outbox.fits(job.body.len() as u64) =>
+                {
+                    self.signed.sent(assignment.key, alone, signed);
                     self.outbox.sent(assignment.key.delivery, job.body.len() as u64);
                     bytes += job.body.len();
                     jobs.push(*job);
@@ -382,7 +402,7 @@ impl Session {
                     }
                 }
                 // Signed again when there is room: the signature must be fresh.
-                Prepared::Job(_) => full.push(*assignment),
+                Prepared::Job { .. } => full.push(*assignment),
             }
         }
         let room = if full.is_empty() { Room::Left } else { Room::Full };

@@ -3,7 +3,7 @@
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::KeyId;
 use postrider_domain::sealed::{Context, Sealed};
-use postrider_domain::signing::{KeyRing, SCHEME, Secret, SigningKey};
+use postrider_domain::signing::{KeyRing, Scheme, Secret, SigningKey};
 use postrider_domain::subscription::Subscription;
 use postrider_proto::store as records;
 use prost::Message as _;
@@ -36,11 +36,13 @@ pub fn seal_subscription(sealer: &Sealer, open: &KeyedSubscription) -> Subscript
     let subscription = &open.subscription;
     let key = |key: &SigningKey| SigningKeyRow {
         id: key.id,
+        scheme: key.scheme,
         secret: key
             .secret
             .as_ref()
-            .map(|secret| sealer.seal(&key_context(subscription, key.id), secret.expose_bytes())),
+            .map(|secret| sealer.seal(&key_context(subscription, key.id, key.scheme), secret.expose_bytes())),
         created: key.created,
+        pending: key.pending,
         retire: key.retire,
     };
     let headers = (!subscription.headers.is_empty())
@@ -63,10 +65,11 @@ pub fn open_subscription(sealer: &Sealer, row: SubscriptionRow) -> Result<KeyedS
         subscription.headers = open(sealer, headers_context(&subscription), sealed, read_headers)?;
     }
     let key = |row: SigningKeyRow| {
-        let read = |bytes: &[u8]| Secret::from_bytes(bytes.to_vec()).map_err(|error| error.to_string());
-        let context = key_context(&subscription, row.id);
+        let read = |bytes: &[u8]| Secret::restore(row.scheme, bytes).map_err(|error| error.to_string());
+        let context = key_context(&subscription, row.id, row.scheme);
         let secret = row.secret.as_ref().map(|sealed| open(sealer, context, sealed, read)).transpose()?;
-        Ok(SigningKey { id: row.id, secret, created: row.created, retire: row.retire })
+        let SigningKeyRow { id, scheme, created, pending, retire, .. } = row;
+        Ok(SigningKey { id, scheme, secret, created, pending, retire })
     };
     let keys: Result<Vec<SigningKey>, SecretsError> = keys.into_iter().map(key).collect();
     Ok(KeyedSubscription { keys: KeyRing::restore(keys?), subscription })
@@ -85,7 +88,7 @@ pub(super) fn reseal_subscription(
         *sealed = reseal(sealer, headers_context(subscription), sealed)?;
     }
     for key in &mut row.keys {
-        let context = key_context(subscription, key.id);
+        let context = key_context(subscription, key.id, key.scheme);
         if let Some(sealed) = &mut key.secret {
             *sealed = reseal(sealer, context, sealed)?;
         }
@@ -120,12 +123,12 @@ fn open<T>(
     read(&value).map_err(|problem| SecretsError::Senseless { context: Box::new(context), problem })
 }
 
-fn key_context(subscription: &Subscription, key: KeyId) -> Context {
+fn key_context(subscription: &Subscription, key: KeyId, scheme: Scheme) -> Context {
     Context::SigningKey {
         tenant: subscription.tenant.clone(),
         subscription: subscription.id,
         key,
-        scheme: SCHEME,
+        scheme: scheme.as_str(),
     }
 }
 

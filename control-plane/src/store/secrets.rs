@@ -1,8 +1,9 @@
 //! Rows that hold secrets. Every secret in them is sealed: no store sees one open.
 
-use postrider_domain::id::{DataKeyId, KeyId};
+use postrider_domain::id::{DataKeyId, KeyId, SubscriptionId};
 use postrider_domain::join::Pin;
 use postrider_domain::sealed::{KekId, Sealed};
+use postrider_domain::signing::{KeyUse, Scheme};
 use postrider_domain::subscription::Subscription;
 use postrider_domain::time::Timestamp;
 
@@ -31,12 +32,25 @@ impl SubscriptionRow {
 pub struct SigningKeyRow {
     /// Which key.
     pub id: KeyId,
+    /// By what it signs.
+    pub scheme: Scheme,
     /// Absent once it is revoked and erased.
     pub secret: Option<Sealed>,
     /// When it was made.
     pub created: Timestamp,
-    /// Until when a retiring key signs; absent while active.
+    /// Whether it waits to be made active.
+    pub pending: bool,
+    /// Until when a retiring key signs; absent while pending or active.
     pub retire: Option<Timestamp>,
+}
+
+/// How the keys of a subscription were used, as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyUsesRow {
+    /// Whose keys.
+    pub subscription: SubscriptionId,
+    /// Those that were used. None: there is no row.
+    pub keys: Vec<(KeyId, KeyUse)>,
 }
 
 /// An authority of agents' certificates, made by the control plane. It has no `Debug`: it holds a key, though a sealed one.

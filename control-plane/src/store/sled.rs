@@ -7,6 +7,7 @@ mod audit;
 mod codec;
 mod data_keys;
 mod key;
+mod key_use;
 mod operation;
 mod read;
 mod retention;
@@ -34,8 +35,8 @@ use self::writer::Writer;
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement, Store,
-    StoreError, SubscriptionRow, TokenRow,
+    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
+    Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -347,6 +348,14 @@ impl Store for SledStore {
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError> {
         let key = key::request(key);
         self.read(move |tree| read::request(tree, &key)).await
+    }
+
+    async fn put_key_uses(&self, rows: &[KeyUsesRow]) -> Result<(), StoreError> {
+        self.writer.write(rows.iter().map(key_use::write).collect(), None).await
+    }
+
+    async fn key_uses(&self) -> Result<Vec<KeyUsesRow>, StoreError> {
+        self.read(key_use::all).await
     }
 
     async fn put_token(&self, row: &TokenRow, audit: Entry) -> Result<(), StoreError> {

@@ -18,7 +18,16 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
     let data = Bytes::from(vec![b'1'; bytes]);
     let content = content_digest(&event_type, None, None, &data);
     let tenant = tenant.parse().unwrap();
-    let event = Event { key, id: key.into(), tenant, event_type, timestamp: now, accepted: now, data };
+    let event = Event {
+        key,
+        id: key.into(),
+        tenant,
+        event_type,
+        timestamp: now,
+        accepted: now,
+        data,
+        probed_key: None,
+    };
     Accept { event, client_chosen: false, idempotency: None, content, subscriptions: Vec::new(), audit: None }
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement, Store,
-    StoreError, SubscriptionRow, TokenRow,
+    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
+    Store, StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
@@ -125,6 +125,8 @@ verbs! {
     data_keys() -> Vec<DataKeyRow>;
     put_request(key: RequestKey, row: RequestRow) -> ();
     request(key: &RequestKey) -> Option<RequestRow>;
+    put_key_uses(rows: &[KeyUsesRow]) -> ();
+    key_uses() -> Vec<KeyUsesRow>;
     put_token(row: &TokenRow, audit: Entry) -> ();
     put_bootstrap_token(row: &TokenRow, audit: Entry) -> ();
     bootstrap_tokens() -> Vec<TokenId>;

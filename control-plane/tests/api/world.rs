@@ -11,6 +11,7 @@ use postrider_control_plane::authority::{self, Authorities};
 use postrider_control_plane::clock::Clock;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
+use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::recent::RecentEvents;
@@ -86,6 +87,7 @@ impl World {
         let registry = Arc::new(Registry::load(&*dynamic, &sealer).await.unwrap());
         let (agents, _) = Agents::load(dynamic.clone()).await.unwrap();
         let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
+        let uses = KeyUses::load(dynamic.clone(), registry.clone()).await.unwrap();
         let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
         let settings = authority::Settings {
             trust_domain: TrustDomain::default(),
@@ -125,6 +127,7 @@ impl World {
             updates,
             agents: Arc::new(agents),
             tokens,
+            uses: Arc::new(uses),
             identities,
             authorities,
             rewrapper: rewrapper.clone(),

@@ -18,7 +18,7 @@ use postrider_domain::audit::Entry;
 use postrider_domain::id::{KeyId, SubscriptionId};
 use postrider_domain::identity::TrustDomain;
 use postrider_domain::sealed::{KekId, KeyBytes};
-use postrider_domain::signing::{DEFAULT_OVERLAP, KeyRing, Secret, SigningKey};
+use postrider_domain::signing::{DEFAULT_OVERLAP, KeyRing, Scheme, Secret, SigningKey};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 
@@ -186,6 +186,8 @@ pub(crate) fn subscription(number: u8) -> KeyedSubscription {
         ..v1::Subscription::default()
     };
     let key = |version: u8| SigningKey {
+        scheme: Scheme::V1,
+        pending: false,
         id: KeyId::new(now, u128::from(number) * 100 + u128::from(version)),
         secret: Some(Secret::from_bytes([[number; 16], [version; 16]].concat()).unwrap()),
         created: now,

@@ -2,10 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use postrider_control_plane::store::{DataKeyRow, SigningKeyRow, Store as _, StoreError, SubscriptionRow};
+use postrider_control_plane::store::{
+    DataKeyRow, KeyUsesRow, SigningKeyRow, Store as _, StoreError, SubscriptionRow,
+};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{DataKeyId, KeyId};
 use postrider_domain::sealed::{Context, DataKey, KeyBytes, Sealed};
+use postrider_domain::signing::{KeyUse, Profile, Profiles, Scheme};
 
 use crate::Backend;
 use crate::suite::{at, entry, lane, subscription};
@@ -30,7 +33,15 @@ pub(crate) async fn subscriptions_keep_what_is_sealed(backend: &dyn Backend) {
     let mut row = SubscriptionRow { headers: Some(sealed(1)), ..subscription(lane(1)) };
     store.put_subscription(&row, None, entry("change")).await.unwrap();
     store.put_subscription(&subscription(lane(2)), None, entry("change")).await.unwrap();
-    let next = SigningKeyRow { id: KeyId::new(at(1), 2), secret: Some(sealed(2)), ..row.keys[0].clone() };
+    let next = SigningKeyRow {
+        id: KeyId::new(at(1), 2),
+        scheme: Scheme::V1a,
+        secret: Some(sealed(2)),
+        pending: true,
+        ..row.keys[0].clone()
+    };
+    let github = Profile::GitHub { header: "x-hub-signature-256".into() };
+    row.subscription.profiles = Profiles::new(vec![github]).unwrap();
     row.keys[0].retire = Some(at(60));
     row.keys.insert(0, next);
     row.keys.push(SigningKeyRow { id: KeyId::new(at(1), 3), secret: None, ..row.keys[1].clone() });
@@ -39,6 +50,22 @@ pub(crate) async fn subscriptions_keep_what_is_sealed(backend: &dyn Backend) {
     let store = backend.open();
     assert_eq!(store.subscriptions(None, 10).await.unwrap(), [row, subscription(lane(2))]);
     assert_eq!(store.subscriptions(Some(lane(1)), 10).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn uses_of_keys_are_kept_beside_their_subscription(backend: &dyn Backend) {
+    let store = backend.open();
+    let row = |number, keys| KeyUsesRow { subscription: lane(number), keys };
+    let used = |signed, accepted| KeyUse { signed, accepted };
+    let key = |number: u128| KeyId::new(at(0), number);
+    let first = row(1, vec![(key(1), used(Some(at(5)), None))]);
+    let second = row(2, vec![(key(1), used(Some(at(5)), Some(at(6)))), (key(2), used(None, Some(at(7))))]);
+    store.put_key_uses(&[first.clone(), second.clone()]).await.unwrap();
+    drop(store);
+    let store = backend.open();
+    assert_eq!(store.key_uses().await.unwrap(), [first, second.clone()]);
+    store.put_key_uses(&[row(1, vec![])]).await.unwrap();
+    assert_eq!(store.key_uses().await.unwrap(), [second], "what says nothing has no row");
+    assert_eq!(store.audit_span().await.unwrap().end.sequence, 0, "a use is no change");
 }
 
 pub(crate) async fn headers_that_somebody_forgot_to_seal_are_not_written(backend: &dyn Backend) {

@@ -13,6 +13,7 @@ use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
+use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, DeliveryState};
 
@@ -52,8 +53,16 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let key = EventKey::new(now, u128::from(number));
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
     let content = content_digest(&event_type, None, None, &data);
-    let event =
-        Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
+    let event = Event {
+        key,
+        id: key.into(),
+        tenant: tenant(),
+        event_type,
+        timestamp: now,
+        accepted: now,
+        data,
+        probed_key: None,
+    };
     Accept {
         event,
         client_chosen: false,
@@ -358,7 +367,14 @@ pub(crate) fn subscription(id: SubscriptionId) -> SubscriptionRow {
         update_time: Some(postrider_proto::time::write(at(0))),
         ..v1::Subscription::default()
     };
-    let key = SigningKeyRow { id: KeyId::new(at(0), 1), secret: None, created: at(0), retire: None };
+    let key = SigningKeyRow {
+        id: KeyId::new(at(0), 1),
+        scheme: Scheme::V1,
+        secret: None,
+        created: at(0),
+        pending: false,
+        retire: None,
+    };
     let subscription = postrider_proto::subscription::read(&wire).unwrap();
     SubscriptionRow { subscription, headers: None, keys: vec![key], deleted: None }
 }

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::signing::SCHEME;
 use crate::time::Timestamp;
+
+const SCHEME: &str = "v1";
 
 fn now() -> Timestamp {
     Timestamp::from_millis(1_770_028_200_000)

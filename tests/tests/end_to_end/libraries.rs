@@ -25,31 +25,31 @@ use postrider_tests::world::{AgentSettings, World};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The secret that receivers know.
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
+pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 /// What is delivered: not only ASCII, and not as a JSON library would write it.
-const DATA: &str = r#"{ "documentId":"doc_ä😀", "price":1.50 }"#;
+pub(super) const DATA: &str = r#"{ "documentId":"doc_ä😀", "price":1.50 }"#;
 
 /// A program that receives at a path of a port of its own.
-struct Stranger {
-    port: u16,
-    path: &'static str,
+pub(super) struct Stranger {
+    pub(super) port: u16,
+    pub(super) path: &'static str,
     /// What it answers when it refuses.
-    refuses_with: u32,
-    process: Process,
+    pub(super) refuses_with: u32,
+    pub(super) process: Process,
 }
 
 impl Stranger {
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}{}", self.port, self.path)
     }
 }
 
 /// A port that is free now: these programs do not tell which one they got.
-async fn free_port() -> Result<u16> {
+pub(super) async fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
 }
 
-async fn started(name: &str, command: Command, folder: &Path, port: u16) -> Result<Process> {
+pub(super) async fn started(name: &str, command: Command, folder: &Path, port: u16) -> Result<Process> {
     let mut process = Process::start(name, command, &folder.join(format!("{port}.log")))?;
     eventually(&format!("{name} listens"), async || {
         anyhow::ensure!(process.ended()?.is_none(), "{name} has ended: {}", process.log());
@@ -60,7 +60,7 @@ async fn started(name: &str, command: Command, folder: &Path, port: u16) -> Resu
 }
 
 /// `examples/python/receiver.py`, with the library from PyPI.
-async fn python(folder: &Path) -> Result<Stranger> {
+pub(super) async fn python(folder: &Path) -> Result<Stranger> {
     let port = free_port().await?;
     let mut command = Command::new(tools::python()?);
     command.arg(repository().join("examples/python/receiver.py")).arg(port.to_string());
@@ -123,7 +123,7 @@ fn hook_definition(python: &Path) -> Result<String> {
 }
 
 /// Sends a POST that arrived elsewhere to a stranger, and returns the status.
-async fn send(stranger: &Stranger, post: &Post) -> Result<u32> {
+pub(super) async fn send(stranger: &Stranger, post: &Post) -> Result<u32> {
     let address: SocketAddr = ([127, 0, 0, 1], stranger.port).into();
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
@@ -137,7 +137,7 @@ async fn send(stranger: &Stranger, post: &Post) -> Result<u32> {
 }
 
 /// What a stranger must refuse: the same POST, with one thing changed.
-fn tampered(post: &Post) -> Result<Vec<(&'static str, Post)>> {
+pub(super) fn tampered(post: &Post) -> Result<Vec<(&'static str, Post)>> {
     let with = |name: &'static str, value: &str| -> Result<Post> {
         let mut changed = post.clone();
         changed.headers.insert(name, value.parse()?);
@@ -155,7 +155,9 @@ fn tampered(post: &Post) -> Result<Vec<(&'static str, Post)>> {
 }
 
 /// A world whose agent may call a stranger, and the stranger.
-async fn world_with(stranger: impl AsyncFnOnce(&Path) -> Result<Stranger>) -> Result<(World, Stranger)> {
+pub(super) async fn world_with(
+    stranger: impl AsyncFnOnce(&Path) -> Result<Stranger>,
+) -> Result<(World, Stranger)> {
     let mut world = World::without_agent(AgentSettings::default(), &[]).await?;
     let stranger = stranger(world.folder()).await?;
     world.agent.settings.ports.push(stranger.port);

@@ -6,6 +6,7 @@ use postrider_domain::event::Event;
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
+use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
 use prost::Message as _;
@@ -72,6 +73,7 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
         data_size: u32::try_from(event.data.len()).unwrap_or(u32::MAX),
         targets: deliveries.iter().map(target).collect(),
         idempotency: accept.idempotency.map(|digest| bytes(&digest)).unwrap_or_default(),
+        probed_key: event.probed_key.map(|key| bytes(&key.to_bytes())).unwrap_or_default(),
     }
     .encode_to_vec()
 }
@@ -93,6 +95,10 @@ pub(super) fn read_event(
         let subscription = SubscriptionId::from_bytes(exact(key, &target.subscription)?);
         deliveries.push(DeliveryId { subscription, sequence: target.sequence });
     }
+    let probed_key = match &record.probed_key[..] {
+        [] => None,
+        id => Some(KeyId::from_bytes(exact(key, id)?)),
+    };
     let event = Event {
         key: event_key,
         id,
@@ -101,6 +107,7 @@ pub(super) fn read_event(
         timestamp: Timestamp::from_millis(record.timestamp_ms),
         accepted: event_key.created(),
         data: record.data,
+        probed_key,
     };
     Ok(EventRow { event, data_size: record.data_size, deliveries })
 }
@@ -126,6 +133,8 @@ pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {
         create_time_ms: key.created.as_millis(),
         retire_time_ms: key.retire.map_or(0, Timestamp::as_millis),
         sealed_secret: sealed(key.secret.as_ref()),
+        scheme: key.scheme.to_string(),
+        pending: key.pending,
     };
     let mut subscription = postrider_proto::subscription::write(&row.subscription);
     // There are none: they are sealed. Whoever forgets that must not have them written open.
@@ -153,9 +162,15 @@ pub(super) fn read_subscription(key: &[u8], value: &[u8]) -> Result<Subscription
 }
 
 fn read_signing_key(key: &[u8], record: &records::SigningKeyRecord) -> Result<SigningKeyRow, StoreError> {
+    let scheme = match record.scheme.as_str() {
+        "" => Scheme::V1,
+        scheme => scheme.parse().map_err(|_| damaged(&place(key), "a signing key's scheme is not one"))?,
+    };
     Ok(SigningKeyRow {
         id: KeyId::from_bytes(exact(key, &record.id)?),
+        scheme,
         secret: read_sealed(key, &record.sealed_secret)?,
+        pending: record.pending,
         created: Timestamp::from_millis(record.create_time_ms),
         retire: (record.retire_time_ms != 0).then(|| Timestamp::from_millis(record.retire_time_ms)),
     })
@@ -215,4 +230,22 @@ pub(super) fn read_agent(key: &[u8], value: &[u8]) -> Result<AgentRow, StoreErro
         egress_policy_hash: record.egress_policy_hash,
         max_in_flight: record.max_in_flight,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signing_key_written_before_there_were_schemes_is_an_active_one_of_v1() {
+        let record = records::SigningKeyRecord {
+            id: bytes(&[1; 16]),
+            create_time_ms: 5,
+            ..records::SigningKeyRecord::default()
+        };
+        let row = read_signing_key(b"S", &record).unwrap();
+        assert_eq!((row.scheme, row.pending, row.retire), (Scheme::V1, false, None));
+        let strange = records::SigningKeyRecord { scheme: "v9".into(), ..record };
+        assert!(read_signing_key(b"S", &strange).is_err());
+    }
 }

@@ -24,6 +24,7 @@ const EVENT_TYPE: u8 = b'Y';
 const IDEMPOTENCY: u8 = b'I';
 const IDENTITY: u8 = b'N';
 const JOIN_TOKEN: u8 = b'J';
+const KEY_USES: u8 = b'P';
 const LANE: u8 = b'L';
 const META: u8 = b'M';
 const OPERATION: u8 = b'O';
@@ -197,6 +198,14 @@ pub(super) fn bootstrap_tokens() -> Vec<u8> {
 
 pub(super) fn bootstrap_token(id: TokenId) -> Vec<u8> {
     Key::new(BOOTSTRAP).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn all_key_uses() -> Vec<u8> {
+    Key::new(KEY_USES).0
+}
+
+pub(super) fn key_uses(id: SubscriptionId) -> Vec<u8> {
+    Key::new(KEY_USES).bytes(&id.to_bytes()).0
 }
 
 pub(super) fn token_use(id: TokenId) -> Vec<u8> {

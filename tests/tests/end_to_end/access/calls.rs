@@ -222,6 +222,27 @@ fn signing_keys() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(subscription),
+        call!("SigningKeyService/CreateSigningKey", OPERATE, Within, |t| CreateSigningKeyRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+            scheme: "v1a",
+            request_id: REQUEST_ID,
+        })
+        .audits(subscription),
+        call!("SigningKeyService/ActivateSigningKey", OPERATE, Within, |t| ActivateSigningKeyRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+            signing_key: t.pending_key.as_str(),
+            request_id: REQUEST_ID,
+        })
+        .audits(subscription),
+        call!("SigningKeyService/ProbeSigningKey", OPERATE, Within, |t| ProbeSigningKeyRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+            signing_key: t.key.as_str(),
+            request_id: REQUEST_ID,
+        })
+        .audits(subscription),
         call!("SigningKeyService/RevokeSigningKey", OPERATE, Within, |t| RevokeSigningKeyRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),

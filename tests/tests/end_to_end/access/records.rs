@@ -83,8 +83,16 @@ fn judge(
         _ => &things.tenant,
     };
     ensure!(record.tenant == *whose, "another tenant");
-    let has_id =
-        ["CreateSubscription", "TestSubscription", "RotateSigningKey", "RetryDelivery", "ReplayDeliveries"];
+    let has_id = [
+        "CreateSubscription",
+        "TestSubscription",
+        "CreateSigningKey",
+        "ActivateSigningKey",
+        "ProbeSigningKey",
+        "RotateSigningKey",
+        "RetryDelivery",
+        "ReplayDeliveries",
+    ];
     let request_id = if has_id.contains(&call.method()) { REQUEST_ID } else { "" };
     ensure!(record.request_id == request_id, "another request");
     let time = record.time.as_ref().context("no time")?.seconds;

@@ -23,6 +23,8 @@ pub(super) struct Things {
     pub(super) subscription: String,
     /// Its key that retires.
     pub(super) key: String,
+    /// Its key that waits to be activated.
+    pub(super) pending_key: String,
     /// An event whose delivery waits for an agent.
     pub(super) event: String,
     /// That delivery.
@@ -62,6 +64,7 @@ impl Things {
             event_type: word("type"),
             subscription: subscription.to_string(),
             key: KeyId::new(now, random()).to_string(),
+            pending_key: KeyId::new(now, random()).to_string(),
             event: event(),
             delivery: DeliveryId { subscription, sequence: 1 }.to_string(),
             ended_event: event(),
@@ -85,6 +88,7 @@ impl Things {
         let wanted = v1::Subscription { url: "https://hooks.example.com/".into(), ..Default::default() };
         let subscription = api.subscribe(wanted, "").await?.id;
         let key = retiring_key(&api, &subscription).await?;
+        let pending_key = pending_key(&api, &subscription).await?;
         let (event, delivery) = api.emit_to_one(api::event("a.b", "{}")).await?;
         let (ended_event, ended) = api.emit_to_one(api::event("a.b", "{}")).await?;
         let request = v1::CancelDeliveryRequest { tenant: tenant.clone(), delivery: ended };
@@ -101,6 +105,7 @@ impl Things {
             event_type,
             subscription,
             key,
+            pending_key,
             event,
             delivery,
             ended_event,
@@ -118,7 +123,7 @@ impl Things {
     }
 
     /// Every name.
-    pub(super) fn names(&self) -> [&str; 14] {
+    pub(super) fn names(&self) -> [&str; 15] {
         [
             &self.tenant,
             &self.empty_tenant,
@@ -126,6 +131,7 @@ impl Things {
             &self.event_type,
             &self.subscription,
             &self.key,
+            &self.pending_key,
             &self.event,
             &self.delivery,
             &self.ended_event,
@@ -194,6 +200,14 @@ async fn retiring_key(api: &Api, subscription: &str) -> Result<String> {
     let request = v1::RotateSigningKeyRequest { tenant, subscription, overlap, ..Default::default() };
     api.signing_keys().rotate_signing_key(request).await?;
     Ok(keys.first().context("a subscription without a key")?.id.clone())
+}
+
+/// Makes a key that is not used yet.
+async fn pending_key(api: &Api, subscription: &str) -> Result<String> {
+    let (tenant, subscription) = (api.tenant(), subscription.to_owned());
+    let request = v1::CreateSigningKeyRequest { tenant, subscription, ..Default::default() };
+    let made = api.signing_keys().create_signing_key(request).await?.into_inner();
+    Ok(made.signing_key.context("no key in the answer")?.id)
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

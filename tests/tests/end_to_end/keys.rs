@@ -1,0 +1,292 @@
+//! Signing keys from their making to their end: handed over before they are used, probed, activated, retired, revoked;
+//! from one scheme to the other; and all of it under load.
+
+mod load;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use postrider_domain::signing::{PublicKey, Secret};
+use postrider_domain::time::Timestamp;
+use postrider_proto::v1::{self, DeliveryState, SigningKeyState};
+use postrider_tests::api::{Api, duration, event, no_retries};
+use postrider_tests::binaries::repository;
+use postrider_tests::receiver::Post;
+use postrider_tests::tools;
+use postrider_tests::wait::PATIENCE;
+use postrider_tests::world::World;
+use rustix::process::Signal;
+use tonic::Code;
+
+use super::libraries::{DATA, SECRET, Stranger, free_port, python, send, started, tampered, world_with};
+
+/// What is made and returned for a subscription of the tenant.
+struct Keys<'a> {
+    api: &'a Api,
+    subscription: String,
+}
+
+impl Keys<'_> {
+    async fn list(&self) -> Result<Vec<v1::SigningKey>> {
+        let (tenant, subscription) = (self.api.tenant(), self.subscription.clone());
+        let request = v1::ListSigningKeysRequest { tenant, subscription };
+        Ok(self.api.signing_keys().list_signing_keys(request).await?.into_inner().signing_keys)
+    }
+
+    async fn get(&self, id: &str) -> Result<v1::SigningKey> {
+        self.list().await?.into_iter().find(|key| key.id == id).context("the key is not in the list")
+    }
+
+    async fn create(&self, scheme: &str, secret: &str, request_id: &str) -> Result<(String, String)> {
+        let request = v1::CreateSigningKeyRequest {
+            tenant: self.api.tenant(),
+            subscription: self.subscription.clone(),
+            scheme: scheme.into(),
+            secret: secret.into(),
+            request_id: request_id.into(),
+        };
+        let made = self.api.signing_keys().create_signing_key(request).await?.into_inner();
+        let key = made.signing_key.context("no key in the answer")?;
+        anyhow::ensure!(key.state() == SigningKeyState::Pending, "{:?}", key.state());
+        Ok((key.id, made.secret))
+    }
+
+    async fn activate(&self, key: &str, overlap: Duration) -> Result<v1::SigningKey> {
+        let request = v1::ActivateSigningKeyRequest {
+            tenant: self.api.tenant(),
+            subscription: self.subscription.clone(),
+            signing_key: key.into(),
+            overlap: Some(duration(overlap)),
+            request_id: format!("activate {key}"),
+        };
+        let answer = self.api.signing_keys().activate_signing_key(request).await?.into_inner();
+        answer.signing_key.context("no key in the answer")
+    }
+
+    async fn rotate(&self, scheme: &str, overlap: Duration) -> Result<(String, String)> {
+        let request = v1::RotateSigningKeyRequest {
+            tenant: self.api.tenant(),
+            subscription: self.subscription.clone(),
+            scheme: scheme.into(),
+            overlap: Some(duration(overlap)),
+            ..v1::RotateSigningKeyRequest::default()
+        };
+        let made = self.api.signing_keys().rotate_signing_key(request).await?.into_inner();
+        Ok((made.signing_key.context("no key in the answer")?.id, made.secret))
+    }
+
+    async fn revoke(&self, key: &str) -> Result<(), tonic::Status> {
+        let request = v1::RevokeSigningKeyRequest {
+            tenant: self.api.tenant(),
+            subscription: self.subscription.clone(),
+            signing_key: key.into(),
+        };
+        self.api.signing_keys().revoke_signing_key(request).await.map(drop)
+    }
+
+    /// Probes a key, and returns the status that the receiver answered.
+    async fn probe(&self, key: &str, ends: DeliveryState) -> Result<u32> {
+        let request = v1::ProbeSigningKeyRequest {
+            tenant: self.api.tenant(),
+            subscription: self.subscription.clone(),
+            signing_key: key.into(),
+            ..v1::ProbeSigningKeyRequest::default()
+        };
+        let probe = self.api.signing_keys().probe_signing_key(request).await?.into_inner();
+        let (_, attempts) = self.api.delivery_in(&probe.delivery_id, ends).await?;
+        Ok(attempts.first().context("no attempt")?.http_status)
+    }
+}
+
+async fn emitted(api: &Api, ends: DeliveryState) -> Result<()> {
+    let (_, delivery) = api.emit_to_one(event("a.b", DATA)).await?;
+    api.delivery_in(&delivery, ends).await.map(drop)
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The receiver is the example in Python, with the library: it accepts what its one secret verifies, and nothing else.
+#[tokio::test]
+async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_evidence() -> Result<()> {
+    let (mut world, receiver) = world_with(python).await?;
+    let wanted =
+        v1::Subscription { url: receiver.url(), retry_policy: no_retries(), ..v1::Subscription::default() };
+    let made = world.api.subscribe(wanted, "").await?;
+    let keys = Keys { api: &world.api, subscription: made.id.clone() };
+    let old = keys.list().await?[0].id.clone();
+
+    let (new, secret) = keys.create("", SECRET, "one").await?;
+    assert_eq!(
+        keys.create("", SECRET, "one").await?,
+        (new.clone(), secret),
+        "by its request id it is the same"
+    );
+    emitted(&world.api, DeliveryState::Exhausted).await?;
+    assert_eq!(keys.probe(&old, DeliveryState::Exhausted).await?, 401);
+    assert_eq!(keys.get(&new).await?.advice, "hand it to the receiver, then probe it");
+    assert!((200..300).contains(&keys.probe(&new, DeliveryState::Delivered).await?));
+    let shown = keys.get(&new).await?;
+    assert_eq!(
+        (shown.advice.as_str(), shown.state()),
+        ("the receiver has it: activate it", SigningKeyState::Pending)
+    );
+    assert!(shown.last_accept_time.is_some() && shown.last_sign_time.is_some());
+    assert!(!keys.get(&old).await?.safe_to_revoke, "the new key does not sign yet");
+
+    assert_eq!(keys.activate(&new, HOUR).await?.state(), SigningKeyState::Active);
+    assert_eq!(keys.activate(&new, HOUR).await?.state(), SigningKeyState::Active, "again, by its request id");
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let retiring = keys.get(&old).await?;
+    assert!(retiring.state() == SigningKeyState::Retiring && retiring.safe_to_revoke, "{retiring:?}");
+    assert_eq!(retiring.last_accept_time, None, "it has never been accepted alone");
+    let list = world.cli().run(&["keys", "list", &made.id]).await?;
+    assert!(list.stdout.contains("safe to revoke"), "{list:?}");
+    keys.revoke(&old).await?;
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let refused = keys.probe(&old, DeliveryState::Delivered).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("revoked"), "{refused:#}");
+
+    let before = keys.get(&new).await?.last_accept_time;
+    world.control_plane.signal(Signal::TERM)?;
+    world.control_plane.exit(PATIENCE).await?;
+    world.control_plane.restart().await?;
+    world.agent_connected().await?;
+    let keys = Keys { api: &world.api, subscription: made.id.clone() };
+    assert_eq!(keys.get(&new).await?.last_accept_time, before, "evidence outlives a restart");
+    moves_to_another_receiver(&world, &keys, &new).await
+}
+
+/// What one receiver accepted says nothing about another.
+async fn moves_to_another_receiver(world: &World, keys: &Keys<'_>, key: &str) -> Result<()> {
+    let update = v1::UpdateSubscriptionRequest {
+        subscription: Some(v1::Subscription {
+            tenant: world.api.tenant(),
+            id: keys.subscription.clone(),
+            url: world.receiver.url("/other"),
+            ..v1::Subscription::default()
+        }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["url".into()] }),
+    };
+    world.api.subscriptions().update_subscription(update).await?;
+    assert_eq!(keys.get(key).await?.last_accept_time, None);
+    keys.probe(key, DeliveryState::Delivered).await?;
+    assert!(keys.get(key).await?.last_accept_time.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Result<()> {
+    let (world, receiver) = world_with(python).await?;
+    let wanted =
+        v1::Subscription { url: receiver.url(), retry_policy: no_retries(), ..v1::Subscription::default() };
+    let made = world.api.subscribe(wanted, SECRET).await?;
+    let keys = Keys { api: &world.api, subscription: made.id };
+    let old = keys.list().await?[0].id.clone();
+    let (new, _) = keys.rotate("", HOUR).await?;
+    // By the old signature in the list: that says nothing about the new key.
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    assert_eq!(keys.probe(&new, DeliveryState::Exhausted).await?, 401);
+    assert_eq!(keys.get(&new).await?.last_accept_time, None);
+    let shown = keys.get(&old).await?;
+    assert!(
+        !shown.safe_to_revoke && shown.advice.starts_with("probe the active key first"),
+        "{}",
+        shown.advice
+    );
+    for _ in 0..2 {
+        keys.rotate("", HOUR).await?;
+    }
+    let refused = keys.rotate("", HOUR).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("3 keys are retiring already"), "{refused:#}");
+    Ok(())
+}
+
+/// `examples/node/receiver_v1a.mjs`, which knows this public key.
+async fn public_receiver(folder: &Path, public: &str) -> Result<Stranger> {
+    let port = free_port().await?;
+    let mut command = Command::new(tools::on_path("node")?);
+    command.arg(repository().join("examples/node/receiver_v1a.mjs")).arg(port.to_string());
+    command.env("WEBHOOK_PUBLIC_KEY", public);
+    let process = started("the receiver for v1a", command, folder, port).await?;
+    Ok(Stranger { port, path: "/webhooks", refuses_with: 401, process })
+}
+
+#[tokio::test]
+async fn the_example_for_v1a_verifies_deliveries_with_a_public_key_and_refuses_forgeries() -> Result<()> {
+    let secret = Secret::from_seed(&[7; 32]);
+    let public = secret.public().context("it is of v1a")?.to_string();
+    let (world, receiver) = world_with(async |folder| public_receiver(folder, &public).await).await?;
+    let wanted =
+        |url: String| v1::Subscription { url, retry_policy: no_retries(), ..v1::Subscription::default() };
+    // As receivers move to it: beside a key of v1.
+    let made = world.api.subscribe(wanted(receiver.url()), "").await?;
+    let keys = Keys { api: &world.api, subscription: made.id };
+    emitted(&world.api, DeliveryState::Exhausted).await?;
+    let (key, _) = keys.create("v1a", &secret.expose_text(), "").await?;
+    keys.activate(&key, HOUR).await?;
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let request =
+        v1::DeleteSubscriptionRequest { tenant: world.api.tenant(), subscription: keys.subscription };
+    world.api.subscriptions().delete_subscription(request).await?;
+
+    world.api.subscribe(wanted(world.receiver.url("/own")), &secret.expose_text()).await?;
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    let post = world.receiver.posts().pop().context("nothing arrived")?;
+    assert!((200..300).contains(&send(&receiver, &post).await?), "untouched");
+    for (what, changed) in tampered(&post)? {
+        assert_eq!(send(&receiver, &changed).await?, receiver.refuses_with, "{what}");
+    }
+    Ok(())
+}
+
+fn header<'a>(post: &'a Post, name: &str) -> Result<&'a str> {
+    let value = post.headers.get(name).with_context(|| format!("no {name}"))?;
+    Ok(value.to_str()?)
+}
+
+/// Whether a key of either kind verifies the POST.
+fn signed_with(
+    post: &Post,
+    verifies: impl Fn(&str, &postrider_domain::id::EventId, Timestamp) -> bool,
+) -> Result<bool> {
+    let seconds: i64 = header(post, "webhook-timestamp")?.parse()?;
+    let id = header(post, "webhook-id")?.parse()?;
+    Ok(verifies(header(post, "webhook-signature")?, &id, Timestamp::from_millis(seconds * 1000)))
+}
+
+#[tokio::test]
+async fn a_receiver_moves_from_v1_to_v1a_with_both_signatures_in_one_list() -> Result<()> {
+    let world = World::start().await?;
+    let route = world.subscribe("/in").await?;
+    let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
+    let shared = Secret::parse(&route.secret)?;
+    let old = keys.list().await?[0].id.clone();
+    let (new, secret) = keys.create("v1a", "", "").await?;
+    assert!(secret.starts_with("whsk_"));
+    let public: PublicKey = keys.get(&new).await?.public_key.parse()?;
+    assert_eq!(Secret::parse(&secret)?.public(), Some(public));
+    let last = async || -> Result<(bool, bool, String)> {
+        emitted(&world.api, DeliveryState::Delivered).await?;
+        let post = world.receiver.posts().pop().context("nothing arrived")?;
+        let v1 = signed_with(&post, |list, id, time| shared.verifies(list, id, time, &post.body))?;
+        let v1a = signed_with(&post, |list, id, time| public.verifies(list, id, time, &post.body))?;
+        assert_eq!(post.headers.get_all("webhook-signature").iter().count(), 1);
+        Ok((v1, v1a, header(&post, "webhook-signature")?.to_owned()))
+    };
+    assert!(matches!(last().await?, (true, false, _)));
+    keys.activate(&new, HOUR).await?;
+    let (v1, v1a, list) = last().await?;
+    assert!(v1 && v1a, "{list}");
+    let schemes: Vec<_> = list.split(' ').map(|entry| entry.split(',').next().unwrap_or_default()).collect();
+    assert_eq!(schemes, ["v1", "v1a"]);
+    let states: Vec<_> = keys.list().await?.iter().map(v1::SigningKey::state).collect();
+    assert_eq!(states, [SigningKeyState::Active; 2]);
+    keys.probe(&new, DeliveryState::Delivered).await?;
+    assert!(keys.get(&old).await?.safe_to_revoke);
+    keys.revoke(&old).await?;
+    assert!(matches!(last().await?, (false, true, _)));
+    assert_eq!(keys.revoke(&new).await.unwrap_err().code(), Code::FailedPrecondition);
+    Ok(())
+}
