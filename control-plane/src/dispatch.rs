@@ -125,9 +125,15 @@ fn headers(row: &KeyedSubscription, event: &Event, body: &Bytes, now: Timestamp)
         ("webhook-timestamp", now.as_seconds().to_string()),
         ("webhook-signature", row.keys.sign(&event.id, now, body)),
     ];
-    let ours = ours.into_iter().map(|(name, value)| Header { name: name.to_owned(), value });
-    let custom = row.subscription.headers.iter();
-    ours.chain(custom.map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }))
+    let traces = event.trace.iter().flat_map(|trace| {
+        [("traceparent", trace.parent().to_owned()), ("tracestate", trace.state().to_owned())]
+    });
+    // A trace that the subscription's owner has set as a header is the owner's wish.
+    let custom = &row.subscription.headers;
+    let own = |name: &str| custom.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let ours = ours.into_iter().chain(traces.filter(|(name, value)| !value.is_empty() && !own(name)));
+    let ours = ours.map(|(name, value)| Header { name: name.to_owned(), value });
+    ours.chain(custom.iter().map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }))
         .collect()
 }
 

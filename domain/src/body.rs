@@ -34,6 +34,7 @@ pub fn render(event: &Event, format: Format) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Attributes;
     use crate::id::EventKey;
     use crate::time::Timestamp;
 
@@ -49,6 +50,8 @@ mod tests {
             timestamp: now,
             accepted: now,
             data: Bytes::from_static(b"{ \"b\": 1.50, \"a\": \"\\u00e9\" }"),
+            attributes: Attributes::default(),
+            trace: None,
         };
         let table = [(Format::Event, "event"), (Format::StandardWebhooks, "type")];
         for (format, name) in table {

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use postrider_domain::body::{Format, render};
-use postrider_domain::event::{Event, check_data};
+use postrider_domain::event::{Attributes, Event, check_data};
 use postrider_domain::id::EventKey;
 use postrider_domain::time::Timestamp;
 use serde::Deserialize;
@@ -45,6 +45,8 @@ fuzz_target!(|input: &[u8]| {
         timestamp,
         accepted: key.created(),
         data: Bytes::copy_from_slice(data),
+        attributes: Attributes::default(),
+        trace: None,
     };
     for format in [Format::Event, Format::StandardWebhooks] {
         let body = render(&event, format);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postrider_domain::body::Format;
 use postrider_domain::egress::EndpointUrl;
+use postrider_domain::filter::Filter;
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::PoolName;
 use postrider_domain::pattern::Pattern;
@@ -69,6 +70,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         state_reason,
         create_time: Some(time::write(subscription.created)),
         update_time: Some(time::write(subscription.updated)),
+        filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
+        // What the control plane counts, it adds itself.
+        ..v1::Subscription::default()
     }
 }
 
@@ -96,6 +100,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         .iter()
         .filter_map(|text| reader.parse("event_types", text.as_str(), str::parse))
         .collect();
+    let filter = reader.filter(&wire.filter);
     let format = reader.keep(read_format(wire.body_format));
     let retry = read_retry(wire.retry_policy.as_ref(), &mut reader);
     let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
@@ -113,8 +118,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         connect_timeout,
     };
     reader.out_of_range(ranges.violations());
-    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(format), []) =
-        (id, tenant, url, headers, pool, format, reader.violations.as_slice())
+    let (Some(id), Some(tenant), Some(url), Some(headers), Some(pool), Some(filter), Some(format), []) =
+        (id, tenant, url, headers, pool, filter, format, reader.violations.as_slice())
     else {
         return Err(reader.violations);
     };
@@ -123,6 +128,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         tenant,
         url,
         patterns,
+        filter,
         description: wire.description.clone(),
         pool,
         format,
@@ -162,6 +168,13 @@ impl Reader {
 
     fn keep<T>(&mut self, result: Result<T, Violation>) -> Option<T> {
         result.map_err(|violation| self.violations.push(violation)).ok()
+    }
+
+    fn filter(&mut self, text: &str) -> Option<Option<Filter>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        self.parse("filter", text, str::parse::<Filter>).map(Some)
     }
 
     /// Adds what is out of range, unless the field could not even be read.

@@ -14,6 +14,9 @@ pub(crate) struct Settings {
     /// For people, at most 500 characters
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    /// Which of these events: a CEL expression, such as 'event.data.amount > 100'; '' on update removes it
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
     /// The pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
@@ -69,6 +72,10 @@ impl Settings {
         if let Some(description) = self.description {
             subscription.description = description;
             wrote("description");
+        }
+        if let Some(filter) = self.filter {
+            subscription.filter = filter;
+            wrote("filter");
         }
         if let Some(pool) = self.pool {
             subscription.pool = pool;

@@ -29,6 +29,10 @@ pub(crate) struct Subscription {
     state_reason: String,
     create_time: Option<String>,
     update_time: Option<String>,
+    filter: String,
+    filter_error_count: u64,
+    last_filter_error: String,
+    last_filter_error_time: Option<String>,
 }
 
 /// Mirrors `postrider.v1.RetryPolicy`.
@@ -55,6 +59,10 @@ impl From<v1::Subscription> for Subscription {
             state: word::<v1::SubscriptionState>(subscription.state),
             create_time: time(subscription.create_time.as_ref()),
             update_time: time(subscription.update_time.as_ref()),
+            filter: subscription.filter,
+            filter_error_count: subscription.filter_error_count,
+            last_filter_error: subscription.last_filter_error,
+            last_filter_error_time: time(subscription.last_filter_error_time.as_ref()),
             id: subscription.id,
             tenant: subscription.tenant,
             url: subscription.url,
@@ -100,6 +108,16 @@ fn sentence(policy: &v1::RetryPolicy) -> String {
     )
 }
 
+impl Subscription {
+    fn filter_errors(&self) -> String {
+        let time = self.last_filter_error_time.as_deref().unwrap_or_default();
+        match self.filter_error_count {
+            0 => String::new(),
+            count => format!("{count}, delivered all the same; last at {time}: {}", self.last_filter_error),
+        }
+    }
+}
+
 impl View for Subscription {
     const COLUMNS: &'static [&'static str] = &["ID", "STATE", "POOL", "EVENT TYPES", "URL"];
 
@@ -127,6 +145,8 @@ impl View for Subscription {
             ("State", state),
             ("URL", self.url.clone()),
             ("Event types", self.event_types.join(", ")),
+            ("Filter", self.filter.clone()),
+            ("Filter errors", self.filter_errors()),
             ("Description", self.description.clone()),
             ("Pool", self.pool.clone()),
             ("Body format", self.body_format.clone()),
@@ -191,7 +211,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 16);
+        assert_eq!(json.as_object().unwrap().len(), 20);
     }
 
     #[test]

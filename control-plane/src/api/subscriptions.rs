@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
-use postrider_domain::event::{Event, EventTypeName, content_digest};
+use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::{GENERATED_SECRET_BYTES, KeyRing, Secret, SigningKey};
@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 10] = [
+const SETTABLE: [&str; 11] = [
     "url",
     "event_types",
     "description",
@@ -33,6 +33,7 @@ const SETTABLE: [&str; 10] = [
     "max_in_flight",
     "timeout",
     "connect_timeout",
+    "filter",
 ];
 
 #[tonic::async_trait]
@@ -78,9 +79,7 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        Ok(Response::new(v1::GetSubscriptionResponse {
-            subscription: Some(subscription::show(&row.subscription)),
-        }))
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription: Some(api.show(&row)) }))
     }
 
     async fn list_subscriptions(
@@ -92,7 +91,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = rows.iter().map(|row| subscription::show(&row.subscription)).collect();
+        let subscriptions = rows.iter().map(|row| api.show(row)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -115,7 +114,7 @@ impl SubscriptionService for Api {
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
-        let subscription = Some(subscription::show(&row.subscription));
+        let subscription = Some(api.show(&row));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
     }
 
@@ -126,7 +125,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row =
             api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
-        let subscription = Some(subscription::show(&row.subscription));
+        let subscription = Some(api.show(&row));
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
 
@@ -138,7 +137,7 @@ impl SubscriptionService for Api {
         let row = api
             .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
             .await?;
-        let subscription = Some(subscription::show(&row.subscription));
+        let subscription = Some(api.show(&row));
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
 
@@ -246,11 +245,22 @@ impl Api {
         self.save(row, None, "DisableSubscription", reason).await.map(drop)
     }
 
+    /// A subscription as users see it, with what only the running control plane knows of it.
+    fn show(&self, row: &KeyedSubscription) -> v1::Subscription {
+        let mut shown = subscription::show(&row.subscription);
+        if let Some(failures) = self.registry.unanswered(row.subscription.id) {
+            shown.filter_error_count = failures.count;
+            shown.last_filter_error = failures.last.to_string();
+            shown.last_filter_error_time = Some(time::write(failures.time));
+        }
+        shown
+    }
+
     fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
-            subscription: Some(subscription::show(&row.subscription)),
+            subscription: Some(self.show(row)),
             signing_key: Some(signing_key::write(key, row.subscription.id, now)),
             secret: secret.expose_text().to_string(),
         }))
@@ -270,9 +280,18 @@ impl Api {
         let data: bytes::Bytes = example.unwrap_or(default).into();
         let now = self.clock.wall();
         let key = EventKey::new(now, rand::random());
-        let content = content_digest(&name, None, None, &data);
-        let event =
-            Event { key, id: key.into(), tenant, event_type: name, timestamp: now, accepted: now, data };
+        let content = content_digest(&name, None, None, &data, &Attributes::default());
+        let event = Event {
+            key,
+            id: key.into(),
+            tenant,
+            event_type: name,
+            timestamp: now,
+            accepted: now,
+            data,
+            attributes: Attributes::default(),
+            trace: None,
+        };
         let subscriptions = vec![row.subscription.id];
         let audit = Entry {
             request_id: request.request_id.clone(),
@@ -321,6 +340,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "max_in_flight" => wire.max_in_flight = wanted.max_in_flight,
         "timeout" => wire.timeout = wanted.timeout,
         "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
+        "filter" => wire.filter.clone_from(&wanted.filter),
         _ => {}
     }
 }

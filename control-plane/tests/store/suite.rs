@@ -10,7 +10,7 @@ use postrider_control_plane::store::{
 };
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::event::{Event, content_digest};
+use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::time::Timestamp;
@@ -51,9 +51,18 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let data = bytes::Bytes::from(format!(r#"{{"number":{number}}}"#));
     let key = EventKey::new(now, u128::from(number));
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
-    let content = content_digest(&event_type, None, None, &data);
-    let event =
-        Event { key, id: key.into(), tenant: tenant(), event_type, timestamp: now, accepted: now, data };
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
+    let event = Event {
+        key,
+        id: key.into(),
+        tenant: tenant(),
+        event_type,
+        timestamp: now,
+        accepted: now,
+        data,
+        attributes: Attributes::default(),
+        trace: None,
+    };
     Accept {
         event,
         client_chosen: false,

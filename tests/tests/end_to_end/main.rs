@@ -18,6 +18,7 @@ mod libraries;
 mod lifecycle;
 mod limits;
 mod links;
+mod matching;
 mod protos;
 mod readme;
 mod restarts;
