@@ -38,6 +38,7 @@ page!(ListTenantsResponse, Tenant, tenants);
 page!(ListEventTypesResponse, EventType, event_types);
 page!(ListSubscriptionsResponse, Subscription, subscriptions);
 page!(ListEventsResponse, Event, events);
+page!(ExplainMatchResponse, MatchExplanation, explanations);
 page!(ListDeliveriesResponse, Delivery, deliveries);
 page!(ListAgentsResponse, Agent, agents);
 page!(ListJoinTokensResponse, JoinToken, join_tokens);

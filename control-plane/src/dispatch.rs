@@ -119,7 +119,7 @@ impl Dispatcher {
 /// What is sent: ours, then the subscription's own.
 fn headers(row: &KeyedSubscription, event: &Event, body: &Bytes, now: Timestamp) -> Vec<Header> {
     let ours = [
-        ("content-type", "application/json".to_owned()),
+        ("content-type", row.subscription.format.content_type().to_owned()),
         ("user-agent", USER_AGENT.to_owned()),
         ("webhook-id", event.id.to_string()),
         ("webhook-timestamp", now.as_seconds().to_string()),
@@ -133,7 +133,10 @@ fn headers(row: &KeyedSubscription, event: &Event, body: &Bytes, now: Timestamp)
     let own = |name: &str| custom.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
     let ours = ours.into_iter().chain(traces.filter(|(name, value)| !value.is_empty() && !own(name)));
     let ours = ours.map(|(name, value)| Header { name: name.to_owned(), value });
-    ours.chain(custom.iter().map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }))
+    let of_format = body::headers(event, row.subscription.format);
+    let of_format = of_format.into_iter().map(|(name, value)| Header { name, value });
+    ours.chain(of_format)
+        .chain(custom.iter().map(|(name, value)| Header { name: name.to_owned(), value: value.to_owned() }))
         .collect()
 }
 

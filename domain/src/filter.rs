@@ -78,6 +78,12 @@ impl Filter {
         self.0.anchor.as_ref()
     }
 
+    /// Whether what is left for the event is enough to evaluate this.
+    #[must_use]
+    pub fn can_afford(&self, facts: &Facts<'_>) -> bool {
+        self.0.cost.of(facts.size()) <= facts.left()
+    }
+
     /// Whether the event passes.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod body;
 pub mod delivery;
 pub mod egress;
 pub mod event;
+pub mod explain;
 pub mod fair;
 pub mod filter;
 pub mod headers;

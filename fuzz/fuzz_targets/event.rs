@@ -26,6 +26,14 @@ struct Body<'a> {
     data: &'a RawValue,
 }
 
+/// The same as a CloudEvent.
+#[derive(Deserialize)]
+struct CloudEvent<'a> {
+    r#type: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(3, |byte| *byte == 0);
     let (Some(name), Some(time), Some(data)) = (parts.next(), parts.next(), parts.next()) else { return };
@@ -48,6 +56,10 @@ fuzz_target!(|input: &[u8]| {
         attributes: Attributes::default(),
         trace: None,
     };
+    let cloud_event = render(&event, Format::CloudEvents);
+    let cloud_event: CloudEvent<'_> = serde_json::from_slice(&cloud_event).expect("a CloudEvent in JSON");
+    assert_eq!(cloud_event.data.get().as_bytes(), data.trim_ascii(), "the data is not what was emitted");
+    assert_eq!(cloud_event.r#type, event.event_type.as_str());
     for format in [Format::Event, Format::StandardWebhooks] {
         let body = render(&event, format);
         let read: Body<'_> = serde_json::from_slice(&body).expect("the body is JSON of these fields");

@@ -102,6 +102,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         .collect();
     let filter = reader.filter(&wire.filter);
     let format = reader.keep(read_format(wire.body_format));
+    reader.headers_suit(format, headers.as_ref());
     let retry = read_retry(wire.retry_policy.as_ref(), &mut reader);
     let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
     let connect_timeout =
@@ -170,6 +171,14 @@ impl Reader {
         result.map_err(|violation| self.violations.push(violation)).ok()
     }
 
+    fn headers_suit(&mut self, format: Option<Format>, headers: Option<&CustomHeaders>) {
+        let (Some(format), Some(headers)) = (format, headers) else { return };
+        if let Some((name, _)) = headers.iter().find(|(name, _)| format.reserves(name)) {
+            let problem = format!("{name} is set by Postrider itself in this body format");
+            self.violations.push(Violation::new("headers", problem));
+        }
+    }
+
     fn filter(&mut self, text: &str) -> Option<Option<Filter>> {
         if text.is_empty() {
             return Some(None);
@@ -199,6 +208,9 @@ fn write_format(format: Format) -> v1::BodyFormat {
     match format {
         Format::Event => v1::BodyFormat::Event,
         Format::StandardWebhooks => v1::BodyFormat::StandardWebhooks,
+        Format::CloudEvents => v1::BodyFormat::Cloudevents,
+        Format::CloudEventsBinary => v1::BodyFormat::CloudeventsBinary,
+        Format::Data => v1::BodyFormat::Data,
     }
 }
 
@@ -206,9 +218,14 @@ fn read_format(wire: i32) -> Result<Format, Violation> {
     match v1::BodyFormat::try_from(wire) {
         Ok(v1::BodyFormat::Unspecified | v1::BodyFormat::Event) => Ok(Format::Event),
         Ok(v1::BodyFormat::StandardWebhooks) => Ok(Format::StandardWebhooks),
-        Err(_) => {
-            Err(Violation::new("body_format", "must be BODY_FORMAT_EVENT or BODY_FORMAT_STANDARD_WEBHOOKS"))
-        }
+        Ok(v1::BodyFormat::Cloudevents) => Ok(Format::CloudEvents),
+        Ok(v1::BodyFormat::CloudeventsBinary) => Ok(Format::CloudEventsBinary),
+        Ok(v1::BodyFormat::Data) => Ok(Format::Data),
+        Err(_) => Err(Violation::new(
+            "body_format",
+            "must be BODY_FORMAT_EVENT, BODY_FORMAT_STANDARD_WEBHOOKS, BODY_FORMAT_CLOUDEVENTS, \
+             BODY_FORMAT_CLOUDEVENTS_BINARY or BODY_FORMAT_DATA",
+        )),
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Settings {
     /// The pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
-    /// The shape of the body: event or standard_webhooks [default: event]
+    /// The shape of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
     #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
     body_format: Option<BodyFormat>,
     /// An extra request header, 'Name: value'; may be repeated. On update the given ones replace all

@@ -167,12 +167,18 @@ pub(crate) struct Created {
     subscription: Subscription,
     signing_key: SigningKey,
     secret: String,
+    warnings: Vec<String>,
 }
 
 impl Created {
     /// Joins them.
-    pub(crate) fn new(subscription: v1::Subscription, key: v1::SigningKey, secret: String) -> Self {
-        Self { subscription: subscription.into(), signing_key: key.into(), secret }
+    pub(crate) fn new(
+        subscription: v1::Subscription,
+        key: v1::SigningKey,
+        secret: String,
+        warnings: Vec<String>,
+    ) -> Self {
+        Self { subscription: subscription.into(), signing_key: key.into(), secret, warnings }
     }
 }
 

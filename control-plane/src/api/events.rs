@@ -115,6 +115,14 @@ impl EventService for Api {
         let events = found.items.into_iter().map(|row| view(row, false)).collect();
         Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(LIST, found.next) }))
     }
+
+    async fn explain_match(
+        &self,
+        request: Request<v1::ExplainMatchRequest>,
+    ) -> Result<Response<v1::ExplainMatchResponse>, Status> {
+        let (api, request) = self.call(request);
+        Ok(Response::new(api.explain(request).await?))
+    }
 }
 
 /// Hands in what a stream brings, until it ends or nobody hears the answers any more.

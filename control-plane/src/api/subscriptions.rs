@@ -115,7 +115,7 @@ impl SubscriptionService for Api {
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
         let subscription = Some(api.show(&row));
-        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
+        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: warnings(&row) }))
     }
 
     async fn pause_subscription(
@@ -263,6 +263,7 @@ impl Api {
             subscription: Some(self.show(row)),
             signing_key: Some(signing_key::write(key, row.subscription.id, now)),
             secret: secret.expose_text().to_string(),
+            warnings: warnings(row),
         }))
     }
 
@@ -301,6 +302,10 @@ impl Api {
         let audit = Some(Box::new(audit));
         Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
     }
+}
+
+fn warnings(row: &KeyedSubscription) -> Vec<String> {
+    row.subscription.format.warning().map(|warning| format!("body_format: {warning}")).into_iter().collect()
 }
 
 /// A new active key: from the caller's secret, or from random bytes.

@@ -73,6 +73,11 @@ impl<'e> Facts<'e> {
         self.json.len() + attributes.sum::<usize>()
     }
 
+    /// What is left for the event.
+    pub(super) fn left(&self) -> u64 {
+        self.budget.get()
+    }
+
     /// Takes what an evaluation costs from what is left for the event.
     pub(super) fn spend(&self, cost: u64) -> Result<(), Unanswered> {
         let Some(left) = self.budget.get().checked_sub(cost) else {
