@@ -6,7 +6,9 @@ use crate::client::Connection;
 use crate::dev;
 use crate::output::Format;
 use crate::parts;
-use crate::verbs::{agents, cancel, completions, deliveries, emit, event_types, events, keys, retry};
+use crate::verbs::{
+    agents, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
+};
 use crate::verbs::{
     audit, egress, operations, replay, secrets, subscriptions, tail, tenants, tokens, verify,
 };
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     /// Look at accepted events
     #[command(subcommand)]
     Events(events::Verb),
+    /// Why an event is owed to whom, or is not
+    Explain(explain::Args),
     /// Look at deliveries and their attempts
     #[command(subcommand)]
     Deliveries(deliveries::Verb),

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
-use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events};
+use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events, explain};
 use crate::verbs::{audit, egress, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
@@ -84,6 +84,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Keys(verb) => keys::run(context, verb).await,
         Command::Emit(args) => Box::pin(emit::run(context, args)).await,
         Command::Events(verb) => events::run(context, verb).await,
+        Command::Explain(args) => explain::run(context, args).await,
         Command::Deliveries(verb) => deliveries::run(context, verb).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Replay(args) => replay::run(context, args).await,

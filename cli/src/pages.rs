@@ -38,6 +38,7 @@ page!(ListTenantsResponse, Tenant, tenants);
 page!(ListEventTypesResponse, EventType, event_types);
 page!(ListSubscriptionsResponse, Subscription, subscriptions);
 page!(ListEventsResponse, Event, events);
+page!(ExplainMatchResponse, MatchExplanation, explanations);
 page!(ListDeliveriesResponse, Delivery, deliveries);
 page!(ListOperationsResponse, Operation, operations);
 page!(ListAgentsResponse, Agent, agents);

@@ -12,6 +12,7 @@ pub(crate) mod emit_lines;
 pub(crate) mod enroll_tokens;
 pub(crate) mod event_types;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod follow;
 pub(crate) mod input;
 pub(crate) mod keys;

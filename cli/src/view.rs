@@ -10,6 +10,7 @@ pub(crate) mod authority;
 pub(crate) mod delivery;
 pub(crate) mod event;
 pub(crate) mod event_type;
+pub(crate) mod explanation;
 pub(crate) mod join_token;
 pub(crate) mod key;
 pub(crate) mod operation;
@@ -53,6 +54,7 @@ macro_rules! word {
 
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
 word!(BodyFormat, "BODY_FORMAT_");
+word!(FilterAnswer, "FILTER_ANSWER_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");
 word!(SignatureEncoding, "SIGNATURE_ENCODING_");
 word!(DeliveryState, "DELIVERY_STATE_");
@@ -118,7 +120,10 @@ mod tests {
         assert_eq!(word_unless_unspecified::<HoldReason>(0), None);
         assert_eq!(parse_word::<DeliveryState>("exhausted"), Ok(DeliveryState::Exhausted));
         assert_eq!(parse_word::<v1::BodyFormat>("standard-webhooks"), Ok(v1::BodyFormat::StandardWebhooks));
-        assert_eq!(parse_word::<v1::BodyFormat>("x"), Err("give one of: event, standard_webhooks".into()));
+        assert_eq!(
+            parse_word::<v1::BodyFormat>("x"),
+            Err("give one of: event, standard_webhooks, cloudevents, cloudevents_binary, data".into())
+        );
         assert!(parse_word::<DeliveryState>("unspecified").is_err());
     }
 }

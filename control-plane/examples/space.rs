@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider_control_plane::store::{Accept, Options, Retention, Settle, Settlement, SledStore, Store};
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::event::{Event, content_digest};
+use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::time::Timestamp;
@@ -65,7 +65,7 @@ fn accept(number: u64) -> Accept {
     let key = EventKey::new(at(number), u128::from(number));
     let event_type: postrider_domain::event::EventTypeName =
         "document.completed".parse().expect("it is the name of a type");
-    let content = content_digest(&event_type, None, None, &data);
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
     let tenant = "acme".parse().expect("it is a tenant's id");
     let event = Event {
         key,
@@ -76,6 +76,8 @@ fn accept(number: u64) -> Accept {
         accepted: at(number),
         data,
         probed_key: None,
+        attributes: Attributes::default(),
+        trace: None,
     };
     let mut idempotency = [0; 16];
     idempotency[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());

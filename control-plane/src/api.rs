@@ -8,6 +8,7 @@ mod changes;
 mod deliveries;
 mod event_types;
 mod events;
+mod explain;
 mod failures;
 mod gate;
 mod join_tokens;

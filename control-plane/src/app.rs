@@ -233,15 +233,7 @@ impl Parts {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
         let operations = Arc::new(Operations::load(store.clone(), lanes.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let links = Links {
-            lanes: lanes.clone(),
-            dispatcher,
-            agents: agents.clone(),
-            identities: identities.clone(),
-            visits: Visits::new(clock),
-            closing: closing.clone(),
-            sessions: TaskTracker::new(),
-        };
+        let links = links(lanes.clone(), dispatcher, agents.clone(), identities.clone(), closing.clone());
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
@@ -393,6 +385,17 @@ fn server(streams: u32) -> Server {
         .http2_max_local_error_reset_streams(Some(MAX_REFUSED))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
+
+fn links(
+    lanes: Lanes,
+    dispatcher: Dispatcher,
+    agents: Arc<Agents>,
+    identities: Arc<Identities>,
+    closing: CancellationToken,
+) -> Links {
+    let visits = Visits::new(dispatcher.clock);
+    Links { lanes, dispatcher, agents, identities, visits, closing, sessions: TaskTracker::new() }
 }
 
 /// What time brings to authorities, join tokens and identities.

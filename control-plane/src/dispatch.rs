@@ -181,14 +181,30 @@ fn headers(
     body: &Bytes,
     now: Timestamp,
 ) -> (Vec<Header>, Vec<KeyId>) {
-    let ours = [("content-type", "application/json"), ("user-agent", USER_AGENT)];
+    let format = row.subscription.format;
+    let ours = [("content-type", format.content_type()), ("user-agent", USER_AGENT)];
     let (signed, signers) =
         row.subscription.profiles.sign(keys, signing::Request { id: &event.id, timestamp: now, body });
     let custom = row.subscription.headers.iter();
     let plain = |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.to_owned() };
-    let signed = signed.into_iter().map(|(name, value)| Header { name, value });
-    let headers = ours.into_iter().map(plain).chain(signed).chain(custom.map(plain)).collect();
+    let owned = |(name, value)| Header { name, value };
+    let headers = ours
+        .into_iter()
+        .map(plain)
+        .chain(signed.into_iter().map(owned))
+        .chain(traces(row, event).map(plain))
+        .chain(body::headers(event, format).into_iter().map(owned))
+        .chain(custom.map(plain))
+        .collect();
     (headers, signers)
+}
+
+/// The trace that the event belongs to, unless the subscription's owner has set it as a header: that is the owner's wish.
+fn traces<'a>(row: &'a KeyedSubscription, event: &'a Event) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let own = |name: &str| row.subscription.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+    let traces = event.trace.iter();
+    let traces = traces.flat_map(|trace| [("traceparent", trace.parent()), ("tracestate", trace.state())]);
+    traces.filter(move |(name, value)| !value.is_empty() && !own(name))
 }
 
 fn millis(duration: Duration) -> u32 {

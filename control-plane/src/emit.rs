@@ -271,7 +271,9 @@ fn size(accept: &Accept) -> usize {
 
 /// What an event takes of a write, about.
 fn written(accept: &Accept) -> usize {
-    accept.event.data.len() + (accept.subscriptions.len() + 1) * DELIVERY_BYTES
+    let attributes: usize =
+        accept.event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    accept.event.data.len() + attributes + (accept.subscriptions.len() + 1) * DELIVERY_BYTES
 }
 
 /// Empties the queue into the store.

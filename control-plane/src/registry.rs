@@ -5,13 +5,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use postrider_domain::event::EventTypeName;
+use postrider_domain::filter::{Facts, Filter};
 use postrider_domain::id::{SubscriptionId, TenantId};
 use postrider_domain::pattern::Index;
+use postrider_domain::time::Timestamp;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::secrets::{KeyedSubscription, Sealer, SecretsError, open_subscription};
 use crate::store::Store;
+
+mod unanswered;
+
+pub use unanswered::Failures;
+use unanswered::Unanswered;
 
 /// How many rows are read at once at the start.
 const PAGE: usize = 1000;
@@ -21,6 +27,7 @@ pub struct Registry {
     known: RwLock<Known>,
     /// Held while a subscription or tenant is read, decided about and written.
     changes: Mutex<()>,
+    unanswered: Unanswered,
 }
 
 #[derive(Default)]
@@ -32,6 +39,7 @@ struct Known {
 #[derive(Default)]
 struct Tenant {
     index: Index<SubscriptionId>,
+    filters: HashMap<SubscriptionId, Filter>,
     subscriptions: BTreeMap<SubscriptionId, Arc<KeyedSubscription>>,
 }
 
@@ -41,7 +49,8 @@ impl Registry {
     /// # Errors
     /// When the store cannot be read, or a secret in it does not open.
     pub async fn load(store: &dyn Store, sealer: &Sealer) -> Result<Self, SecretsError> {
-        let registry = Self { known: RwLock::default(), changes: Mutex::new(()) };
+        let registry =
+            Self { known: RwLock::default(), changes: Mutex::new(()), unanswered: Unanswered::default() };
         let mut after = None;
         loop {
             let page = store.tenants(after.take(), PAGE).await?;
@@ -85,10 +94,42 @@ impl Registry {
         self.write().tenants.remove(tenant);
     }
 
-    /// Who wants an event of this type; `None` when there is no such tenant.
+    /// Who wants an event; `None` when there is no such tenant. A filter that gives no answer lets the event pass, and is
+    /// counted.
     #[must_use]
-    pub fn subscribers(&self, tenant: &TenantId, event_type: &EventTypeName) -> Option<Vec<SubscriptionId>> {
-        self.read().tenants.get(tenant).map(|tenant| tenant.index.find(event_type))
+    pub fn subscribers(
+        &self,
+        tenant: &TenantId,
+        facts: &Facts<'_>,
+        now: Timestamp,
+    ) -> Option<Vec<SubscriptionId>> {
+        // Filters are evaluated when nobody waits for the lock.
+        let candidates: Vec<(SubscriptionId, Option<Filter>)> = {
+            let known = self.read();
+            let tenant = known.tenants.get(tenant)?;
+            let found = tenant.index.find(facts).into_iter();
+            if tenant.filters.is_empty() {
+                return Some(found.collect());
+            }
+            found.map(|id| (id, tenant.filters.get(&id).cloned())).collect()
+        };
+        let wants = |(id, filter): (SubscriptionId, Option<Filter>)| match filter
+            .map(|filter| filter.passes(facts))
+        {
+            None | Some(Ok(true)) => Some(id),
+            Some(Ok(false)) => None,
+            Some(Err(unanswered)) => {
+                self.unanswered.note(id, unanswered, now);
+                Some(id)
+            }
+        };
+        Some(candidates.into_iter().filter_map(wants).collect())
+    }
+
+    /// For how many events the subscription's filter gave no answer, and why and when the last time.
+    #[must_use]
+    pub fn unanswered(&self, id: SubscriptionId) -> Option<Failures> {
+        self.unanswered.of(id)
     }
 
     /// A subscription that is not deleted, whosever it is.
@@ -130,9 +171,17 @@ impl Registry {
         let row = Arc::new(row);
         let subscription = &row.subscription;
         let mut known = self.write();
+        let before = known.subscriptions.get(&subscription.id);
+        if before.is_some_and(|before| before.subscription.filter != subscription.filter) {
+            self.unanswered.forget(subscription.id);
+        }
         known.forget_patterns(subscription.id);
         let tenant = known.tenants.entry(subscription.tenant.clone()).or_default();
-        tenant.index.insert(&subscription.patterns, subscription.id);
+        let filter = subscription.filter.as_ref();
+        tenant.index.insert(&subscription.patterns, filter.and_then(Filter::anchor), subscription.id);
+        if let Some(filter) = filter {
+            tenant.filters.insert(subscription.id, filter.clone());
+        }
         tenant.subscriptions.insert(subscription.id, row.clone());
         known.subscriptions.insert(subscription.id, row.clone());
         row
@@ -141,6 +190,7 @@ impl Registry {
     /// A subscription was deleted.
     pub fn remove(&self, id: SubscriptionId) {
         let mut known = self.write();
+        self.unanswered.forget(id);
         known.forget_patterns(id);
         if let Some(row) = known.subscriptions.remove(&id)
             && let Some(tenant) = known.tenants.get_mut(&row.subscription.tenant)
@@ -163,7 +213,9 @@ impl Known {
     fn forget_patterns(&mut self, id: SubscriptionId) {
         let Some(row) = self.subscriptions.get(&id) else { return };
         if let Some(tenant) = self.tenants.get_mut(&row.subscription.tenant) {
-            tenant.index.remove(&row.subscription.patterns, id);
+            let anchor = row.subscription.filter.as_ref().and_then(Filter::anchor);
+            tenant.index.remove(&row.subscription.patterns, anchor, id);
+            tenant.filters.remove(&id);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! An event: one accepted fact, and the rules by which it is accepted.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,12 +11,19 @@ use sha2::{Digest, Sha256};
 
 use crate::id::{EventId, EventKey, KeyId, TenantId};
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 use crate::violation::Violation;
 
 /// How deep JSON may be nested.
 pub const MAX_DEPTH: usize = 100;
 /// How long an idempotency key makes a repeat return the first event.
 pub const IDEMPOTENCY_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// How many attributes an event may have.
+pub const MAX_ATTRIBUTES: usize = 16;
+/// How many bytes the name of an attribute may have.
+pub const MAX_ATTRIBUTE_NAME: usize = 64;
+/// How many bytes the value of an attribute may have.
+pub const MAX_ATTRIBUTE: usize = 256;
 /// How many bytes an idempotency key may have.
 pub const MAX_IDEMPOTENCY_KEY: usize = 128;
 
@@ -38,6 +46,60 @@ pub struct Event {
     pub data: Bytes,
     /// The signing key that alone signs its deliveries, for it is there to show whether the receiver has that key.
     pub probed_key: Option<KeyId>,
+    /// What filters can ask beside the data. Not delivered.
+    pub attributes: Attributes,
+    /// The trace that it belongs to, told to receivers.
+    pub trace: Option<TraceContext>,
+}
+
+/// Short texts by name, beside an event's data: for filters, so that they need not look into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(BTreeMap<String, String>);
+
+impl Attributes {
+    /// Attributes as an emitter gives them.
+    ///
+    /// # Errors
+    /// A violation of `attributes`: too many, a name or a value that is not allowed.
+    pub fn new(given: impl IntoIterator<Item = (String, String)>) -> Result<Self, Violation> {
+        let given: BTreeMap<_, _> = given.into_iter().collect();
+        let refuse = |problem: String| Err(Violation::new("attributes", problem));
+        if given.len() > MAX_ATTRIBUTES {
+            return refuse(format!("has {} entries, the limit is {MAX_ATTRIBUTES}", given.len()));
+        }
+        let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        for (name, value) in &given {
+            let shown: String = name.chars().take(80).collect();
+            if !(1..=MAX_ATTRIBUTE_NAME).contains(&name.len()) || !name.bytes().all(named) {
+                return refuse(format!(
+                    "has the name «{shown}»; a name has 1 to {MAX_ATTRIBUTE_NAME} characters of a-z, A-Z, 0-9, '_', '-' and '.'"
+                ));
+            }
+            if value.len() > MAX_ATTRIBUTE || value.chars().any(char::is_control) {
+                return refuse(format!(
+                    "«{shown}» must have at most {MAX_ATTRIBUTE} bytes and no control characters"
+                ));
+            }
+        }
+        Ok(Self(given))
+    }
+
+    /// The value of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// The name of an event type: words joined by dots.
@@ -135,13 +197,15 @@ fn depth(json: &[u8]) -> usize {
 
 /// A digest of what an emit says: two emits with one idempotency key must agree in it.
 ///
-/// `timestamp` is the client's, when it gave one: the time of arrival does not make content differ.
+/// `timestamp` is the client's, when it gave one: the time of arrival does not make content differ. Nor does a trace: a
+/// repeat has its own.
 #[must_use]
 pub fn content_digest(
     event_type: &EventTypeName,
     timestamp: Option<Timestamp>,
     client_id: Option<&EventId>,
     data: &[u8],
+    attributes: &Attributes,
 ) -> [u8; 16] {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
@@ -152,6 +216,10 @@ pub fn content_digest(
     field(&timestamp.map_or([0xff; 8], |time| time.as_millis().to_be_bytes()));
     field(client_id.map_or("", EventId::as_str).as_bytes());
     field(data);
+    for (name, value) in attributes.iter() {
+        field(name.as_bytes());
+        field(value.as_bytes());
+    }
     short(&hash.finalize())
 }
 
@@ -209,12 +277,42 @@ mod tests {
         let name = |text: &str| text.parse::<EventTypeName>().unwrap();
         let id: EventId = "a".parse().unwrap();
         let time = Some(Timestamp::from_millis(5));
-        let base = content_digest(&name("a.b"), time, Some(&id), b"{}");
-        assert_eq!(base, content_digest(&name("a.b"), time, Some(&id), b"{}"));
-        assert_ne!(base, content_digest(&name("a.c"), time, Some(&id), b"{}"));
-        assert_ne!(base, content_digest(&name("a.b"), None, Some(&id), b"{}"));
-        assert_ne!(base, content_digest(&name("a.b"), time, None, b"{}"));
-        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"[]"));
+        let attributes = |list: &[(&str, &str)]| {
+            let owned = list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Attributes::new(owned).unwrap()
+        };
+        let none = attributes(&[]);
+        let one = attributes(&[("a", "b")]);
+        let base = content_digest(&name("a.b"), time, Some(&id), b"{}", &none);
+        assert_eq!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &none));
+        assert_ne!(base, content_digest(&name("a.c"), time, Some(&id), b"{}", &none));
+        assert_ne!(base, content_digest(&name("a.b"), None, Some(&id), b"{}", &none));
+        assert_ne!(base, content_digest(&name("a.b"), time, None, b"{}", &none));
+        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"[]", &none));
+        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &one));
+    }
+
+    #[test]
+    fn attributes_are_few_and_short() {
+        let check = |name: &str, value: &str| Attributes::new([(name.to_owned(), value.to_owned())]);
+        for (name, value) in
+            [("region", "eu"), ("a.b-C_9", ""), ("a", &"é".repeat(128)), (&"n".repeat(64), "x")]
+        {
+            assert!(check(name, value).is_ok(), "{name}");
+        }
+        for (name, value) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("é", "x"),
+            (&"n".repeat(65), "x"),
+            ("a", "\n"),
+            ("a", &"x".repeat(257)),
+        ] {
+            assert_eq!(check(name, value).expect_err(name).field, "attributes");
+        }
+        let many = |count: usize| (0..count).map(|number| (number.to_string(), String::new()));
+        assert!(Attributes::new(many(16)).is_ok());
+        assert!(Attributes::new(many(17)).unwrap_err().problem.contains("has 17 entries, the limit is 16"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! arguments, decisions go out as values, and the caller stores or sends them. Every rule that a
 //! user can observe lives here once, and is tested here without a socket or a sleep.
 //!
-//! In the order in which an event meets them: [`event`], [`pattern`], [`subscription`], [`body`],
+//! In the order in which an event meets them: [`event`], [`pattern`] with [`filter`], [`subscription`], [`body`],
 //! [`signing`], [`egress`], [`outcome`], [`delivery`] with [`retry`], and [`lane`].
 
 pub mod access;
@@ -13,7 +13,9 @@ pub mod body;
 pub mod delivery;
 pub mod egress;
 pub mod event;
+pub mod explain;
 pub mod fair;
+pub mod filter;
 pub mod headers;
 pub mod id;
 pub mod identity;
@@ -30,4 +32,5 @@ pub mod signing;
 pub mod subscription;
 pub mod time;
 pub mod token;
+pub mod trace;
 pub mod violation;

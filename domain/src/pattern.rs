@@ -1,4 +1,4 @@
-//! Which event types a subscription wants, and the index that finds subscriptions by event type.
+//! Which event types a subscription wants, and the index that finds subscriptions by event type and by what filters need.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,6 +6,8 @@ use std::hash::Hash;
 use std::str::FromStr;
 
 use crate::event::EventTypeName;
+use crate::filter::bucket::Bucket;
+use crate::filter::{Anchor, Facts};
 
 /// An exact type, everything below a prefix, or everything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,42 +63,38 @@ impl Pattern {
     }
 }
 
-/// Finds who wants an event type in time that depends on the matches, not on how many are registered.
+/// Finds who wants an event in time that depends on the matches, not on how many are registered.
 #[derive(Clone, Debug)]
 pub struct Index<S> {
-    all: Vec<S>,
-    below: HashMap<String, Vec<S>>,
-    exactly: HashMap<EventTypeName, Vec<S>>,
+    all: Bucket<S>,
+    below: HashMap<String, Bucket<S>>,
+    exactly: HashMap<EventTypeName, Bucket<S>>,
 }
 
 impl<S> Default for Index<S> {
     fn default() -> Self {
-        Self { all: Vec::new(), below: HashMap::new(), exactly: HashMap::new() }
+        Self { all: Bucket::default(), below: HashMap::new(), exactly: HashMap::new() }
     }
 }
 
 impl<S: Copy + Ord + Hash> Index<S> {
-    /// Registers a subscriber for each of its patterns.
-    pub fn insert(&mut self, patterns: &[Pattern], subscriber: S) {
+    /// Registers a subscriber for each of its patterns, with what its filter needs.
+    pub fn insert(&mut self, patterns: &[Pattern], anchor: Option<&Anchor>, subscriber: S) {
         for pattern in patterns {
-            let subscribers = match pattern {
+            let bucket = match pattern {
                 Pattern::All => &mut self.all,
                 Pattern::Below(prefix) => self.below.entry(prefix.clone()).or_default(),
                 Pattern::Exactly(name) => self.exactly.entry(name.clone()).or_default(),
             };
-            if let Err(place) = subscribers.binary_search(&subscriber) {
-                subscribers.insert(place, subscriber);
-            }
+            bucket.insert(anchor, subscriber);
         }
     }
 
-    /// Forgets a subscriber that was registered with these patterns.
-    pub fn remove(&mut self, patterns: &[Pattern], subscriber: S) {
-        let drop_from = |subscribers: &mut Vec<S>| {
-            if let Ok(place) = subscribers.binary_search(&subscriber) {
-                subscribers.remove(place);
-            }
-            subscribers.is_empty()
+    /// Forgets a subscriber that was registered with these patterns and this need.
+    pub fn remove(&mut self, patterns: &[Pattern], anchor: Option<&Anchor>, subscriber: S) {
+        let drop_from = |bucket: &mut Bucket<S>| {
+            bucket.remove(anchor, subscriber);
+            bucket.is_empty()
         };
         for pattern in patterns {
             match pattern {
@@ -117,15 +115,16 @@ impl<S: Copy + Ord + Hash> Index<S> {
         }
     }
 
-    /// Everyone who wants this type, once each, in order.
+    /// Everyone who wants this type and whose filter the event can pass, once each, in order. Filters have the last word.
     #[must_use]
-    pub fn find(&self, name: &EventTypeName) -> Vec<S> {
-        let mut found = self.all.clone();
-        found.extend(self.exactly.get(name).into_iter().flatten());
+    pub fn find(&self, facts: &Facts<'_>) -> Vec<S> {
+        let mut found = Vec::new();
+        self.all.find(facts, &mut found);
+        let name = facts.event_type();
+        let exactly = self.exactly.get(name).into_iter();
         let text = name.as_str();
-        for (dot, _) in text.match_indices('.') {
-            found.extend(self.below.get(&text[..dot]).into_iter().flatten());
-        }
+        let below = text.match_indices('.').filter_map(|(dot, _)| self.below.get(&text[..dot]));
+        exactly.chain(below).for_each(|bucket| bucket.find(facts, &mut found));
         found.sort_unstable();
         found.dedup();
         found
@@ -135,6 +134,8 @@ impl<S: Copy + Ord + Hash> Index<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Attributes;
+    use crate::time::Timestamp;
     use proptest::prelude::*;
 
     fn name(text: &str) -> EventTypeName {
@@ -177,18 +178,20 @@ mod tests {
             let event = name(&event);
             let mut index = Index::default();
             for (number, patterns) in subscribers.iter().enumerate() {
-                index.insert(patterns, number);
+                index.insert(patterns, None, number);
             }
             for (number, patterns) in subscribers.iter().enumerate() {
                 if removed[number] {
-                    index.remove(patterns, number);
+                    index.remove(patterns, None, number);
                 }
             }
             let scanned: Vec<usize> = (0..subscribers.len())
                 .filter(|number| !removed[*number])
                 .filter(|number| subscribers[*number].iter().any(|pattern| pattern.matches(&event)))
                 .collect();
-            prop_assert_eq!(index.find(&event), scanned);
+            let attributes = Attributes::default();
+            let facts = Facts::new(&event, Timestamp::default(), &attributes, b"{}");
+            prop_assert_eq!(index.find(&facts), scanned);
         }
 
         #[test]

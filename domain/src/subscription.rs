@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::body::Format;
 use crate::egress::EndpointUrl;
+use crate::filter::Filter;
 use crate::headers::CustomHeaders;
 use crate::id::{PoolName, SubscriptionId, TenantId};
 use crate::pattern::Pattern;
@@ -38,6 +39,8 @@ pub struct Subscription {
     pub url: EndpointUrl,
     /// Which events.
     pub patterns: Vec<Pattern>,
+    /// Which of them: only those that pass.
+    pub filter: Option<Filter>,
     /// For people.
     pub description: String,
     /// Which agents deliver.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use postrider_domain::body::{Format, render};
-use postrider_domain::event::{Event, check_data};
+use postrider_domain::event::{Attributes, Event, check_data};
 use postrider_domain::id::EventKey;
 use postrider_domain::time::Timestamp;
 use serde::Deserialize;
@@ -22,6 +22,14 @@ struct Body<'a> {
     #[serde(alias = "type")]
     event: &'a str,
     timestamp: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// The same as a CloudEvent.
+#[derive(Deserialize)]
+struct CloudEvent<'a> {
+    r#type: &'a str,
     #[serde(borrow)]
     data: &'a RawValue,
 }
@@ -44,7 +52,15 @@ fuzz_target!(|input: &[u8]| {
         event_type,
         timestamp,
         accepted: key.created(),
-        data: Bytes::copy_from_slice(data), probed_key: None };
+        data: Bytes::copy_from_slice(data),
+        attributes: Attributes::default(),
+        trace: None,
+        probed_key: None,
+    };
+    let cloud_event = render(&event, Format::CloudEvents);
+    let cloud_event: CloudEvent<'_> = serde_json::from_slice(&cloud_event).expect("a CloudEvent in JSON");
+    assert_eq!(cloud_event.data.get().as_bytes(), data.trim_ascii(), "the data is not what was emitted");
+    assert_eq!(cloud_event.r#type, event.event_type.as_str());
     for format in [Format::Event, Format::StandardWebhooks] {
         let body = render(&event, format);
         let read: Body<'_> = serde_json::from_slice(&body).expect("the body is JSON of these fields");

@@ -23,7 +23,7 @@ const MESSAGES: &[Decode] = messages! {
         VerifyAuditLogRequest GetDeliveryRequest ListDeliveriesRequest RetryDeliveryRequest CancelDeliveryRequest
         WatchDeliveriesRequest CreateEventTypeRequest GetEventTypeRequest ListEventTypesRequest
         UpdateEventTypeRequest DeleteEventTypeRequest EmitRequest EmitBatchRequest EmitStreamRequest GetEventRequest
-        ListEventsRequest ListSigningKeysRequest RotateSigningKeyRequest RevokeSigningKeyRequest
+        ListEventsRequest ExplainMatchRequest ListSigningKeysRequest RotateSigningKeyRequest RevokeSigningKeyRequest
         CreateSigningKeyRequest ActivateSigningKeyRequest ProbeSigningKeyRequest
         RevealSigningKeyRequest CreateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest
         UpdateSubscriptionRequest PauseSubscriptionRequest ResumeSubscriptionRequest DeleteSubscriptionRequest

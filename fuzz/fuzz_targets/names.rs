@@ -7,13 +7,15 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use postrider_domain::egress::HostPattern;
-use postrider_domain::event::EventTypeName;
+use postrider_domain::event::{Attributes, EventTypeName};
+use postrider_domain::filter::Facts;
 use postrider_domain::id::{
     AgentId, DeliveryId, EventId, EventKey, KeyId, PoolName, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::identity::{AgentIdentity, TrustDomain};
 use postrider_domain::join::Pin;
 use postrider_domain::pattern::{Index, Pattern};
+use postrider_domain::time::Timestamp;
 
 /// The longest SPIFFE ID.
 const MAX_SPIFFE_ID: usize = 2048;
@@ -65,11 +67,15 @@ fn identity(text: &str) {
 fn pattern(text: &str) {
     let Some(pattern) = one_spelling::<Pattern>(text) else { return };
     let mut index = Index::default();
-    index.insert(std::slice::from_ref(&pattern), 1);
+    index.insert(std::slice::from_ref(&pattern), None, 1);
     for name in ["document.completed", "document", "documents.completed"] {
         let name: EventTypeName = name.parse().expect("a name");
-        assert_eq!(index.find(&name).len(), usize::from(pattern.matches(&name)));
+        assert_eq!(found(&index, &name), usize::from(pattern.matches(&name)));
     }
-    index.remove(std::slice::from_ref(&pattern), 1);
-    assert!(index.find(&"document.completed".parse().expect("a name")).is_empty());
+    index.remove(std::slice::from_ref(&pattern), None, 1);
+    assert_eq!(found(&index, &"document.completed".parse().expect("a name")), 0);
+}
+
+fn found(index: &Index<i32>, name: &EventTypeName) -> usize {
+    index.find(&Facts::new(name, Timestamp::default(), &Attributes::default(), b"{}")).len()
 }

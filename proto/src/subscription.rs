@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use postrider_domain::body::Format;
 use postrider_domain::egress::EndpointUrl;
+use postrider_domain::filter::Filter;
 use postrider_domain::headers::CustomHeaders;
-use postrider_domain::id::PoolName;
+use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::signing::Profiles;
@@ -71,6 +72,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         create_time: Some(time::write(subscription.created)),
         update_time: Some(time::write(subscription.updated)),
         signature_profiles: signature_profile::write(&subscription.profiles),
+        filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
+        // What the control plane counts, it adds itself.
+        ..v1::Subscription::default()
     }
 }
 
@@ -82,25 +86,14 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
 pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let mut reader = Reader::default();
     let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
-    let id = reader.parse("id", wire.id.as_str(), str::parse);
-    let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
-    // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
-    let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
-    let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
-    let headers = reader.keep(headers);
-    let profiles = read_profiles(wire, headers.as_ref());
-    let profiles = reader.keep(profiles);
-    let pool = if wire.pool.is_empty() {
-        Some(PoolName::default_pool())
-    } else {
-        reader.parse("pool", wire.pool.as_str(), str::parse)
-    };
+    let names = read_names(wire, &mut reader);
+    let request = read_request(wire, &mut reader);
     let patterns: Vec<Pattern> = wire
         .event_types
         .iter()
         .filter_map(|text| reader.parse("event_types", text.as_str(), str::parse))
         .collect();
-    let format = reader.keep(read_format(wire.body_format));
+    let filter = reader.filter(&wire.filter);
     let retry = read_retry(wire.retry_policy.as_ref(), &mut reader);
     let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
     let connect_timeout =
@@ -117,8 +110,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         connect_timeout,
     };
     reader.out_of_range(ranges.violations());
-    let (Some(id), Some(tenant), Some(url), Some(headers), Some(profiles), Some(pool), Some(format), []) =
-        (id, tenant, url, headers, profiles, pool, format, reader.violations.as_slice())
+    let (Some(url), Some((id, tenant, pool)), Some((headers, profiles, format)), Some(filter), []) =
+        (url, names, request, filter, reader.violations.as_slice())
     else {
         return Err(reader.violations);
     };
@@ -127,6 +120,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         tenant,
         url,
         patterns,
+        filter,
         description: wire.description.clone(),
         pool,
         format,
@@ -140,6 +134,31 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         created,
         updated,
     })
+}
+
+/// Which one it is, whose, and who delivers.
+fn read_names(wire: &v1::Subscription, reader: &mut Reader) -> Option<(SubscriptionId, TenantId, PoolName)> {
+    let id = reader.parse("id", wire.id.as_str(), str::parse);
+    let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
+    let pool = if wire.pool.is_empty() {
+        Some(PoolName::default_pool())
+    } else {
+        reader.parse("pool", wire.pool.as_str(), str::parse)
+    };
+    Some((id?, tenant?, pool?))
+}
+
+/// What a request looks like. The parts must suit each other.
+fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomHeaders, Profiles, Format)> {
+    // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
+    let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
+    let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
+    let headers = reader.keep(headers);
+    let profiles = read_profiles(wire, headers.as_ref());
+    let profiles = reader.keep(profiles);
+    let format = reader.keep(read_format(wire.body_format));
+    reader.headers_suit(format, headers.as_ref());
+    Some((headers?, profiles?, format?))
 }
 
 fn read_profiles(wire: &v1::Subscription, headers: Option<&CustomHeaders>) -> Result<Profiles, Violation> {
@@ -176,6 +195,21 @@ impl Reader {
         result.map_err(|violation| self.violations.push(violation)).ok()
     }
 
+    fn headers_suit(&mut self, format: Option<Format>, headers: Option<&CustomHeaders>) {
+        let (Some(format), Some(headers)) = (format, headers) else { return };
+        if let Some((name, _)) = headers.iter().find(|(name, _)| format.reserves(name)) {
+            let problem = format!("{name} is set by Postrider itself in this body format");
+            self.violations.push(Violation::new("headers", problem));
+        }
+    }
+
+    fn filter(&mut self, text: &str) -> Option<Option<Filter>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        self.parse("filter", text, str::parse::<Filter>).map(Some)
+    }
+
     /// Adds what is out of range, unless the field could not even be read.
     fn out_of_range(&mut self, violations: Vec<Violation>) {
         for violation in violations {
@@ -198,6 +232,9 @@ fn write_format(format: Format) -> v1::BodyFormat {
     match format {
         Format::Event => v1::BodyFormat::Event,
         Format::StandardWebhooks => v1::BodyFormat::StandardWebhooks,
+        Format::CloudEvents => v1::BodyFormat::Cloudevents,
+        Format::CloudEventsBinary => v1::BodyFormat::CloudeventsBinary,
+        Format::Data => v1::BodyFormat::Data,
     }
 }
 
@@ -205,9 +242,14 @@ fn read_format(wire: i32) -> Result<Format, Violation> {
     match v1::BodyFormat::try_from(wire) {
         Ok(v1::BodyFormat::Unspecified | v1::BodyFormat::Event) => Ok(Format::Event),
         Ok(v1::BodyFormat::StandardWebhooks) => Ok(Format::StandardWebhooks),
-        Err(_) => {
-            Err(Violation::new("body_format", "must be BODY_FORMAT_EVENT or BODY_FORMAT_STANDARD_WEBHOOKS"))
-        }
+        Ok(v1::BodyFormat::Cloudevents) => Ok(Format::CloudEvents),
+        Ok(v1::BodyFormat::CloudeventsBinary) => Ok(Format::CloudEventsBinary),
+        Ok(v1::BodyFormat::Data) => Ok(Format::Data),
+        Err(_) => Err(Violation::new(
+            "body_format",
+            "must be BODY_FORMAT_EVENT, BODY_FORMAT_STANDARD_WEBHOOKS, BODY_FORMAT_CLOUDEVENTS, \
+             BODY_FORMAT_CLOUDEVENTS_BINARY or BODY_FORMAT_DATA",
+        )),
     }
 }
 

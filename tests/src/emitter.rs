@@ -201,8 +201,8 @@ fn new_event(number: usize) -> v1::NewEvent {
     v1::NewEvent {
         r#type: "load.made".to_owned(),
         data: format!(r#"{{"number":{number},"text":"ä {id}","price":1.50}}"#).into(),
-        timestamp: None,
         idempotency_key: format!("key-{id}"),
         id,
+        ..v1::NewEvent::default()
     }
 }

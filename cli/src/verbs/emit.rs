@@ -44,8 +44,18 @@ pub(crate) struct Args {
     /// Makes a repeat of this emit return the first event for 24 hours
     #[arg(long, value_name = "KEY", conflicts_with = "lines")]
     idempotency_key: Option<String>,
+    /// A short text for filters, 'name=value'; may be repeated
+    #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::parse_attribute, conflicts_with = "lines")]
+    attributes: Vec<(String, String)>,
+    /// The trace that the event belongs to, a W3C traceparent; sent on to receivers
+    #[arg(long, value_name = "TRACEPARENT", conflicts_with = "lines")]
+    trace_parent: Option<String>,
+    /// Its W3C tracestate
+    #[arg(long, value_name = "TRACESTATE", requires = "trace_parent")]
+    trace_state: Option<String>,
     /// Emit one event a line, pipelined over one stream. With TYPE each line is the data; without, an
-    /// object: {"type":…, "data":…} and, optionally, "timestamp", "id", "idempotency_key"
+    /// object: {"type":…, "data":…} and, optionally, "timestamp", "id", "idempotency_key", "attributes",
+    /// "trace_parent", "trace_state"
     #[arg(long, conflicts_with_all = ["data", "follow"])]
     lines: bool,
     /// Wait until every delivery has ended: exit 0 when all are delivered, 5 otherwise
@@ -66,6 +76,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
         timestamp: args.timestamp.map(to_wire),
         id: args.id.unwrap_or_default(),
         idempotency_key: args.idempotency_key.unwrap_or_default(),
+        attributes: args.attributes.into_iter().collect(),
+        trace_parent: args.trace_parent.unwrap_or_default(),
+        trace_state: args.trace_state.unwrap_or_default(),
     };
     let step = format!("emit {}", event.r#type);
     let request = v1::EmitRequest { tenant: tenant.clone(), event: Some(event) };
@@ -85,7 +98,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
 
 fn hint_when_unwanted(accepted: &Accepted) {
     if accepted.deliveries == 0 {
-        notice("No subscription of the tenant matches this type, so nothing is sent.");
+        notice("No subscription of the tenant wants this event, so nothing is sent.");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Lines are sent without waiting for answers; the server slows the stream down when it is busy. Each
 //! answer is printed as it comes, in the order of the lines.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -35,6 +36,12 @@ struct Line<'a> {
     id: String,
     #[serde(default)]
     idempotency_key: String,
+    #[serde(default)]
+    attributes: HashMap<String, String>,
+    #[serde(default)]
+    trace_parent: String,
+    #[serde(default)]
+    trace_state: String,
 }
 
 /// What became of a line, for programs.
@@ -147,6 +154,9 @@ impl Shape {
             timestamp: own.map(to_wire).or(timestamp),
             id: line.id,
             idempotency_key: line.idempotency_key,
+            attributes: line.attributes,
+            trace_parent: line.trace_parent,
+            trace_state: line.trace_state,
         })
     }
 }

@@ -36,6 +36,13 @@ pub(crate) fn parse_header(line: &str) -> std::result::Result<(String, String), 
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// Reads `name=value`.
+pub(crate) fn parse_attribute(text: &str) -> std::result::Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("«{text}» is not of the form name=value"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

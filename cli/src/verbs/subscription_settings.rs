@@ -15,10 +15,13 @@ pub(crate) struct Settings {
     /// For people, at most 500 characters
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
+    /// Which of these events: a CEL expression, such as 'event.data.amount > 100'; '' on update removes it
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
     /// The pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
-    /// The shape of the body: event or standard_webhooks [default: event]
+    /// The shape of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
     #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
     body_format: Option<BodyFormat>,
     /// An extra request header, 'Name: value'; may be repeated. On update the given ones replace all
@@ -77,6 +80,10 @@ impl Settings {
         if let Some(description) = self.description {
             subscription.description = description;
             wrote("description");
+        }
+        if let Some(filter) = self.filter {
+            subscription.filter = filter;
+            wrote("filter");
         }
         if let Some(pool) = self.pool {
             subscription.pool = pool;

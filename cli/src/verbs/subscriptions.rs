@@ -184,7 +184,8 @@ impl Create {
         let answer = answer.doing("create the subscription")?.into_inner();
         let subscription = promised(answer.subscription, "subscription")?;
         let key = promised(answer.signing_key, "signing_key")?;
-        context.format.one(&Created::new(subscription, key, answer.secret))?;
+        warn(&answer.warnings);
+        context.format.one(&Created::new(subscription, key, answer.secret, answer.warnings))?;
         notice("Hand the secret to the receiver: it verifies every POST with it.");
         Ok(())
     }
@@ -221,6 +222,12 @@ impl Update {
         let update_mask = Some(FieldMask { paths });
         let request = v1::UpdateSubscriptionRequest { subscription: Some(subscription), update_mask };
         let answer = context.client.subscriptions().update_subscription(request).await.doing(step)?;
-        show(context, promised(answer.into_inner().subscription, "subscription")?)
+        let answer = answer.into_inner();
+        warn(&answer.warnings);
+        show(context, promised(answer.subscription, "subscription")?)
     }
+}
+
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| notice(format_args!("warning: {warning}")));
 }

@@ -1,5 +1,7 @@
 //! Events, shown.
 
+use std::collections::BTreeMap;
+
 use postrider_proto::v1;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -20,6 +22,9 @@ pub(crate) struct Event {
     data_erased: bool,
     data_size: u32,
     deliveries: Vec<String>,
+    attributes: BTreeMap<String, String>,
+    trace_parent: String,
+    trace_state: String,
     #[serde(skip)]
     accepted: String,
 }
@@ -37,6 +42,9 @@ impl From<v1::Event> for Event {
             data_erased: event.data_erased,
             data_size: event.data_size,
             deliveries: event.deliveries,
+            attributes: event.attributes.into_iter().collect(),
+            trace_parent: event.trace_parent,
+            trace_state: event.trace_state,
         }
     }
 }
@@ -60,6 +68,7 @@ impl View for Event {
             Some(data) => json::pretty(data.get()),
             None => String::new(),
         };
+        let attributes = self.attributes.iter().map(|(name, value)| format!("{name}={value}"));
         vec![
             ("Event", self.id.clone()),
             ("Tenant", self.tenant.clone()),
@@ -67,6 +76,8 @@ impl View for Event {
             ("Timestamp", self.timestamp.clone().unwrap_or_default()),
             ("Accepted", self.accept_time.clone().unwrap_or_default()),
             ("Size", format!("{} bytes", self.data_size)),
+            ("Attributes", attributes.collect::<Vec<_>>().join("\n")),
+            ("Trace", self.trace_parent.clone()),
             ("Deliveries", self.deliveries.join("\n")),
             ("Data", data),
         ]
@@ -122,7 +133,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&Event::from(event)).unwrap(),
-            r#"{"id":"evt_1","tenant":"t","type":"a.b","timestamp":"2026-02-02T10:30:00.12Z","accept_time":null,"data":{"b":1.50,"a":1},"data_erased":false,"data_size":16,"deliveries":["dlv_1"]}"#
+            r#"{"id":"evt_1","tenant":"t","type":"a.b","timestamp":"2026-02-02T10:30:00.12Z","accept_time":null,"data":{"b":1.50,"a":1},"data_erased":false,"data_size":16,"deliveries":["dlv_1"],"attributes":{},"trace_parent":"","trace_state":""}"#
         );
     }
 

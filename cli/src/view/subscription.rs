@@ -31,6 +31,10 @@ pub(crate) struct Subscription {
     create_time: Option<String>,
     update_time: Option<String>,
     signature_profiles: Vec<String>,
+    filter: String,
+    filter_error_count: u64,
+    last_filter_error: String,
+    last_filter_error_time: Option<String>,
 }
 
 /// Mirrors `postrider.v1.RetryPolicy`.
@@ -62,6 +66,10 @@ impl From<v1::Subscription> for Subscription {
             state: word::<v1::SubscriptionState>(subscription.state),
             create_time: time(subscription.create_time.as_ref()),
             update_time: time(subscription.update_time.as_ref()),
+            filter: subscription.filter,
+            filter_error_count: subscription.filter_error_count,
+            last_filter_error: subscription.last_filter_error,
+            last_filter_error_time: time(subscription.last_filter_error_time.as_ref()),
             id: subscription.id,
             tenant: subscription.tenant,
             url: subscription.url,
@@ -107,6 +115,16 @@ fn sentence(policy: &v1::RetryPolicy) -> String {
     )
 }
 
+impl Subscription {
+    fn filter_errors(&self) -> String {
+        let time = self.last_filter_error_time.as_deref().unwrap_or_default();
+        match self.filter_error_count {
+            0 => String::new(),
+            count => format!("{count}, delivered all the same; last at {time}: {}", self.last_filter_error),
+        }
+    }
+}
+
 impl View for Subscription {
     const COLUMNS: &'static [&'static str] = &["ID", "STATE", "POOL", "EVENT TYPES", "URL"];
 
@@ -134,6 +152,8 @@ impl View for Subscription {
             ("State", state),
             ("URL", self.url.clone()),
             ("Event types", self.event_types.join(", ")),
+            ("Filter", self.filter.clone()),
+            ("Filter errors", self.filter_errors()),
             ("Description", self.description.clone()),
             ("Pool", self.pool.clone()),
             ("Body format", self.body_format.clone()),
@@ -155,12 +175,18 @@ pub(crate) struct Created {
     subscription: Subscription,
     signing_key: SigningKey,
     secret: String,
+    warnings: Vec<String>,
 }
 
 impl Created {
     /// Joins them.
-    pub(crate) fn new(subscription: v1::Subscription, key: v1::SigningKey, secret: String) -> Self {
-        Self { subscription: subscription.into(), signing_key: key.into(), secret }
+    pub(crate) fn new(
+        subscription: v1::Subscription,
+        key: v1::SigningKey,
+        secret: String,
+        warnings: Vec<String>,
+    ) -> Self {
+        Self { subscription: subscription.into(), signing_key: key.into(), secret, warnings }
     }
 }
 
@@ -199,7 +225,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 17);
+        assert_eq!(json.as_object().unwrap().len(), 21);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.EventService/Emit", Emit, Own),
     ("postrider.v1.EventService/EmitBatch", Emit, Own),
     ("postrider.v1.EventService/EmitStream", Emit, Own),
+    ("postrider.v1.EventService/ExplainMatch", Read, Own),
     ("postrider.v1.EventService/GetEvent", Read, Own),
     ("postrider.v1.EventService/ListEvents", Read, Own),
     ("postrider.v1.EventTypeService/CreateEventType", Operate, Own),

@@ -38,6 +38,7 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
     compare!(
         url by |url: &String| address(url),
         event_types by |types: &Vec<String>| types.join(", "),
+        filter by |text: &String| if text.is_empty() { "none".to_owned() } else { quoted(text) },
         description by |text: &String| quoted(text),
         pool by |pool: &String| pool.clone(),
         body_format by |format: &i32| {

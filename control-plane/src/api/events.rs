@@ -4,10 +4,13 @@ use std::pin::Pin;
 
 use futures::stream::{Stream, StreamExt as _};
 use postrider_domain::event::{
-    Event, EventTypeName, MAX_IDEMPOTENCY_KEY, check_data, content_digest, idempotency_digest,
+    Attributes, Event, EventTypeName, MAX_IDEMPOTENCY_KEY, check_data, content_digest, idempotency_digest,
 };
+use postrider_domain::filter::Facts;
 use postrider_domain::id::{EventId, EventKey, TenantId};
 use postrider_domain::time::Timestamp;
+use postrider_domain::trace::TraceContext;
+use postrider_domain::violation::Violation;
 use postrider_proto::time;
 use postrider_proto::v1::emit_result::Result as Emitted;
 use postrider_proto::v1::event_service_server::EventService;
@@ -112,6 +115,14 @@ impl EventService for Api {
         let events = found.items.into_iter().map(|row| view(row, false)).collect();
         Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(LIST, found.next) }))
     }
+
+    async fn explain_match(
+        &self,
+        request: Request<v1::ExplainMatchRequest>,
+    ) -> Result<Response<v1::ExplainMatchResponse>, Status> {
+        let (api, request) = self.call(request);
+        Ok(Response::new(api.explain(request).await?))
+    }
 }
 
 /// Hands in what a stream brings, until it ends or nobody hears the answers any more.
@@ -183,9 +194,9 @@ impl Api {
         let tenant: TenantId = status::parse("tenant", tenant)?;
         let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
         // As in `Api::tenant`: another's tenant is not looked for.
-        let visible = Some(()).filter(|()| self.caller.scope.sees(&tenant));
-        let subscriptions = visible.and_then(|()| self.registry.subscribers(&tenant, &event_type));
-        let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
+        if !(self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant)) {
+            return Err(status::not_found("tenant", tenant.as_str()));
+        }
         if !can_wait {
             let room = self.emitter.would_take(&tenant, event.data.len());
             room.map_err(|error| status::emit(&error))?;
@@ -196,8 +207,14 @@ impl Api {
         let timestamp = timestamp.transpose().map_err(|violation| status::invalid(&[violation]))?;
         let client_id = client_id(&event.id)?;
         let idempotency = idempotency(&tenant, &event.idempotency_key)?;
-        let content = content_digest(&event_type, timestamp, client_id.as_ref(), &event.data);
+        let within = |violation: Violation| status::invalid(&[violation.within("event")]);
+        let attributes = Attributes::new(event.attributes).map_err(within)?;
+        let trace = TraceContext::new(&event.trace_parent, &event.trace_state).map_err(within)?;
+        let content = content_digest(&event_type, timestamp, client_id.as_ref(), &event.data, &attributes);
         let now = self.clock.wall();
+        let facts = Facts::new(&event_type, timestamp.unwrap_or(now), &attributes, &event.data);
+        let subscriptions = self.registry.subscribers(&tenant, &facts, now);
+        let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
         let key = EventKey::new(now, rand::random());
         let accept = Accept {
             client_chosen: client_id.is_some(),
@@ -214,6 +231,8 @@ impl Api {
                 accepted: now,
                 data: event.data,
                 probed_key: None,
+                attributes,
+                trace,
             },
         };
         Ok(accept)
@@ -291,6 +310,13 @@ fn view(row: EventRow, with_data: bool) -> v1::Event {
         data_erased,
         data_size: row.data_size,
         deliveries: row.deliveries.iter().map(ToString::to_string).collect(),
+        attributes: event
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        trace_parent: event.trace.as_ref().map(|trace| trace.parent().to_owned()).unwrap_or_default(),
+        trace_state: event.trace.as_ref().map(|trace| trace.state().to_owned()).unwrap_or_default(),
     }
 }
 

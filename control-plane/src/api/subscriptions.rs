@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
-use postrider_domain::event::{Event, EventTypeName, content_digest};
+use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::KeyRing;
@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 11] = [
+const SETTABLE: [&str; 12] = [
     "url",
     "event_types",
     "description",
@@ -34,6 +34,7 @@ const SETTABLE: [&str; 11] = [
     "timeout",
     "connect_timeout",
     "signature_profiles",
+    "filter",
 ];
 
 #[tonic::async_trait]
@@ -80,9 +81,7 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        Ok(Response::new(v1::GetSubscriptionResponse {
-            subscription: Some(subscription::show(&row.subscription)),
-        }))
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription: Some(api.show(&row)) }))
     }
 
     async fn list_subscriptions(
@@ -94,7 +93,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = rows.iter().map(|row| subscription::show(&row.subscription)).collect();
+        let subscriptions = rows.iter().map(|row| api.show(row)).collect();
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -127,8 +126,8 @@ impl SubscriptionService for Api {
         if moves {
             api.uses.moved(row.subscription.id, api.clock.wall());
         }
-        let subscription = Some(subscription::show(&row.subscription));
-        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription }))
+        let subscription = Some(api.show(&row));
+        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: warnings(&row) }))
     }
 
     async fn pause_subscription(
@@ -138,7 +137,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row =
             api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
-        let subscription = Some(subscription::show(&row.subscription));
+        let subscription = Some(api.show(&row));
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
 
@@ -150,7 +149,7 @@ impl SubscriptionService for Api {
         let row = api
             .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
             .await?;
-        let subscription = Some(subscription::show(&row.subscription));
+        let subscription = Some(api.show(&row));
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
 
@@ -260,13 +259,25 @@ impl Api {
         self.save(row, None, "DisableSubscription", reason).await.map(drop)
     }
 
+    /// A subscription as users see it, with what only the running control plane knows of it.
+    fn show(&self, row: &KeyedSubscription) -> v1::Subscription {
+        let mut shown = subscription::show(&row.subscription);
+        if let Some(failures) = self.registry.unanswered(row.subscription.id) {
+            shown.filter_error_count = failures.count;
+            shown.last_filter_error = failures.last.to_string();
+            shown.last_filter_error_time = Some(time::write(failures.time));
+        }
+        shown
+    }
+
     fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
-            subscription: Some(subscription::show(&row.subscription)),
+            subscription: Some(self.show(row)),
             signing_key: Some(self.show_key(row, key, now)),
             secret: secret.expose_text().to_string(),
+            warnings: warnings(row),
         }))
     }
 
@@ -303,7 +314,7 @@ impl Api {
         let data: bytes::Bytes = example.unwrap_or(default).into();
         let now = self.clock.wall();
         let key = EventKey::new(now, rand::random());
-        let content = content_digest(&name, None, None, &data);
+        let content = content_digest(&name, None, None, &data, &Attributes::default());
         let event = Event {
             key,
             id: key.into(),
@@ -313,6 +324,8 @@ impl Api {
             accepted: now,
             data,
             probed_key: test.probed_key,
+            attributes: Attributes::default(),
+            trace: None,
         };
         let subscriptions = vec![row.subscription.id];
         let signed = test.probed_key.map(|key| format!(", signed with {key} alone")).unwrap_or_default();
@@ -324,6 +337,10 @@ impl Api {
         let audit = Some(Box::new(audit));
         Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
     }
+}
+
+fn warnings(row: &KeyedSubscription) -> Vec<String> {
+    row.subscription.format.warning().map(|warning| format!("body_format: {warning}")).into_iter().collect()
 }
 
 fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subscription, Status> {
@@ -352,6 +369,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "timeout" => wire.timeout = wanted.timeout,
         "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
         "signature_profiles" => wire.signature_profiles.clone_from(&wanted.signature_profiles),
+        "filter" => wire.filter.clone_from(&wanted.filter),
         _ => {}
     }
 }

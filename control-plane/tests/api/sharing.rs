@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use postrider_control_plane::emit::{EmitError, Submitted};
 use postrider_control_plane::store::Accept;
-use postrider_domain::event::{Event, content_digest};
+use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::EventKey;
 use postrider_domain::time::Timestamp;
 
@@ -16,7 +16,7 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
     let key = EventKey::new(now, rand::random());
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
     let data = Bytes::from(vec![b'1'; bytes]);
-    let content = content_digest(&event_type, None, None, &data);
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
     let tenant = tenant.parse().unwrap();
     let event = Event {
         key,
@@ -27,6 +27,8 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
         accepted: now,
         data,
         probed_key: None,
+        attributes: Attributes::default(),
+        trace: None,
     };
     Accept { event, client_chosen: false, idempotency: None, content, subscriptions: Vec::new(), audit: None }
 }

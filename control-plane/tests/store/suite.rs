@@ -10,7 +10,7 @@ use postrider_control_plane::store::{
 };
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::event::{Event, content_digest};
+use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::signing::Scheme;
@@ -52,7 +52,7 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let data = bytes::Bytes::from(format!(r#"{{"number":{number}}}"#));
     let key = EventKey::new(now, u128::from(number));
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
-    let content = content_digest(&event_type, None, None, &data);
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
     let event = Event {
         key,
         id: key.into(),
@@ -62,6 +62,8 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
         accepted: now,
         data,
         probed_key: None,
+        attributes: Attributes::default(),
+        trace: None,
     };
     Accept {
         event,

@@ -20,6 +20,7 @@ mod libraries;
 mod lifecycle;
 mod limits;
 mod links;
+mod matching;
 mod profiles;
 mod protos;
 mod readme;

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use postrider_domain::delivery::Delivery;
-use postrider_domain::event::Event;
+use postrider_domain::event::{Attributes, Event};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
+use postrider_domain::trace::TraceContext;
 use postrider_proto::store as records;
 use prost::Message as _;
 
@@ -74,6 +75,13 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
         targets: deliveries.iter().map(target).collect(),
         idempotency: accept.idempotency.map(|digest| bytes(&digest)).unwrap_or_default(),
         probed_key: event.probed_key.map(|key| bytes(&key.to_bytes())).unwrap_or_default(),
+        attributes: event
+            .attributes
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        trace_parent: event.trace.as_ref().map(|trace| trace.parent().to_owned()).unwrap_or_default(),
+        trace_state: event.trace.as_ref().map(|trace| trace.state().to_owned()).unwrap_or_default(),
     }
     .encode_to_vec()
 }
@@ -108,6 +116,8 @@ pub(super) fn read_event(
         accepted: event_key.created(),
         data: record.data,
         probed_key,
+        attributes: Attributes::new(record.attributes).map_err(|_| bad())?,
+        trace: TraceContext::new(&record.trace_parent, &record.trace_state).map_err(|_| bad())?,
     };
     Ok(EventRow { event, data_size: record.data_size, deliveries })
 }

@@ -133,7 +133,11 @@ impl Step {
         let ids = targets(record);
         let states = read::states(tree, &ids)?;
         if !record.data.is_empty() && states.values().all(|state| matches!(state, State::Delivered(_))) {
-            let erased = EventRecord { data: bytes::Bytes::new(), ..record.clone() };
+            let erased = EventRecord {
+                data: bytes::Bytes::new(),
+                attributes: std::collections::HashMap::new(),
+                ..record.clone()
+            };
             self.writes.push((key::event(tenant, event), Some(erased.encode_to_vec())));
         }
         Ok(())

@@ -273,6 +273,10 @@ fn events() -> Vec<Call> {
             tenant: t.tenant.as_str(),
             event: event("a.b", "{}"),
         }),
+        call!("EventService/ExplainMatch", READ, Within, |t| ExplainMatchRequest {
+            tenant: t.tenant.as_str(),
+            subject: v1::explain_match_request::Subject::Event(t.event.clone()),
+        }),
         call!("EventService/GetEvent", READ, Within, |t| GetEventRequest {
             tenant: t.tenant.as_str(),
             event: t.event.as_str(),

@@ -32,7 +32,7 @@ async fn last(admin: &Api) -> Result<u64> {
 /// Whether a call of this name changes or reveals something that somebody may be asked about later. Emitting does not
 /// count: events are the record of themselves.
 fn must_be_recorded(call: &Call) -> bool {
-    let quiet = ["Get", "List", "Watch", "Emit", "Verify"];
+    let quiet = ["Get", "List", "Watch", "Emit", "Explain", "Verify"];
     // The table resumes a subscription that is not paused.
     !quiet.iter().any(|verb| call.method().starts_with(verb)) && call.method() != "ResumeSubscription"
 }
