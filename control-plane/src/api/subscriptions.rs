@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 10] = [
+const SETTABLE: [&str; 11] = [
     "url",
     "event_types",
     "description",
@@ -33,6 +33,7 @@ const SETTABLE: [&str; 10] = [
     "max_in_flight",
     "timeout",
     "connect_timeout",
+    "rate_limit",
 ];
 
 #[tonic::async_trait]
@@ -321,6 +322,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "max_in_flight" => wire.max_in_flight = wanted.max_in_flight,
         "timeout" => wire.timeout = wanted.timeout,
         "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
+        "rate_limit" => wire.rate_limit = wanted.rate_limit,
         _ => {}
     }
 }
