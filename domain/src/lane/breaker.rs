@@ -127,7 +127,7 @@ mod tests {
 
     fn open(now: Timestamp) -> Breaker {
         let mut breaker = Breaker::default();
-        (0..FAILURES).for_each(|_| drop(breaker.heard(FAILURE, now, now, 0.5)));
+        (0..FAILURES).for_each(|_| _ = breaker.heard(FAILURE, now, now, 0.5));
         assert_eq!(breaker.state(), State::Open);
         breaker
     }

@@ -113,3 +113,88 @@ impl Flow {
 fn elapsed(now: Timestamp) -> Duration {
     now.since(Timestamp::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Class, Response};
+    use proptest::prelude::*;
+
+    fn outcome(kind: u8) -> Outcome {
+        let response = |status: u16, wait: Option<&str>| {
+            let headers = wait.map(|wait| ("retry-after".to_owned(), wait.to_owned())).into_iter().collect();
+            let response = Response { status, headers, ..Response::default() };
+            Outcome { response: Some(response), ..Outcome::failure(Class::of_status(status), "") }
+        };
+        match kind {
+            0..3 => response(204, None),
+            3 => response(429, Some("20")),
+            4 => response(503, None),
+            5 => Outcome::failure(Class::AgentLost, ""),
+            6 => Outcome::failure(Class::Timeout, ""),
+            _ => response(500, None),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_rules_hold_together(
+            per_second in 0.1_f64..20.0,
+            burst in 1_u32..10,
+            cap in 1_usize..20,
+            steps in prop::collection::vec((0_u8..20, 0_u64..6_000, 0.0_f64..1.0), 1..400),
+        ) {
+            let mut flow = Flow::new(cap);
+            let mut now = Timestamp::from_millis(1_770_028_200_000);
+            flow.set_rate(Some(RateLimit { per_second, burst }), now);
+            let (mut under_way, mut taken, mut quiet) = (Vec::new(), Vec::new(), now);
+            for (step, passes, chance) in steps {
+                match step {
+                    0..8 => {
+                        let opens = flow.opens(under_way.len());
+                        if opens.is_some_and(|opens| opens <= now) {
+                            prop_assert!(under_way.len() < cap, "above the cap");
+                            prop_assert!(quiet <= now, "it asked to be left alone");
+                            let probing = flow.rest(now) == Some(Rest::Breaker);
+                            prop_assert!(!probing || under_way.is_empty(), "two probes at once");
+                            flow.took(now);
+                            taken.push(now);
+                            under_way.push(now);
+                        } else if under_way.is_empty() {
+                            let wait = opens.expect("nothing is under way").since(now);
+                            prop_assert!(wait <= Duration::from_secs(361), "it waits for {wait:?}");
+                        }
+                    }
+                    8..16 => {
+                        if let Some(started) = under_way.pop() {
+                            let outcome = outcome(step - 8);
+                            flow.heard(&outcome, started, now, chance);
+                            if step == 11 {
+                                quiet = quiet.max(now + Duration::from_secs(20));
+                            }
+                        }
+                    }
+                    _ => now = now + Duration::from_millis(passes),
+                }
+            }
+            for (first, begin) in taken.iter().enumerate() {
+                for (last, end) in taken.iter().enumerate().skip(first) {
+                    let share = f64::from(burst) + end.since(*begin).as_secs_f64() * per_second;
+                    prop_assert!((last - first + 1) as f64 <= share + 1e-6, "faster than its rate");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slower_rate_is_in_force_at_once_and_a_faster_one_owes_nothing_of_the_former() {
+        let now = Timestamp::from_millis(1_770_028_200_000);
+        let mut flow = Flow::new(10);
+        flow.set_rate(Some(RateLimit { per_second: 0.1, burst: 10_000 }), now);
+        (0..9_000).for_each(|_| flow.took(now));
+        flow.set_rate(Some(RateLimit { per_second: 100.0, burst: 1 }), now);
+        assert_eq!(flow.opens(0).unwrap().since(now), Duration::from_millis(10));
+        flow.set_rate(None, now);
+        assert!(flow.opens(0).unwrap() <= now);
+    }
+}

@@ -19,6 +19,7 @@ mod libraries;
 mod lifecycle;
 mod limits;
 mod links;
+mod pace;
 mod protos;
 mod readme;
 mod restarts;
