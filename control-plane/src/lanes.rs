@@ -10,12 +10,12 @@ use std::time::Duration;
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, SubscriptionId};
-use postrider_domain::lane::Load;
+use postrider_domain::lane::{Breaker, Load};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::{JobKey, Report};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
 use crate::schedule::{
@@ -280,7 +280,7 @@ impl Runner {
                 self.scheduler.cancel(id, ticket, now);
             }
             Input::Conditions(ids, answer) => {
-                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id)).collect();
+                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id, now)).collect();
                 let _nobody_waits = answer.send(conditions);
             }
             Input::JobsHeld(holders, answer) => {
@@ -330,6 +330,7 @@ impl Runner {
                         error!(subscription = %id, "the endpoint is gone, but too many are: it is held, not disabled");
                     }
                 }
+                Effect::Breaker(id, turned) => tell(id, turned),
                 Effect::LowWater(lane, number) => self.write(Item::LowWater(lane, number)),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
             }
@@ -406,6 +407,18 @@ impl Runner {
         if let Some(asked) = self.tickets.remove(&ticket) {
             let _nobody_waits = asked.answer.send(answer);
         }
+    }
+}
+
+fn tell(id: SubscriptionId, breaker: Breaker) {
+    match breaker {
+        Breaker::Open => {
+            warn!(subscription = %id, "the endpoint does nothing but fail; one delivery at a time probes it");
+        }
+        Breaker::HalfOpen => {
+            info!(subscription = %id, "the endpoint answers again; its deliveries go out, few at once at first");
+        }
+        Breaker::Closed => info!(subscription = %id, "the endpoint is well"),
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
-use postrider_domain::lane::{Lane, Limits, Load};
+use postrider_domain::lane::{Breaker, Lane, Limits, Load, RateLimit};
 use postrider_domain::retry;
 use postrider_domain::subscription::{State, Subscription};
 use postrider_domain::time::Timestamp;
@@ -47,6 +47,8 @@ pub struct LaneSettings {
     pub retry: retry::Policy,
     /// How many attempts at once.
     pub max_in_flight: usize,
+    /// How fast attempts may follow each other.
+    pub rate_limit: Option<RateLimit>,
     /// Whether nothing may be handed out.
     pub held: bool,
     /// An attempt's deadline.
@@ -60,6 +62,7 @@ impl From<&Subscription> for LaneSettings {
             pool: subscription.pool.clone(),
             retry: subscription.retry.clone(),
             max_in_flight: subscription.max_in_flight as usize,
+            rate_limit: subscription.rate_limit,
             held: subscription.state != State::Active,
             timeout: subscription.timeout,
         }
@@ -131,6 +134,8 @@ pub enum Effect {
     },
     /// The endpoint says it is gone: disable the subscription.
     Disable(SubscriptionId),
+    /// A subscription's breaker has turned: its endpoint fails, answers again, or is well.
+    Breaker(SubscriptionId, Breaker),
     /// Write how far a lane is settled.
     LowWater(SubscriptionId, u64),
     /// Answer who asked.
@@ -214,7 +219,12 @@ impl Scheduler {
         if self.resume.is_some() {
             lane.resume_below(Some(row.end));
         }
+        let id = settings.id;
         self.insert(settings, lane, row.low_water, now);
+        if let Some(slot) = self.lanes.get_mut(&id) {
+            slot.lane.spend_burst(now);
+        }
+        self.touch(id, now);
     }
 
     /// A subscription was created or changed.
@@ -226,6 +236,7 @@ impl Scheduler {
             return;
         };
         slot.lane.set_max_in_flight(settings.max_in_flight);
+        slot.lane.set_rate(settings.rate_limit, now);
         slot.lane.hold(settings.held);
         slot.settings = settings;
         // If it stands in another pool's queue, that pool skips it.
@@ -338,6 +349,7 @@ impl Scheduler {
 
     fn insert(&mut self, settings: LaneSettings, mut lane: Lane, low_water: u64, now: Timestamp) {
         let id = settings.id;
+        lane.set_rate(settings.rate_limit, now);
         lane.hold(settings.held);
         self.lanes.insert(id, Slot { settings, lane, queued: false, timer: None, low_water, deleted: false });
         self.touch(id, now);
@@ -353,7 +365,7 @@ impl Scheduler {
             slot.queued = true;
             self.pools.entry(slot.settings.pool.clone()).or_default().ready.push_back(id);
         }
-        let timer = slot.lane.wakes().filter(|wakes| *wakes > now);
+        let timer = slot.lane.wakes(now);
         if slot.timer != timer {
             if let Some(old) = slot.timer {
                 self.timers.remove(&(old, id));

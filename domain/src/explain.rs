@@ -161,6 +161,7 @@ mod tests {
             headers: CustomHeaders::default(),
             retry: Policy::default(),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+            rate_limit: None,
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             state,

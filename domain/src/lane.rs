@@ -9,9 +9,20 @@
 //! is being read. Hence the two rules that keep a delivery from being handed out twice: a row of a delivery
 //! that the lane knows is ignored, and so is one that was written while the load was under way.
 
+mod adaptive;
+mod breaker;
+mod flow;
+mod rate;
+mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
+pub use self::breaker::State as Breaker;
+use self::flow::Flow;
+pub use self::flow::Rest;
+pub use self::rate::{MAX_RATE, RateLimit};
 use crate::delivery::{Delivery, State};
+use crate::outcome::Outcome;
 use crate::time::Timestamp;
 
 /// How much a lane may hold.
@@ -57,6 +68,7 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Lane {
     limits: Limits,
+    flow: Flow,
     held: bool,
     /// After a restart: deliveries below this number wait to be recognised.
     resume_below: Option<u64>,
@@ -99,6 +111,7 @@ impl Lane {
     pub fn new(limits: Limits, low_water: u64, end: u64) -> Self {
         Self {
             limits,
+            flow: Flow::new(limits.max_in_flight),
             held: false,
             resume_below: None,
             fresh: VecDeque::new(),
@@ -131,11 +144,44 @@ impl Lane {
     /// Changes the cap. What is under way beyond it finishes.
     pub fn set_max_in_flight(&mut self, max_in_flight: usize) {
         self.limits.max_in_flight = max_in_flight;
+        self.flow.set_cap(max_in_flight);
     }
 
-    /// Holds or releases the lane: a held lane hands nothing out and loads nothing.
+    /// Changes the rate limit.
+    pub fn set_rate(&mut self, limit: Option<RateLimit>, now: Timestamp) {
+        self.flow.set_rate(limit, now);
+    }
+
+    /// After a restart: takes the rate limit's burst as used.
+    pub fn spend_burst(&mut self, now: Timestamp) {
+        self.flow.spend_burst(now);
+    }
+
+    /// Holds or releases the lane: a held lane hands nothing out and loads nothing. Released, it tries its endpoint at
+    /// once, whatever was heard of it before.
     pub fn hold(&mut self, held: bool) {
+        if self.held && !held {
+            self.flow.hurry();
+        }
         self.held = held;
+    }
+
+    /// What an attempt's outcome, begun at `started`, says of the endpoint. `chance` in 0..1 is the jitter's. Gives the
+    /// breaker's new state if it is another one. [`Lane::settle`] must follow.
+    pub fn heard(
+        &mut self,
+        outcome: &Outcome,
+        started: Timestamp,
+        now: Timestamp,
+        chance: f64,
+    ) -> Option<Breaker> {
+        self.flow.heard(outcome, started, now, chance)
+    }
+
+    /// Why the endpoint is left alone now, if it is.
+    #[must_use]
+    pub fn rest(&self, now: Timestamp) -> Option<Rest> {
+        self.flow.rest(now)
     }
 
     /// After a restart: hands out no delivery below `end`, until called with `None`. An agent may still be at work
@@ -223,7 +269,7 @@ impl Lane {
 
     /// Takes the next delivery to be attempted now, if the lane may hand one out.
     pub fn take(&mut self, now: Timestamp) -> Option<Delivery> {
-        if self.held || self.in_flight.len() >= self.limits.max_in_flight {
+        if !self.may_hand_out(now) {
             return None;
         }
         let delivery = match (self.first_due(now), self.first_fresh()) {
@@ -232,27 +278,31 @@ impl Lane {
         };
         self.waiting_first = !self.waiting_first;
         self.in_flight.insert(delivery.sequence, delivery);
+        self.flow.took(now);
         Some(delivery)
     }
 
     /// Whether [`Lane::take`] would hand something out.
     #[must_use]
     pub fn is_ready(&self, now: Timestamp) -> bool {
-        !self.held
-            && self.in_flight.len() < self.limits.max_in_flight
-            && (self.first_fresh().is_some() || self.first_due(now).is_some())
+        self.may_hand_out(now) && (self.first_fresh().is_some() || self.first_due(now).is_some())
     }
 
-    /// When time alone makes the lane ready, or want a load; `None` when something else must happen first. A
-    /// time that has passed means the same as `None`: the lane is ready, or was asked what it wants, already.
+    fn may_hand_out(&self, now: Timestamp) -> bool {
+        !self.held && self.flow.opens(self.in_flight.len()).is_some_and(|opens| opens <= now)
+    }
+
+    /// When, after now, time alone makes the lane ready, or want a load; `None` when something else must happen first.
     #[must_use]
-    pub fn wakes(&self) -> Option<Timestamp> {
+    pub fn wakes(&self, now: Timestamp) -> Option<Timestamp> {
         if self.held {
             return None;
         }
-        let first = self.waiting.keys().next().map(|(due, _)| *due);
+        let opens = self.flow.opens(self.in_flight.len());
+        let fresh = opens.filter(|_| self.first_fresh().is_some());
+        let due = self.waiting.keys().next().and_then(|(due, _)| opens.map(|opens| opens.max(*due)));
         let beyond = if self.loading.is_none() { self.due_beyond } else { None };
-        first.into_iter().chain(beyond).min()
+        [fresh, due, beyond].into_iter().flatten().filter(|time| *time > now).min()
     }
 
     /// The delivery whose attempt is under way.

@@ -25,8 +25,31 @@ impl Pace {
     /// So many a second, and so many at once.
     #[must_use]
     pub fn new(per_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        let each = Duration::from_secs(1) / per_second.get();
-        Self { each, ahead: each.saturating_mul(burst.get() - 1) }
+        Self::every(Duration::from_secs(1) / per_second.get(), burst.get())
+    }
+
+    /// One in every so much time, and so many at once, at least one.
+    #[must_use]
+    pub fn every(each: Duration, burst: u32) -> Self {
+        Self { each, ahead: each.saturating_mul(burst.max(1) - 1) }
+    }
+
+    /// From when on another one may happen.
+    #[must_use]
+    pub fn opens(self, meter: Meter) -> Duration {
+        meter.paid_at.saturating_sub(self.ahead)
+    }
+
+    /// The meter of one who has just used all that may be used at once.
+    #[must_use]
+    pub fn spent(self, now: Duration) -> Meter {
+        Meter { paid_at: now + self.ahead + self.each }
+    }
+
+    /// A meter of another pace, which may be further ahead than this one ever is.
+    #[must_use]
+    pub fn at_most_spent(self, meter: Meter, now: Duration) -> Meter {
+        Meter { paid_at: meter.paid_at.min(self.spent(now).paid_at) }
     }
 
     /// Counts one, if it may happen now.

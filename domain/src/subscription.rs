@@ -7,6 +7,7 @@ use crate::egress::EndpointUrl;
 use crate::filter::Filter;
 use crate::headers::CustomHeaders;
 use crate::id::{PoolName, SubscriptionId, TenantId};
+use crate::lane::RateLimit;
 use crate::pattern::Pattern;
 use crate::retry;
 use crate::signing::Profiles;
@@ -55,6 +56,8 @@ pub struct Subscription {
     pub retry: retry::Policy,
     /// How many attempts may be under way at once.
     pub max_in_flight: u32,
+    /// How fast attempts may follow each other; `None` for no limit.
+    pub rate_limit: Option<RateLimit>,
     /// One deadline for an attempt, up to the response's headers.
     pub timeout: Duration,
     /// Deadline for TCP connect.
@@ -89,6 +92,8 @@ pub struct Ranges<'a> {
     pub retry: &'a retry::Policy,
     /// How many attempts may be under way at once.
     pub max_in_flight: u32,
+    /// How fast attempts may follow each other.
+    pub rate_limit: Option<RateLimit>,
     /// One deadline for an attempt.
     pub timeout: Duration,
     /// Deadline for TCP connect.
@@ -101,6 +106,8 @@ impl Ranges<'_> {
     pub fn violations(&self) -> Vec<Violation> {
         let mut found: Vec<Violation> =
             self.retry.violations().into_iter().map(|violation| violation.within("retry_policy")).collect();
+        let of_rate = self.rate_limit.iter().flat_map(RateLimit::violations);
+        found.extend(of_rate.map(|violation| violation.within("rate_limit")));
         let mut check = |good: bool, field: &str, problem: String| {
             if !good {
                 found.push(Violation::new(field, problem));

@@ -8,6 +8,7 @@ use postrider_domain::egress::EndpointUrl;
 use postrider_domain::filter::Filter;
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
+use postrider_domain::lane::RateLimit;
 use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::signing::Profiles;
@@ -71,6 +72,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         state_reason,
         create_time: Some(time::write(subscription.created)),
         update_time: Some(time::write(subscription.updated)),
+        rate_limit: subscription
+            .rate_limit
+            .map(|limit| v1::RateLimit { per_second: limit.per_second, burst: limit.burst }),
         signature_profiles: signature_profile::write(&subscription.profiles),
         filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
         // What the control plane counts, it adds itself.
@@ -101,11 +105,13 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let created = reader.time("create_time", wire.create_time.as_ref());
     let updated = reader.time("update_time", wire.update_time.as_ref());
     let max_in_flight = read_max_in_flight(wire);
+    let rate_limit = wire.rate_limit.as_ref().map(read_rate_limit);
     let ranges = Ranges {
         patterns: wire.event_types.len(),
         description: &wire.description,
         retry: &retry,
         max_in_flight,
+        rate_limit,
         timeout,
         connect_timeout,
     };
@@ -128,6 +134,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         profiles,
         retry,
         max_in_flight,
+        rate_limit,
         timeout,
         connect_timeout,
         state: read_state(wire),
@@ -173,6 +180,11 @@ fn read_max_in_flight(wire: &v1::Subscription) -> u32 {
         0 => DEFAULT_MAX_IN_FLIGHT,
         set => u32::try_from(set).unwrap_or(0),
     }
+}
+
+fn read_rate_limit(wire: &v1::RateLimit) -> RateLimit {
+    let limit = RateLimit::new(wire.per_second);
+    if wire.burst == 0 { limit } else { RateLimit { burst: wire.burst, ..limit } }
 }
 
 /// Collects mistakes, so that a user hears of all of them at once.
@@ -322,6 +334,7 @@ mod tests {
         let mut custom = wire();
         custom.headers = [("authorization".to_owned(), "Bearer x".to_owned())].into();
         custom.max_in_flight = 7;
+        custom.rate_limit = Some(v1::RateLimit { per_second: 2.5, burst: 0 });
         custom.body_format = v1::BodyFormat::StandardWebhooks.into();
         custom.retry_policy =
             Some(v1::RetryPolicy { factor: 2.0, jitter: Some(0.0), ..v1::RetryPolicy::default() });
@@ -372,11 +385,23 @@ mod tests {
             body_format: 9,
             timeout: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
             max_in_flight: 1001,
+            rate_limit: Some(v1::RateLimit { per_second: 0.0, burst: 1 }),
             ..wire()
         };
         let fields: Vec<String> =
             read(&wire).unwrap_err().into_iter().map(|violation| violation.field).collect();
-        assert_eq!(fields, ["url", "pool", "event_types", "body_format", "timeout", "max_in_flight"]);
+        assert_eq!(
+            fields,
+            [
+                "url",
+                "pool",
+                "body_format",
+                "event_types",
+                "timeout",
+                "rate_limit.per_second",
+                "max_in_flight"
+            ]
+        );
         let wire = v1::Subscription { max_in_flight: -1, event_types: vec![], ..self::wire() };
         assert_eq!(read(&wire).unwrap_err().len(), 2);
     }

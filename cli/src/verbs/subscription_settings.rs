@@ -37,6 +37,12 @@ pub(crate) struct Settings {
     /// How many attempts may be under way at once: 1 to 1000 [default: 64]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<i32>,
+    /// Attempts a second, retries included: 0.1 to 10000; 0 for no limit [default: no limit]
+    #[arg(long, value_name = "NUMBER")]
+    rate_limit: Option<f64>,
+    /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
+    #[arg(long, value_name = "N", requires = "rate_limit")]
+    rate_burst: Option<u32>,
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
@@ -104,6 +110,11 @@ impl Settings {
         if let Some(max) = self.max_in_flight {
             subscription.max_in_flight = max;
             wrote("max_in_flight");
+        }
+        if let Some(per_second) = self.rate_limit {
+            let limit = v1::RateLimit { per_second, burst: self.rate_burst.unwrap_or(0) };
+            subscription.rate_limit = (per_second != 0.0).then_some(limit);
+            wrote("rate_limit");
         }
         if let Some(timeout) = self.attempt_timeout {
             subscription.timeout = Some(duration_to_wire(timeout));
@@ -178,6 +189,16 @@ mod tests {
         assert_eq!(subscription.pool, "eu");
         assert_eq!(subscription.headers.len(), 2);
         assert_eq!(subscription.timeout.unwrap().seconds, 5);
+    }
+
+    #[test]
+    fn a_rate_limit_is_set_with_its_burst_and_taken_away_by_0() {
+        let mut subscription = v1::Subscription::default();
+        let paths = parsed(&["--rate-limit", "2.5", "--rate-burst", "4"]).apply(&mut subscription);
+        assert_eq!(paths, ["rate_limit"]);
+        assert_eq!(subscription.rate_limit, Some(v1::RateLimit { per_second: 2.5, burst: 4 }));
+        assert_eq!(parsed(&["--rate-limit", "0"]).apply(&mut subscription), ["rate_limit"]);
+        assert_eq!(subscription.rate_limit, None);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(crate) struct Subscription {
     max_in_flight: i32,
     timeout: Option<String>,
     connect_timeout: Option<String>,
+    rate_limit: Option<RateLimit>,
     state: String,
     state_reason: String,
     create_time: Option<String>,
@@ -35,6 +36,13 @@ pub(crate) struct Subscription {
     filter_error_count: u64,
     last_filter_error: String,
     last_filter_error_time: Option<String>,
+}
+
+/// Mirrors `postrider.v1.RateLimit`.
+#[derive(Debug, Serialize)]
+struct RateLimit {
+    per_second: f64,
+    burst: u32,
 }
 
 /// Mirrors `postrider.v1.RetryPolicy`.
@@ -63,6 +71,9 @@ impl From<v1::Subscription> for Subscription {
             retry_policy: subscription.retry_policy.map(RetryPolicy::from),
             timeout: duration(subscription.timeout.as_ref()),
             connect_timeout: duration(subscription.connect_timeout.as_ref()),
+            rate_limit: subscription
+                .rate_limit
+                .map(|limit| RateLimit { per_second: limit.per_second, burst: limit.burst }),
             state: word::<v1::SubscriptionState>(subscription.state),
             create_time: time(subscription.create_time.as_ref()),
             update_time: time(subscription.update_time.as_ref()),
@@ -145,6 +156,10 @@ impl View for Subscription {
             reason => format!("{} ({reason})", self.state),
         };
         let in_flight = if self.max_in_flight == 0 { 64 } else { self.max_in_flight };
+        let rate = self
+            .rate_limit
+            .as_ref()
+            .map(|limit| format!("{} a second, {} at once", limit.per_second, limit.burst));
         let retries = self.retry_policy.as_ref().map(|policy| policy.sentence.clone());
         vec![
             ("Subscription", self.id.clone()),
@@ -161,6 +176,7 @@ impl View for Subscription {
             ("Signed as", self.signature_profiles.join("\n")),
             ("Retries", retries.unwrap_or_default()),
             ("Max in flight", in_flight.to_string()),
+            ("Rate limit", rate.unwrap_or_else(|| "none".to_owned())),
             ("Timeout", self.timeout.clone().unwrap_or_default()),
             ("Connect timeout", self.connect_timeout.clone().unwrap_or_default()),
             ("Created", self.create_time.clone().unwrap_or_default()),
@@ -225,7 +241,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 21);
+        assert_eq!(json.as_object().unwrap().len(), 22);
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         max_in_flight by |count: &i32| count.to_string(),
         timeout by duration,
         connect_timeout by duration,
+        rate_limit by |limit: &Option<v1::RateLimit>| {
+            limit.as_ref().map_or_else(|| "none".to_owned(), |limit| format!("{}/s burst {}", limit.per_second, limit.burst))
+        },
     );
     bounded(if changes.is_empty() { "nothing differs".to_owned() } else { changes.join("; ") })
 }

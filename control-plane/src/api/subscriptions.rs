@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 12] = [
+const SETTABLE: [&str; 13] = [
     "url",
     "event_types",
     "description",
@@ -35,6 +35,7 @@ const SETTABLE: [&str; 12] = [
     "connect_timeout",
     "signature_profiles",
     "filter",
+    "rate_limit",
 ];
 
 #[tonic::async_trait]
@@ -370,6 +371,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "connect_timeout" => wire.connect_timeout = wanted.connect_timeout,
         "signature_profiles" => wire.signature_profiles.clone_from(&wanted.signature_profiles),
         "filter" => wire.filter.clone_from(&wanted.filter),
+        "rate_limit" => wire.rate_limit = wanted.rate_limit,
         _ => {}
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use postrider_domain::delivery::State;
 use postrider_domain::id::TenantId;
+use postrider_domain::lane::Rest;
 use postrider_domain::signing::KeyError;
 use postrider_domain::subscription;
 use postrider_proto::v1;
@@ -125,6 +126,8 @@ fn hold_reason(
         (Condition::Held, subscription::State::Disabled(_)) => v1::HoldReason::Disabled,
         (Condition::Held, _) => v1::HoldReason::Paused,
         (Condition::NoAgent, _) => v1::HoldReason::NoAgent,
+        (Condition::Resting(Rest::Asked), _) => v1::HoldReason::RetryAfter,
+        (Condition::Resting(Rest::Breaker), _) => v1::HoldReason::Breaker,
         (Condition::None | Condition::Attempting, _) => v1::HoldReason::Unspecified,
     }
 }

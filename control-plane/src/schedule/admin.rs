@@ -2,7 +2,7 @@
 
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
-use postrider_domain::lane::Place;
+use postrider_domain::lane::{Place, Rest};
 use postrider_domain::outcome::Outcome;
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::{JobKey, Report};
@@ -70,6 +70,8 @@ pub enum Condition {
     Held,
     /// No agent is connected in its pool.
     NoAgent,
+    /// Its endpoint is left alone.
+    Resting(Rest),
 }
 
 impl Scheduler {
@@ -85,14 +87,15 @@ impl Scheduler {
 
     /// What is true of a delivery only now.
     #[must_use]
-    pub fn condition(&self, id: DeliveryId) -> Condition {
+    pub fn condition(&self, id: DeliveryId, now: Timestamp) -> Condition {
         if self.assigned.contains_key(&id) {
             return Condition::Attempting;
         }
         match self.lanes.get(&id.subscription) {
             Some(slot) if slot.settings.held => Condition::Held,
             Some(slot) if !self.has_agent(&slot.settings.pool) => Condition::NoAgent,
-            _ => Condition::None,
+            Some(slot) => slot.lane.rest(now).map_or(Condition::None, Condition::Resting),
+            None => Condition::None,
         }
     }
 

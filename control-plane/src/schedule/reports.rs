@@ -175,6 +175,9 @@ impl Scheduler {
         let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };
         let (settled, consequence) =
             delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, chance);
+        if let Some(turned) = slot.lane.heard(&attempt.outcome, attempt.started, now, chance) {
+            self.effects.push(Effect::Breaker(id.subscription, turned));
+        }
         if consequence == Consequence::Disable && !slot.settings.held {
             slot.settings.held = true;
             slot.lane.hold(true);

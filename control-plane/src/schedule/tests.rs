@@ -1,6 +1,7 @@
 //! The schedule in a simulated world: agents that come, go and lose messages, a store that is slow, endpoints that
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
+mod outage;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -38,6 +39,7 @@ fn settings(number: u64) -> LaneSettings {
         pool: PoolName::default_pool(),
         retry: retry::Policy::default(),
         max_in_flight: CAP,
+        rate_limit: None,
         held: false,
         timeout: TIMEOUT,
     }
@@ -84,6 +86,10 @@ struct World {
     /// or cut off while the control plane was killed. As many POSTs may be repeated.
     unknown: u32,
     failures: u32,
+    /// POSTs, and jobs given out, as they came.
+    log: Vec<(Timestamp, JobKey)>,
+    handed: Vec<(Timestamp, JobKey)>,
+    settings: HashMap<SubscriptionId, LaneSettings>,
 }
 
 enum Loaded {
@@ -111,6 +117,9 @@ impl World {
             failing: HashSet::new(),
             unknown: 0,
             failures: 0,
+            log: Vec::new(),
+            handed: Vec::new(),
+            settings: (0..4).map(|number| (lane(number), settings(number))).collect(),
         };
         for number in 0..4 {
             world.scheduler.changed(settings(number), world.now);
@@ -192,7 +201,7 @@ impl World {
                 end: of_lane().count() as u64 + 1,
                 waiting: of_lane().any(|(_, delivery)| delivery.state.due().is_some()),
             };
-            self.scheduler.restore(settings(number), row, self.now);
+            self.scheduler.restore(self.settings[&lane(number)].clone(), row, self.now);
         }
         // They come back within the window.
         for which in 0..AGENTS {
@@ -207,7 +216,8 @@ impl World {
         for effect in self.scheduler.effects(self.now) {
             match effect {
                 Effect::Dispatch { holder, jobs } => {
-                    self.to_agent.extend(jobs.iter().map(|job| (holder, job.key)))
+                    self.handed.extend(jobs.iter().map(|job| (self.now, job.key)));
+                    self.to_agent.extend(jobs.iter().map(|job| (holder, job.key)));
                 }
                 Effect::Load { lane, load } => {
                     let loaded = self.load(lane, load);
@@ -227,7 +237,10 @@ impl World {
                     self.writes.push_back((settle.delivery, settle.id, acknowledge));
                 }
                 Effect::Acknowledge(reported) => self.acknowledge(reported),
-                Effect::Withdraw { .. } | Effect::Forget { .. } | Effect::Answer(..) => {}
+                Effect::Withdraw { .. }
+                | Effect::Forget { .. }
+                | Effect::Answer(..)
+                | Effect::Breaker(..) => {}
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
                 Effect::Disable(_) | Effect::Trespass { .. } => panic!("nobody gives cause for it"),
                 Effect::LowWater(lane, number) => {
@@ -301,6 +314,7 @@ impl World {
         }
         let (holder, key) = self.to_agent.remove(0);
         let Some(agent) = self.agents.iter_mut().find(|agent| agent.holder == Some(holder)) else { return };
+        self.log.push((self.now, key));
         *self.posts.entry(key.delivery).or_default() += 1;
         let takes = Duration::from_millis(self.rng.random_range(1..3_000));
         agent.running.push((key, self.now + takes));
@@ -529,7 +543,7 @@ fn without_an_agent_deliveries_are_held_and_no_attempt_is_spent() {
     world.carry_out();
     assert!(world.rows.values().all(|delivery| delivery.attempts == 0 && !delivery.state.has_ended()));
     let id = *world.rows.keys().next().unwrap();
-    assert_eq!(world.scheduler.condition(id), Condition::NoAgent);
+    assert_eq!(world.scheduler.condition(id, world.now), Condition::NoAgent);
     world.heal();
     world.check();
     assert_eq!(world.extra_posts(), 0);

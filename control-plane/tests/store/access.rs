@@ -33,6 +33,7 @@ pub(crate) async fn every_change_has_its_audit_record_in_one_chain(backend: &dyn
     for done in futures::future::join_all(changes).await {
         done.unwrap();
     }
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     store.put_audit_entry(entry("RevealSigningKey")).await.unwrap();
@@ -70,6 +71,7 @@ pub(crate) async fn tokens_are_kept_until_they_are_removed(backend: &dyn Backend
         store.put_token(row, entry("CreateToken")).await.unwrap();
     }
     store.put_token_uses(vec![(first.id, at(7))]).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     first.last_used = Some(at(7));
@@ -90,6 +92,7 @@ pub(crate) async fn a_tenants_audit_records_are_numbered_among_themselves(backen
         let whose = [Some(tenant()), Some(other()), None][usize::try_from(number % 3).unwrap()].clone();
         store.put_audit_entry(of(whose, number)).await.unwrap();
     }
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     store.put_audit_entry(of(Some(other()), 30)).await.unwrap();
@@ -173,6 +176,7 @@ pub(crate) async fn old_audit_records_age_out_and_the_log_says_so(backend: &dyn 
     let cuts: Vec<_> = records.iter().filter(|record| record.entry.action == "CutAuditLog").collect();
     assert_eq!(cuts.last().unwrap().entry.target, "2400");
     assert_eq!(verified(&store).await, Ok(100 + 1 + 2));
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(verified(&store).await, Ok(103), "after a restart");
@@ -233,6 +237,7 @@ pub(crate) async fn the_first_admins_token_is_remembered_for_good(backend: &dyn 
     };
     store.put_bootstrap_token(&row, entry("CreateToken")).await.unwrap();
     store.delete_token(row.id, entry("RevokeToken")).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(store.tokens().await.unwrap(), []);

@@ -46,6 +46,7 @@ pub(crate) async fn subscriptions_keep_what_is_sealed(backend: &dyn Backend) {
     row.keys.insert(0, next);
     row.keys.push(SigningKeyRow { id: KeyId::new(at(1), 3), secret: None, ..row.keys[1].clone() });
     store.put_subscription(&row, None, entry("change")).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(store.subscriptions(None, 10).await.unwrap(), [row, subscription(lane(2))]);
@@ -60,6 +61,7 @@ pub(crate) async fn uses_of_keys_are_kept_beside_their_subscription(backend: &dy
     let first = row(1, vec![(key(1), used(Some(at(5)), None))]);
     let second = row(2, vec![(key(1), used(Some(at(5)), Some(at(6)))), (key(2), used(None, Some(at(7))))]);
     store.put_key_uses(&[first.clone(), second.clone()]).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(store.key_uses().await.unwrap(), [first, second.clone()]);
@@ -90,6 +92,7 @@ pub(crate) async fn many_subscriptions_are_resealed_at_once_without_an_audit_rec
         .map(|number| SubscriptionRow { headers: Some(sealed(9)), ..subscription(lane(number)) })
         .collect();
     store.reseal_subscriptions(resealed[..3].to_vec()).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     let rows = store.subscriptions(None, 10).await.unwrap();
@@ -105,6 +108,7 @@ pub(crate) async fn data_keys_are_kept_in_order_and_removed_without_a_trace(back
     for key in [&keys[1], &keys[0], &keys[2]] {
         store.put_data_key(key, entry("CreateDataKey")).await.unwrap();
     }
+    store.close().await.unwrap();
     drop(store);
     assert!(backend.holds(&keys[0].wrapped));
     let store = backend.open();
@@ -156,6 +160,7 @@ async fn a_store_whose_file_of_data_keys_is_gone_says_so() {
     let store = open().unwrap();
     let key = data_key(1, "kek_1");
     store.put_data_key(&key, entry("CreateDataKey")).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let file = folder.path().join("data-keys");
     let kept = std::fs::read(&file).unwrap();

@@ -151,6 +151,7 @@ pub(crate) async fn an_idempotency_key_makes_one_event(backend: &dyn Backend) {
     assert_eq!(results[2], Err(Conflict::IdempotencyKey));
     assert_eq!(accept_one(&store, again.clone()).await, Ok(Accepted { duplicate: true, ..original.clone() }));
     assert_eq!(accept_one(&store, keyed(3)).await, Err(Conflict::IdempotencyKey));
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(
@@ -215,6 +216,7 @@ pub(crate) async fn deliveries_of_a_lane_are_numbered_without_gaps(backend: &dyn
         numbers.insert(accepted.deliveries[0].sequence);
     }
     assert_eq!(numbers, (1..=40).collect());
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     let next = accept_one(&store, accept(99, at(99), &[lane(1)])).await.unwrap();
@@ -344,6 +346,7 @@ pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
     let id = accepted.deliveries[0];
     settle(&store, id, fresh(id, accepted.key), 500, State::Waiting(at(5))).await;
     store.settle(Settlement { low_water: vec![(lane(1), 2)], ..Settlement::default() }).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let row = backend.open().lane(lane(1)).await.unwrap();
     assert_eq!((row.low_water, row.end, row.waiting), (2, 2, true));

@@ -50,6 +50,7 @@ pub(crate) async fn an_identity_and_the_use_of_its_join_token_are_one_write(back
     store.put_identity(&agent, Some(&used), entry("EnrollAgent")).await.unwrap();
     let revoked = IdentityRow { revoked: Some(at(9)), duplicate: Some(at(8)), ..identity(2) };
     store.put_identity(&revoked, None, entry("RevokeAgent")).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     assert_eq!(store.join_tokens().await.unwrap(), [used.clone(), other.clone()]);
@@ -75,6 +76,7 @@ pub(crate) async fn authorities_change_together(backend: &dyn Backend) {
     store.put_authorities(std::slice::from_ref(&first), entry("CreateAuthority")).await.unwrap();
     let (second, retiring) = (authority(b"second"), AuthorityRow { retire: Some(at(99)), ..first });
     store.put_authorities(&[second.clone(), retiring.clone()], entry("RotateAuthority")).await.unwrap();
+    store.close().await.unwrap();
     drop(store);
     let store = backend.open();
     let found = store.authorities().await.unwrap();

@@ -231,9 +231,7 @@ impl World {
             self.take();
             self.end_attempt(0, None);
             self.write();
-            if let Some(wakes) =
-                self.lane.wakes().filter(|wakes| *wakes > self.now && !self.lane.is_ready(self.now))
-            {
+            if let Some(wakes) = self.lane.wakes(self.now).filter(|_| !self.lane.is_ready(self.now)) {
                 self.now = wakes;
             }
             if self.ended.len() == self.rows.len() && self.writes.is_empty() {

@@ -21,6 +21,7 @@ mod lifecycle;
 mod limits;
 mod links;
 mod matching;
+mod pace;
 mod profiles;
 mod protos;
 mod readme;

@@ -1,0 +1,200 @@
+//! Whether a lane may hand out one more attempt, as far as its endpoint is concerned: the rate limit, what the
+//! endpoint bears, what it asked for, and the breaker, together.
+
+use std::time::Duration;
+
+use super::adaptive::Adaptive;
+use super::breaker::{Breaker, State};
+use super::rate::RateLimit;
+use super::verdict::{Verdict, asked_to_wait};
+use crate::outcome::Outcome;
+use crate::pace::{Meter, Pace};
+use crate::time::Timestamp;
+
+/// Why the endpoint is left alone now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It said for how long, by `Retry-After`.
+    Asked,
+    /// The breaker is open.
+    Breaker,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Flow {
+    rate: Option<(Pace, Meter)>,
+    adaptive: Adaptive,
+    breaker: Breaker,
+    /// Until when the endpoint asked to be left alone.
+    asked_until: Timestamp,
+}
+
+impl Flow {
+    pub(super) fn new(cap: usize) -> Self {
+        let adaptive = Adaptive::new(cap);
+        Self { rate: None, adaptive, breaker: Breaker::default(), asked_until: Timestamp::default() }
+    }
+
+    pub(super) fn set_cap(&mut self, cap: usize) {
+        self.adaptive.set_cap(cap);
+    }
+
+    /// Changes the rate limit. What was used of a former one counts, but for no more than all of the new burst.
+    pub(super) fn set_rate(&mut self, limit: Option<RateLimit>, now: Timestamp) {
+        let meter = self.rate.map(|(_, meter)| meter).unwrap_or_default();
+        self.rate = limit.map(|limit| (limit.pace(), limit.pace().at_most_spent(meter, elapsed(now))));
+    }
+
+    /// Takes the burst as used: nobody knows what was used before a restart.
+    pub(super) fn spend_burst(&mut self, now: Timestamp) {
+        if let Some((pace, meter)) = &mut self.rate {
+            *meter = pace.spent(elapsed(now));
+        }
+    }
+
+    /// From when on one more attempt may go out; `None` when an outcome must come first.
+    pub(super) fn opens(&self, in_flight: usize) -> Option<Timestamp> {
+        if in_flight >= self.adaptive.limit() {
+            return None;
+        }
+        let by_rate = self.rate.map_or(Duration::ZERO, |(pace, meter)| pace.opens(meter));
+        // A timestamp has whole milliseconds: the first at which it may.
+        let millis = i64::try_from(by_rate.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+        let by_rate = Timestamp::from_millis(millis);
+        Some(self.breaker.opens(in_flight)?.max(self.asked_until).max(by_rate))
+    }
+
+    /// An attempt goes out.
+    pub(super) fn took(&mut self, now: Timestamp) {
+        if let Some((pace, meter)) = &mut self.rate {
+            pace.reserve(meter, elapsed(now));
+        }
+    }
+
+    /// An attempt that was begun at `started` has ended. Gives the breaker's new state if it is another one.
+    pub(super) fn heard(
+        &mut self,
+        outcome: &Outcome,
+        started: Timestamp,
+        now: Timestamp,
+        chance: f64,
+    ) -> Option<State> {
+        let verdict = Verdict::of(outcome);
+        self.adaptive.heard(verdict, started, now);
+        if let Some(wait) = asked_to_wait(outcome, now) {
+            if self.asked_until <= now {
+                self.adaptive.restart();
+            }
+            self.asked_until = self.asked_until.max(now + wait);
+        }
+        let turned = self.breaker.heard(verdict, started, now, chance);
+        if turned == Some(State::Open) {
+            self.adaptive.restart();
+        }
+        turned
+    }
+
+    /// Somebody has said that the endpoint works: what it asked for is forgotten, and it is probed at once.
+    pub(super) fn hurry(&mut self) {
+        self.asked_until = Timestamp::default();
+        self.breaker.hurry();
+    }
+
+    pub(super) fn rest(&self, now: Timestamp) -> Option<Rest> {
+        if self.asked_until > now {
+            return Some(Rest::Asked);
+        }
+        (self.breaker.state() == State::Open).then_some(Rest::Breaker)
+    }
+}
+
+/// A meter's time.
+fn elapsed(now: Timestamp) -> Duration {
+    now.since(Timestamp::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Class, Response};
+    use proptest::prelude::*;
+
+    fn outcome(kind: u8) -> Outcome {
+        let response = |status: u16, wait: Option<&str>| {
+            let headers = wait.map(|wait| ("retry-after".to_owned(), wait.to_owned())).into_iter().collect();
+            let response = Response { status, headers, ..Response::default() };
+            Outcome { response: Some(response), ..Outcome::failure(Class::of_status(status), "") }
+        };
+        match kind {
+            0..3 => response(204, None),
+            3 => response(429, Some("20")),
+            4 => response(503, None),
+            5 => Outcome::failure(Class::AgentLost, ""),
+            6 => Outcome::failure(Class::Timeout, ""),
+            _ => response(500, None),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_rules_hold_together(
+            per_second in 0.1_f64..20.0,
+            burst in 1_u32..10,
+            cap in 1_usize..20,
+            steps in prop::collection::vec((0_u8..20, 0_u64..6_000, 0.0_f64..1.0), 1..400),
+        ) {
+            let mut flow = Flow::new(cap);
+            let mut now = Timestamp::from_millis(1_770_028_200_000);
+            flow.set_rate(Some(RateLimit { per_second, burst }), now);
+            let (mut under_way, mut taken, mut quiet) = (Vec::new(), Vec::new(), now);
+            for (step, passes, chance) in steps {
+                match step {
+                    0..8 => {
+                        let opens = flow.opens(under_way.len());
+                        if opens.is_some_and(|opens| opens <= now) {
+                            prop_assert!(under_way.len() < cap, "above the cap");
+                            prop_assert!(quiet <= now, "it asked to be left alone");
+                            let probing = flow.rest(now) == Some(Rest::Breaker);
+                            prop_assert!(!probing || under_way.is_empty(), "two probes at once");
+                            flow.took(now);
+                            taken.push(now);
+                            under_way.push(now);
+                        } else if under_way.is_empty() {
+                            let wait = opens.expect("nothing is under way").since(now);
+                            prop_assert!(wait <= Duration::from_secs(361), "it waits for {wait:?}");
+                        }
+                    }
+                    8..16 => {
+                        if let Some(started) = under_way.pop() {
+                            let outcome = outcome(step - 8);
+                            flow.heard(&outcome, started, now, chance);
+                            if step == 11 {
+                                quiet = quiet.max(now + Duration::from_secs(20));
+                            }
+                        }
+                    }
+                    _ => now = now + Duration::from_millis(passes),
+                }
+            }
+            for (first, begin) in taken.iter().enumerate() {
+                for (last, end) in taken.iter().enumerate().skip(first) {
+                    let share = f64::from(burst) + end.since(*begin).as_secs_f64() * per_second;
+                    prop_assert!((last - first + 1) as f64 <= share + 1e-6, "faster than its rate");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_slower_rate_is_in_force_at_once_and_a_faster_one_owes_nothing_of_the_former() {
+        let now = Timestamp::from_millis(1_770_028_200_000);
+        let mut flow = Flow::new(10);
+        flow.set_rate(Some(RateLimit { per_second: 0.1, burst: 10_000 }), now);
+        (0..9_000).for_each(|_| flow.took(now));
+        flow.set_rate(Some(RateLimit { per_second: 100.0, burst: 1 }), now);
+        assert_eq!(flow.opens(0).unwrap().since(now), Duration::from_millis(10));
+        flow.set_rate(None, now);
+        assert!(flow.opens(0).unwrap() <= now);
+    }
+}
