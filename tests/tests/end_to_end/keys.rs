@@ -203,6 +203,33 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     Ok(())
 }
 
+#[tokio::test]
+async fn a_probe_whose_key_is_revoked_while_it_waits_fails_without_a_post() -> Result<()> {
+    let world = World::start().await?;
+    let wanted = v1::Subscription { retry_policy: no_retries(), ..v1::Subscription::default() };
+    let route = world.subscribe_with("/in", wanted).await?;
+    let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
+    let (new, _) = keys.create("", "", "").await?;
+    let (tenant, subscription) = (world.api.tenant(), route.subscription);
+    let pause = v1::PauseSubscriptionRequest { tenant: tenant.clone(), subscription: subscription.clone() };
+    world.api.subscriptions().pause_subscription(pause).await?;
+    let probe = v1::ProbeSigningKeyRequest {
+        tenant: tenant.clone(),
+        subscription: subscription.clone(),
+        signing_key: new.clone(),
+        ..v1::ProbeSigningKeyRequest::default()
+    };
+    let probe = world.api.signing_keys().probe_signing_key(probe).await?.into_inner();
+    keys.revoke(&new).await?;
+    let resume = v1::ResumeSubscriptionRequest { tenant, subscription };
+    world.api.subscriptions().resume_subscription(resume).await?;
+    let (_, attempts) = world.api.delivery_in(&probe.delivery_id, DeliveryState::Exhausted).await?;
+    assert!(format!("{attempts:?}").contains("the signing key that this probes is revoked"), "{attempts:?}");
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    assert_eq!(world.receiver.count(), 1, "the probe was never sent");
+    Ok(())
+}
+
 /// The way of docs/operating.md, by commands alone.
 #[tokio::test]
 async fn commands_create_probe_activate_and_revoke_and_set_profiles() -> Result<()> {
