@@ -24,13 +24,19 @@ impl Planted {
         Self::bytes(name, text.as_bytes())
     }
 
-    /// A signing secret: the bytes that `whsec_` and base64 stand for, and that text.
+    /// A signing secret: the bytes that `whsec_` and base64 stand for, and that text; of a `whsk_` the seed, for its other
+    /// half is public.
     ///
     /// # Errors
     /// When it is none.
     pub fn signing_secret(name: &str, text: &str) -> Result<Self> {
-        let coded = text.strip_prefix("whsec_").context("it does not begin with whsec_")?;
-        let raw = base64::engine::general_purpose::STANDARD.decode(coded)?;
+        let standard = base64::engine::general_purpose::STANDARD;
+        if let Some(coded) = text.strip_prefix("whsk_") {
+            let pair = standard.decode(coded)?;
+            return Ok(Self::bytes(name, pair.get(..32).context("it is shorter than a seed")?));
+        }
+        let coded = text.strip_prefix("whsec_").context("it does not begin with whsec_ or whsk_")?;
+        let raw = standard.decode(coded)?;
         let mut planted = Self::bytes(name, &raw);
         planted.forms.extend(Self::text(name, coded).forms);
         Ok(planted)
@@ -116,5 +122,8 @@ mod tests {
         let signing = Planted::signing_secret("it", &text).unwrap();
         assert!(signing.is_in(&[7; 24]) && signing.is_in(text.as_bytes()));
         assert!(signing.is_in(standard.encode(&text).as_bytes()));
+        let pair = standard.encode([[7; 32], [8; 32]].concat());
+        let signing = Planted::signing_secret("it", &format!("whsk_{pair}")).unwrap();
+        assert!(signing.is_in(pair.as_bytes()) && signing.is_in(&[7; 32]) && !signing.is_in(&[8; 32]));
     }
 }

@@ -203,6 +203,96 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     Ok(())
 }
 
+#[tokio::test]
+async fn a_probe_whose_key_is_revoked_while_it_waits_fails_without_a_post() -> Result<()> {
+    let world = World::start().await?;
+    let wanted = v1::Subscription { retry_policy: no_retries(), ..v1::Subscription::default() };
+    let route = world.subscribe_with("/in", wanted).await?;
+    let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
+    let (new, _) = keys.create("", "", "").await?;
+    let (tenant, subscription) = (world.api.tenant(), route.subscription);
+    let pause = v1::PauseSubscriptionRequest { tenant: tenant.clone(), subscription: subscription.clone() };
+    world.api.subscriptions().pause_subscription(pause).await?;
+    let probe = v1::ProbeSigningKeyRequest {
+        tenant: tenant.clone(),
+        subscription: subscription.clone(),
+        signing_key: new.clone(),
+        ..v1::ProbeSigningKeyRequest::default()
+    };
+    let probe = world.api.signing_keys().probe_signing_key(probe).await?.into_inner();
+    keys.revoke(&new).await?;
+    let resume = v1::ResumeSubscriptionRequest { tenant, subscription };
+    world.api.subscriptions().resume_subscription(resume).await?;
+    let (_, attempts) = world.api.delivery_in(&probe.delivery_id, DeliveryState::Exhausted).await?;
+    assert!(format!("{attempts:?}").contains("the signing key that this probes is revoked"), "{attempts:?}");
+    emitted(&world.api, DeliveryState::Delivered).await?;
+    assert_eq!(world.receiver.count(), 1, "the probe was never sent");
+    Ok(())
+}
+
+/// The way of docs/operating.md, by commands alone.
+#[tokio::test]
+async fn commands_create_probe_activate_and_revoke_and_set_profiles() -> Result<()> {
+    let world = World::start().await?;
+    let cli = world.cli();
+    let json = async |arguments: &[&str]| -> Result<serde_json::Value> {
+        let ended = cli.run(&[arguments, &["-o", "json"]].concat()).await?;
+        serde_json::from_str(&ended.stdout).with_context(|| format!("{arguments:?}: {ended:?}"))
+    };
+    let url = world.receiver.url("/in");
+    let timestamped = "timestamped:encoding=base64,signature=X-Acme-Signature";
+    let made = json(&[
+        "subscriptions",
+        "create",
+        "--url",
+        &url,
+        "--event-types",
+        "*",
+        "--signature-profile",
+        "standard_webhooks",
+        "--signature-profile",
+        timestamped,
+    ])
+    .await?;
+    let id = made["subscription"]["id"].as_str().context("no id")?;
+    let old = made["signing_key"]["id"].as_str().context("no key")?;
+    assert_eq!(
+        made["subscription"]["signature_profiles"],
+        serde_json::json!([
+            "standard_webhooks",
+            "timestamped:encoding=base64,signature=x-acme-signature,\
+             timestamp=x-webhook-timestamp,event-id=x-webhook-event-id"
+        ])
+    );
+    let created = json(&["keys", "create", id]).await?;
+    let new = created["signing_key"]["id"].as_str().context("no key")?;
+    assert_eq!(created["signing_key"]["state"], "pending");
+    let probe = json(&["keys", "probe", id, new]).await?;
+    let delivery = probe["delivery_id"].as_str().context("no delivery")?;
+    world.api.delivery_in(delivery, DeliveryState::Delivered).await?;
+    let post = world.receiver.posts().pop().context("nothing arrived")?;
+    let secret = Secret::parse(created["secret"].as_str().context("no secret")?)?;
+    assert!(
+        signed_with(&post, |list, id, time| list == secret.sign(id, time, &post.body))?,
+        "signed with it alone"
+    );
+    assert_eq!(header(&post, "x-acme-signature")?.len(), 44);
+    assert_eq!(json(&["keys", "activate", id, new, "--overlap", "1h"]).await?["state"], "active");
+    let listed = json(&["keys", "list", id]).await?;
+    let former =
+        listed.as_array().and_then(|keys| keys.iter().find(|key| key["id"] == old)).context("no old key")?;
+    assert_eq!((&former["state"], &former["safe_to_revoke"]), (&"retiring".into(), &true.into()));
+    assert_eq!(json(&["keys", "revoke", id, old]).await?["state"], "revoked");
+    let rotated = json(&["keys", "rotate", id, "--scheme", "v1a", "--overlap", "0"]).await?;
+    let public = rotated["signing_key"]["public_key"].as_str().unwrap_or_default();
+    assert!(public.starts_with("whpk_"), "{rotated}");
+    let one = json(&["subscriptions", "update", id, "--signature-profile", "standard_webhooks"]).await?;
+    assert_eq!(one["signature_profiles"], serde_json::json!(["standard_webhooks"]));
+    let bad = cli.run(&["subscriptions", "update", id, "--signature-profile", "svix"]).await?;
+    assert!(bad.stderr.contains("say standard_webhooks, timestamped, stripe or github"), "{bad:?}");
+    Ok(())
+}
+
 /// `examples/node/receiver_v1a.mjs`, which knows this public key.
 async fn public_receiver(folder: &Path, public: &str) -> Result<Stranger> {
     let port = free_port().await?;

@@ -85,7 +85,37 @@ async fn rotate(world: &World, subscription: &str, answers: &mut Answers) -> Res
     let short = format!("whsec_{}", &imported(3)[6..26]);
     let refused = api.signing_keys().rotate_signing_key(rotate(&short, "")).await;
     answers.add("a rotation with a short secret", &refused);
+    made.push(pending(api, subscription, answers).await?);
     Ok(made)
+}
+
+/// A key of v1a that is used for a probe; and a malformed one.
+async fn pending(api: &Api, subscription: &str, answers: &mut Answers) -> Result<String> {
+    let create = |secret: &str| v1::CreateSigningKeyRequest {
+        tenant: api.tenant(),
+        subscription: subscription.to_owned(),
+        scheme: "v1a".into(),
+        secret: secret.to_owned(),
+        ..v1::CreateSigningKeyRequest::default()
+    };
+    let made = api.signing_keys().create_signing_key(create("")).await?.into_inner();
+    let refused = api.signing_keys().create_signing_key(create(&made.secret)).await;
+    ensure!(refused.is_err(), "a second pending key was taken");
+    answers.add("a pending key beside another", &refused);
+    let refused = api.signing_keys().create_signing_key(create(&made.secret[..60])).await;
+    answers.add("a pending key with a malformed secret", &refused);
+    let probe = v1::ProbeSigningKeyRequest {
+        tenant: api.tenant(),
+        subscription: subscription.to_owned(),
+        signing_key: made.signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
+        ..v1::ProbeSigningKeyRequest::default()
+    };
+    let probed = api.signing_keys().probe_signing_key(probe).await;
+    ensure!(probed.is_ok(), "{probed:?}");
+    answers.add("a probe", &probed);
+    let list = v1::ListSigningKeysRequest { tenant: api.tenant(), subscription: subscription.to_owned() };
+    answers.add("a list of keys", &api.signing_keys().list_signing_keys(list).await);
+    Ok(made.secret)
 }
 
 /// Headers: changed by the API and by the command, read and sent back, refused.
