@@ -53,6 +53,7 @@ macro_rules! word {
 
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
 word!(BodyFormat, "BODY_FORMAT_");
+word!(Strictness, "STRICTNESS_");
 word!(FilterAnswer, "FILTER_ANSWER_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");
 word!(DeliveryState, "DELIVERY_STATE_");
