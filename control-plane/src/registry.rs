@@ -5,17 +5,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use postrider_domain::event::EventTypeName;
 use postrider_domain::filter::{Facts, Filter};
 use postrider_domain::id::{SubscriptionId, TenantId};
 use postrider_domain::pattern::Index;
 use postrider_domain::time::Timestamp;
+use postrider_domain::violation::Violation;
+use postrider_proto::{event_type, v1};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::secrets::{KeyedSubscription, Sealer, SecretsError, open_subscription};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
+mod catalogue;
 mod unanswered;
 
+pub use catalogue::Catalogues;
 pub use unanswered::Failures;
 use unanswered::Unanswered;
 
@@ -28,6 +33,8 @@ pub struct Registry {
     /// Held while a subscription or tenant is read, decided about and written.
     changes: Mutex<()>,
     unanswered: Unanswered,
+    /// What events are judged by, before anything else.
+    pub catalogues: Catalogues,
 }
 
 #[derive(Default)]
@@ -49,13 +56,21 @@ impl Registry {
     /// # Errors
     /// When the store cannot be read, or a secret in it does not open.
     pub async fn load(store: &dyn Store, sealer: &Sealer) -> Result<Self, SecretsError> {
-        let registry =
-            Self { known: RwLock::default(), changes: Mutex::new(()), unanswered: Unanswered::default() };
+        let registry = Self {
+            known: RwLock::default(),
+            changes: Mutex::new(()),
+            unanswered: Unanswered::default(),
+            catalogues: Catalogues::default(),
+        };
         let mut after = None;
         loop {
             let page = store.tenants(after.take(), PAGE).await?;
             after = page.last().and_then(|tenant| tenant.id.parse().ok());
-            page.iter().filter_map(|tenant| tenant.id.parse().ok()).for_each(|id| registry.add_tenant(id));
+            for tenant in page {
+                let Ok(id) = tenant.id.parse::<TenantId>() else { continue };
+                registry.load_catalogue(store, &id, &tenant).await?;
+                registry.add_tenant(id);
+            }
             if after.is_none() {
                 break;
             }
@@ -69,6 +84,32 @@ impl Registry {
             }
             if after.is_none() {
                 return Ok(registry);
+            }
+        }
+    }
+
+    async fn load_catalogue(
+        &self,
+        store: &dyn Store,
+        id: &TenantId,
+        tenant: &v1::Tenant,
+    ) -> Result<(), StoreError> {
+        let unreadable = |violation: Violation| StoreError::Damaged {
+            place: format!("the catalogue of {id}"),
+            problem: violation.to_string(),
+        };
+        let unknown = event_type::read_strictness("unknown_event_types", tenant.unknown_event_types);
+        self.catalogues.set_unknown(id, unknown.map_err(unreadable)?);
+        let mut after = None;
+        loop {
+            let page = store.event_types(id, after.take(), PAGE).await?;
+            for wire in page {
+                let Ok(name) = wire.name.parse::<EventTypeName>() else { continue };
+                self.catalogues.put(id, name.clone(), event_type::read(&wire).map_err(unreadable)?);
+                after = Some(name);
+            }
+            if after.is_none() {
+                return Ok(());
             }
         }
     }
@@ -92,6 +133,7 @@ impl Registry {
     /// A tenant was deleted.
     pub fn remove_tenant(&self, tenant: &TenantId) {
         self.write().tenants.remove(tenant);
+        self.catalogues.forget(tenant);
     }
 
     /// Who wants an event; `None` when there is no such tenant. A filter that gives no answer lets the event pass, and is

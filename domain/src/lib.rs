@@ -10,6 +10,7 @@
 pub mod access;
 pub mod audit;
 pub mod body;
+pub mod catalogue;
 pub mod delivery;
 pub mod egress;
 pub mod event;
@@ -26,6 +27,7 @@ pub mod outcome;
 pub mod pace;
 pub mod pattern;
 pub mod retry;
+pub mod schema;
 pub mod sealed;
 pub mod secret_file;
 pub mod signing;

@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod delivery;
+pub mod event_type;
 pub mod operation;
 pub mod session;
 pub mod signature_profile;

@@ -83,6 +83,9 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
     let step = format!("emit {}", event.r#type);
     let request = v1::EmitRequest { tenant: tenant.clone(), event: Some(event) };
     let accepted = Accepted::from(context.client.events().emit(request).await.doing(step)?.into_inner());
+    for warning in &accepted.warnings {
+        notice(format_args!("warning: {}", warning.message));
+    }
     if args.follow {
         return follow_to_the_end(context, tenant, accepted).await;
     }

@@ -9,7 +9,7 @@ use super::{Context, input};
 use crate::failure::{Doing as _, Exit, Failure, Result};
 use crate::pages::{self, Limit};
 use crate::view::event_type::EventType;
-use crate::view::promised;
+use crate::view::{parse_word, promised};
 
 /// What to do with event types.
 #[derive(clap::Subcommand, Debug)]
@@ -31,7 +31,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change description or example
+    /// Change an entry
     Update {
         /// Its name
         name: String,
@@ -57,6 +57,21 @@ pub(crate) struct Text {
     /// A file with the example; '-' is stdin
     #[arg(long, value_name = "FILE", conflicts_with = "example")]
     example_file: Option<PathBuf>,
+    /// A file with a JSON Schema of the event's data; '-' is stdin
+    #[arg(long, value_name = "FILE")]
+    schema_file: Option<PathBuf>,
+    /// Remove the schema
+    #[arg(long, conflicts_with = "schema_file")]
+    no_schema: bool,
+    /// What follows when an event does not follow the schema: off, warn or reject
+    #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>)]
+    validation: Option<v1::Strictness>,
+    /// Warn emitters that the type should not be emitted any more
+    #[arg(long, value_name = "BOOL")]
+    deprecated: Option<bool>,
+    /// What to emit instead
+    #[arg(long, value_name = "TEXT")]
+    deprecation_message: Option<String>,
 }
 
 /// Runs the verb.
@@ -87,7 +102,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let step = format!("update the event type «{name}»");
             let (event_type, paths) = text.fill(tenant, name)?;
             if paths.is_empty() {
-                return Err(Failure::new(Exit::Usage, "nothing to update: give --description or --example"));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    "nothing to update: give what is to change, such as --description",
+                ));
             }
             let update_mask = Some(FieldMask { paths });
             let request = v1::UpdateEventTypeRequest { event_type: Some(event_type), update_mask };
@@ -118,6 +136,24 @@ impl Text {
         if let Some(example) = example {
             entry.example = example;
             paths.push("example".into());
+        }
+        if let Some(path) = &self.schema_file {
+            entry.schema = input::read_line(path)?;
+        }
+        if self.schema_file.is_some() || self.no_schema {
+            paths.push("schema".into());
+        }
+        if let Some(validation) = self.validation {
+            entry.set_validation(validation);
+            paths.push("validation".into());
+        }
+        if let Some(deprecated) = self.deprecated {
+            entry.deprecated = deprecated;
+            paths.push("deprecated".into());
+        }
+        if let Some(message) = self.deprecation_message {
+            entry.deprecation_message = message;
+            paths.push("deprecation_message".into());
         }
         Ok((entry, paths))
     }

@@ -6,8 +6,8 @@ use prost_types::FieldMask;
 use super::Context;
 use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
-use crate::view::promised;
 use crate::view::tenant::Tenant;
+use crate::view::{parse_word, promised};
 
 /// What to do with tenants.
 #[derive(clap::Subcommand, Debug)]
@@ -30,13 +30,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change a tenant's display name
+    /// Change a tenant
     Update {
         /// Its id
         id: String,
         /// The new name; empty removes it
-        #[arg(long, value_name = "TEXT")]
-        display_name: String,
+        #[arg(long, value_name = "TEXT", required_unless_present = "unknown_event_types")]
+        display_name: Option<String>,
+        /// What follows when an event's type is not in the catalogue: off, warn or reject
+        #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>)]
+        unknown_event_types: Option<v1::Strictness>,
     },
     /// Delete a tenant that has no subscriptions
     Delete {
@@ -66,12 +69,22 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             tenants.await?.show::<Tenant>(context.format)
         }
-        Verb::Update { id, display_name } => {
+        Verb::Update { id, display_name, unknown_event_types } => {
             let step = format!("update the tenant «{id}»");
-            let request = v1::UpdateTenantRequest {
-                tenant: Some(v1::Tenant { id, display_name, ..Default::default() }),
-                update_mask: Some(FieldMask { paths: vec!["display_name".into()] }),
+            let given = [
+                ("display_name", display_name.is_some()),
+                ("unknown_event_types", unknown_event_types.is_some()),
+            ];
+            let paths =
+                given.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()).collect();
+            let tenant = v1::Tenant {
+                id,
+                display_name: display_name.unwrap_or_default(),
+                unknown_event_types: unknown_event_types.unwrap_or_default().into(),
+                ..Default::default()
             };
+            let request =
+                v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(FieldMask { paths }) };
             let answer = api.update_tenant(request).await.doing(step)?;
             show(context, answer.into_inner().tenant)
         }

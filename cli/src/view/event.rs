@@ -93,6 +93,22 @@ pub(crate) struct Accepted {
     /// How many subscriptions it is owed to.
     pub(crate) deliveries: u32,
     accept_time: Option<String>,
+    /// What the emitter should mend.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Mirrors `postrider.v1.EmitWarning`.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Warning {
+    reason: String,
+    /// For people.
+    pub(crate) message: String,
+}
+
+impl From<v1::EmitWarning> for Warning {
+    fn from(warning: v1::EmitWarning) -> Self {
+        Self { reason: warning.reason, message: warning.message }
+    }
 }
 
 impl From<v1::EmitResponse> for Accepted {
@@ -102,6 +118,7 @@ impl From<v1::EmitResponse> for Accepted {
             event_id: response.event_id,
             duplicate: response.duplicate,
             deliveries: response.deliveries,
+            warnings: response.warnings.into_iter().map(Warning::from).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use postrider_proto::v1;
 use serde::Serialize;
 
-use super::{time, time_for_table};
+use super::{time, time_for_table, word_unless_unspecified};
 use crate::output::View;
 
 /// Mirrors `postrider.v1.Tenant`.
@@ -13,6 +13,7 @@ pub(crate) struct Tenant {
     display_name: String,
     create_time: Option<String>,
     update_time: Option<String>,
+    unknown_event_types: Option<String>,
     #[serde(skip)]
     created: String,
 }
@@ -23,6 +24,7 @@ impl From<v1::Tenant> for Tenant {
             created: time_for_table(tenant.create_time.as_ref()),
             create_time: time(tenant.create_time.as_ref()),
             update_time: time(tenant.update_time.as_ref()),
+            unknown_event_types: word_unless_unspecified::<v1::Strictness>(tenant.unknown_event_types),
             id: tenant.id,
             display_name: tenant.display_name,
         }
@@ -40,6 +42,7 @@ impl View for Tenant {
         vec![
             ("Tenant", self.id.clone()),
             ("Name", self.display_name.clone()),
+            ("Unknown event types", self.unknown_event_types.clone().unwrap_or_default()),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Updated", self.update_time.clone().unwrap_or_default()),
         ]

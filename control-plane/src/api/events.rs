@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use futures::stream::{Stream, StreamExt as _};
+use postrider_domain::catalogue::Warning;
 use postrider_domain::event::{
     Attributes, Event, EventTypeName, MAX_IDEMPOTENCY_KEY, check_data, content_digest, idempotency_digest,
 };
@@ -14,7 +15,7 @@ use postrider_domain::violation::Violation;
 use postrider_proto::time;
 use postrider_proto::v1::emit_result::Result as Emitted;
 use postrider_proto::v1::event_service_server::EventService;
-use postrider_proto::v1::{self, EmitResponse, EmitResult, NewEvent};
+use postrider_proto::v1::{self, EmitResponse, EmitResult, EmitWarning, NewEvent};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,7 +32,10 @@ const MAX_BATCH: usize = 1000;
 const STREAM_WINDOW: usize = 2048;
 
 /// An event of a stream: its reference, and what will become of it; or why the stream ends.
-type Pipelined = Result<(u64, Result<Submitted, Status>), Status>;
+type Pipelined = Result<(u64, Result<Handed, Status>), Status>;
+
+/// An event on its way to disk, and what its emitter is warned of.
+type Handed = (Submitted, Vec<Warning>);
 
 #[tonic::async_trait]
 impl EventService for Api {
@@ -39,10 +43,10 @@ impl EventService for Api {
 
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
         let (api, request) = self.call(request);
-        let accept = api.accept(&request.tenant, request.event, false)?;
+        let (accept, warnings) = api.accept(&request.tenant, request.event, false)?;
         let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
         let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
-        Ok(Response::new(emitted(&accepted)))
+        Ok(Response::new(emitted(&accepted, warnings)))
     }
 
     async fn emit_batch(
@@ -57,10 +61,10 @@ impl EventService for Api {
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
             let accept = api.accept(&request.tenant, Some(event), false);
-            submitted.push(
-                accept
-                    .and_then(|accept| api.emitter.try_submit(accept).map_err(|error| status::emit(&error))),
-            );
+            submitted.push(accept.and_then(|(accept, warnings)| {
+                let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
+                Ok((submitted, warnings))
+            }));
         }
         let mut results = Vec::with_capacity(submitted.len());
         for submitted in submitted {
@@ -139,7 +143,9 @@ async fn read_stream(
                 return Ok(None);
             };
             let submitted = match api.accept(&request.tenant, request.event, !tenants.several) {
-                Ok(accept) => tenants.submit(&api.emitter, accept).await,
+                Ok((accept, warnings)) => {
+                    tenants.submit(&api.emitter, accept).await.map(|submitted| (submitted, warnings))
+                }
                 Err(status) => Err(status),
             };
             Ok(Some((request.reference, submitted)))
@@ -186,7 +192,12 @@ impl Tenants {
 impl Api {
     /// Checks an event and finds whom it is owed to. When it cannot wait for room and there is none, it is refused before
     /// it is looked into.
-    fn accept(&self, tenant: &str, event: Option<NewEvent>, can_wait: bool) -> Result<Accept, Status> {
+    fn accept(
+        &self,
+        tenant: &str,
+        event: Option<NewEvent>,
+        can_wait: bool,
+    ) -> Result<(Accept, Vec<Warning>), Status> {
         if self.stopping.is_cancelled() {
             return Err(status::stopping());
         }
@@ -208,6 +219,7 @@ impl Api {
         let client_id = client_id(&event.id)?;
         let idempotency = idempotency(&tenant, &event.idempotency_key)?;
         let within = |violation: Violation| status::invalid(&[violation.within("event")]);
+        let warnings = self.registry.catalogues.judge(&tenant, &event_type, &event.data).map_err(within)?;
         let attributes = Attributes::new(event.attributes).map_err(within)?;
         let trace = TraceContext::new(&event.trace_parent, &event.trace_state).map_err(within)?;
         let content = content_digest(&event_type, timestamp, client_id.as_ref(), &event.data, &attributes);
@@ -235,7 +247,7 @@ impl Api {
                 trace,
             },
         };
-        Ok(accept)
+        Ok((accept, warnings))
     }
 
     pub(super) async fn event_row(&self, tenant: &TenantId, id: &str) -> Result<EventRow, Status> {
@@ -276,24 +288,30 @@ fn idempotency(tenant: &TenantId, key: &str) -> Result<Option<[u8; 16]>, Status>
     Ok((!key.is_empty()).then(|| idempotency_digest(tenant, key)))
 }
 
-async fn result(submitted: Result<Submitted, Status>) -> EmitResult {
-    let accepted = match submitted {
-        Ok(submitted) => submitted.done().await.map_err(|error| status::emit(&error)),
+async fn result(handed: Result<Handed, Status>) -> EmitResult {
+    let accepted = match handed {
+        Ok((submitted, warnings)) => {
+            let accepted = submitted.done().await.map_err(|error| status::emit(&error));
+            accepted.map(|accepted| emitted(&accepted, warnings))
+        }
         Err(status) => Err(status),
     };
     let result = match accepted {
-        Ok(accepted) => Emitted::Accepted(emitted(&accepted)),
+        Ok(accepted) => Emitted::Accepted(accepted),
         Err(status) => Emitted::Error(status::as_emit_error(&status)),
     };
     EmitResult { result: Some(result) }
 }
 
-fn emitted(accepted: &Accepted) -> EmitResponse {
+fn emitted(accepted: &Accepted, warnings: Vec<Warning>) -> EmitResponse {
+    let warning =
+        |warning: Warning| EmitWarning { reason: warning.reason.to_owned(), message: warning.message };
     EmitResponse {
         event_id: accepted.id.to_string(),
         duplicate: accepted.duplicate,
         deliveries: u32::try_from(accepted.deliveries.len()).unwrap_or(u32::MAX),
         accept_time: Some(time::write(accepted.key.created())),
+        warnings: warnings.into_iter().map(warning).collect(),
     }
 }
 

@@ -2,14 +2,15 @@
 
 use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
+use postrider_domain::catalogue::Strictness;
 use postrider_domain::id::TenantId;
-use postrider_proto::time;
 use postrider_proto::v1::tenant_service_server::TenantService;
 use postrider_proto::v1::{
     CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest,
     GetTenantResponse, ListTenantsRequest, ListTenantsResponse, Tenant, UpdateTenantRequest,
     UpdateTenantResponse,
 };
+use postrider_proto::{event_type, time};
 use tonic::{Request, Response, Status};
 
 use super::{Api, page, status, views};
@@ -27,6 +28,7 @@ impl TenantService for Api {
         let wanted = request.tenant.unwrap_or_default();
         let id: TenantId = status::parse("tenant.id", &wanted.id)?;
         check_name(&wanted.display_name)?;
+        let unknown = unknown(&wanted)?;
         let _change = api.registry.change().await;
         if api.registry.has_tenant(&id) {
             return Err(status::exists("tenant", &wanted.id));
@@ -35,6 +37,7 @@ impl TenantService for Api {
         let tenant = Tenant { create_time: now, update_time: now, ..wanted };
         let audit = api.entry("CreateTenant", Some(&id), &id);
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
+        api.registry.catalogues.set_unknown(&id, unknown);
         api.registry.add_tenant(id);
         Ok(Response::new(CreateTenantResponse { tenant: Some(tenant) }))
     }
@@ -66,7 +69,7 @@ impl TenantService for Api {
     ) -> Result<Response<UpdateTenantResponse>, Status> {
         let (api, request) = self.call(request);
         let wanted = request.tenant.unwrap_or_default();
-        let fields = views::mask(request.update_mask, &["display_name"])?;
+        let fields = views::mask(request.update_mask, &["display_name", "unknown_event_types"])?;
         let _change = api.registry.change().await;
         let mut tenant = api.stored_tenant(&wanted.id).await?;
         let before = tenant.display_name.clone();
@@ -74,11 +77,21 @@ impl TenantService for Api {
             check_name(&wanted.display_name)?;
             tenant.display_name = wanted.display_name;
         }
+        if fields.contains(&"unknown_event_types") {
+            tenant.unknown_event_types = wanted.unknown_event_types;
+        }
+        let unknown = unknown(&tenant)?;
         tenant.update_time = Some(time::write(api.clock.wall()));
         let id: TenantId = status::parse("tenant", &tenant.id)?;
-        let detail = format!("display_name: «{before}» → «{}»", tenant.display_name);
+        let named = format!("display_name: «{before}» → «{}»", tenant.display_name);
+        let detail = if fields.contains(&"unknown_event_types") {
+            format!("{named}; unknown_event_types: {}", tenant.unknown_event_types().as_str_name())
+        } else {
+            named
+        };
         let audit = Entry { detail, ..api.entry("UpdateTenant", Some(&id), &id) };
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
+        api.registry.catalogues.set_unknown(&id, unknown);
         Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
     }
 
@@ -125,6 +138,11 @@ impl Api {
             Scope::Tenant(_) | Scope::Nothing => Ok(Vec::new()),
         }
     }
+}
+
+fn unknown(tenant: &Tenant) -> Result<Strictness, Status> {
+    event_type::read_strictness("tenant.unknown_event_types", tenant.unknown_event_types)
+        .map_err(|violation| status::invalid(&[violation]))
 }
 
 fn check_name(name: &str) -> Result<(), Status> {

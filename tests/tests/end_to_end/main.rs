@@ -4,6 +4,7 @@
 
 mod access;
 mod bench;
+mod catalogue;
 mod command;
 mod command_tools;
 mod dev;

@@ -1,0 +1,37 @@
+//! Event types: `postrider.v1.EventType` ⇄ [`Entry`].
+
+use postrider_domain::catalogue::{Entry, Strictness};
+use postrider_domain::schema::Schema;
+use postrider_domain::violation::Violation;
+
+use crate::v1;
+
+/// What events of the type are judged by.
+///
+/// # Errors
+/// What is wrong with the schema, or with what follows from breaking it.
+pub fn read(wire: &v1::EventType) -> Result<Entry, Violation> {
+    let schema = match wire.schema.as_str() {
+        "" => None,
+        text => Some(Schema::parse(text).map_err(|problem| Violation::new("schema", problem))?),
+    };
+    Ok(Entry {
+        schema,
+        version: wire.schema_version,
+        validation: read_strictness("validation", wire.validation)?,
+        deprecation: wire.deprecated.then(|| wire.deprecation_message.clone()),
+    })
+}
+
+/// What follows from breaking a rule.
+///
+/// # Errors
+/// When it is not one of them.
+pub fn read_strictness(field: &str, wire: i32) -> Result<Strictness, Violation> {
+    match v1::Strictness::try_from(wire) {
+        Ok(v1::Strictness::Unspecified | v1::Strictness::Off) => Ok(Strictness::Off),
+        Ok(v1::Strictness::Warn) => Ok(Strictness::Warn),
+        Ok(v1::Strictness::Reject) => Ok(Strictness::Reject),
+        Err(_) => Err(Violation::new(field, "must be STRICTNESS_OFF, STRICTNESS_WARN or STRICTNESS_REJECT")),
+    }
+}
