@@ -36,7 +36,10 @@ fuzz_target!(|input: &[u8]| {
     let mut index = Index::default();
     let patterns = [Pattern::All];
     index.insert(&patterns, filter.anchor(), 1);
-    assert!(answer == Ok(false) || index.find(&facts) == [1], "the index loses who is owed the event: {text}");
+    assert!(
+        answer == Ok(false) || index.find(&facts) == [1],
+        "the index loses who is owed the event: {text}"
+    );
     index.remove(&patterns, filter.anchor(), 1);
     assert!(index.find(&facts).is_empty());
 });
