@@ -13,6 +13,13 @@ pub(crate) struct Limit {
     limit: usize,
 }
 
+impl Limit {
+    /// All of them.
+    pub(crate) fn none() -> Self {
+        Self { limit: 0 }
+    }
+}
+
 /// An answer that is one page of a list.
 pub(crate) trait Page {
     /// What the list holds.

@@ -19,6 +19,7 @@ pub(crate) mod keys;
 pub(crate) mod operations;
 pub(crate) mod replay;
 pub(crate) mod retry;
+pub(crate) mod rotate_all;
 pub(crate) mod secrets;
 pub(crate) mod signature_profile;
 pub(crate) mod subscription_settings;

@@ -231,7 +231,7 @@ impl Parts {
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
-        let operations = Arc::new(Operations::load(store.clone(), lanes.clone(), clock).await?);
+        let operations = Arc::new(Operations::load(store.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let links = links(lanes.clone(), dispatcher, agents.clone(), identities.clone(), closing.clone());
         let api = Api {
@@ -265,7 +265,7 @@ impl Parts {
         pipeline.spawn(uses.tend());
         pipeline.spawn(tend(authorities.clone(), identities, clock));
         pipeline.spawn(async move { rewrapper.run().await });
-        pipeline.spawn(operations.run(api.stopping.clone()));
+        pipeline.spawn(operations.run(api.by_itself()));
         pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
         let (health, tasks) = (HealthReporter::new(), JoinSet::new());
         Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })

@@ -5,6 +5,7 @@
 //! cancel) takes effect between two steps.
 
 mod replay;
+pub(crate) mod rotation;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,11 +20,10 @@ use postrider_proto::time;
 use postrider_proto::v1::operation::Work;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::Api;
 use crate::clock::Clock;
-use crate::lanes::Lanes;
 use crate::store::{OperationRow, Store, StoreError};
 
 /// Operations of a tenant that have not ended.
@@ -65,12 +65,13 @@ struct Step {
     finished: bool,
     /// How long to wait before the next one.
     wait: Duration,
+    /// Why something could not be done. Empty for nothing.
+    problem: String,
 }
 
 /// Every operation that is remembered.
 pub struct Operations {
     store: Arc<dyn Store>,
-    lanes: Lanes,
     clock: Clock,
     slots: Mutex<BTreeMap<OperationId, Slot>>,
     /// Held while one is changed and written.
@@ -101,13 +102,12 @@ impl Operations {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn load(store: Arc<dyn Store>, lanes: Lanes, clock: Clock) -> Result<Self, StoreError> {
+    pub async fn load(store: Arc<dyn Store>, clock: Clock) -> Result<Self, StoreError> {
         let rows = store.operations().await?;
         let slots = rows.into_iter().map(|row| (row.id, Slot::new(row))).collect();
         let (begin, begun) = mpsc::unbounded_channel();
         Ok(Self {
             store,
-            lanes,
             clock,
             slots: Mutex::new(slots),
             changes: tokio::sync::Mutex::default(),
@@ -176,31 +176,32 @@ impl Operations {
     }
 
     /// Works until the program stops.
-    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+    pub async fn run(self: Arc<Self>, api: Api) {
+        let stopping = api.stopping.clone();
         let mut work = JoinSet::new();
         let unfinished: Vec<OperationId> =
             self.slots().iter().filter(|(_, slot)| !slot.state().has_ended()).map(|(id, _)| *id).collect();
         for id in unfinished {
-            work.spawn(self.clone().work(id));
+            work.spawn(self.clone().work(id, api.clone()));
         }
         let mut begun = self.begun.lock().await;
         loop {
             self.forget_old().await;
             tokio::select! {
                 () = stopping.cancelled() => return,
-                Some(id) = begun.recv() => drop(work.spawn(self.clone().work(id))),
+                Some(id) = begun.recv() => drop(work.spawn(self.clone().work(id, api.clone()))),
                 Some(_) = work.join_next() => {}
             }
         }
     }
 
-    async fn work(self: Arc<Self>, id: OperationId) {
+    async fn work(self: Arc<Self>, id: OperationId, api: Api) {
         while let Some(slot) = self.slot(id) {
             match slot.state() {
                 State::Done | State::Cancelled => return,
                 State::Paused => slot.changed.notified().await,
                 State::Running => {
-                    let wait = match self.step(&slot.row).await {
+                    let wait = match self.step(&api, &slot.row).await {
                         Ok(wait) => wait,
                         Err(error) => self.held_up(id, &error),
                     };
@@ -214,9 +215,10 @@ impl Operations {
     }
 
     /// One step, and how long to wait after it.
-    async fn step(&self, row: &OperationRow) -> Result<Duration, StoreError> {
+    async fn step(&self, api: &Api, row: &OperationRow) -> Result<Duration, StoreError> {
         let step = match &row.operation.work {
-            Some(Work::Replay(replay)) => replay::step(&*self.store, &self.lanes, row, replay).await?,
+            Some(Work::Replay(replay)) => replay::step(&*self.store, &api.lanes, row, replay).await?,
+            Some(Work::KeyRotation(rotation)) => rotation::step(api, row, rotation).await?,
             // Of a later version's kind: it is left as it is, for that.
             None => Step { wait: Duration::from_secs(3600), cursor: row.cursor.clone(), ..Step::default() },
         };
@@ -228,7 +230,9 @@ impl Operations {
         operation.done += step.done;
         operation.skipped += step.skipped;
         operation.progress = operation.progress.max(step.progress);
-        operation.problem.clear();
+        if step.skipped > 0 || operation.skipped == 0 {
+            operation.problem = step.problem;
+        }
         row.cursor = step.cursor;
         if step.finished && operation.end_time.is_none() {
             operation.progress = 1.0;

@@ -59,8 +59,15 @@ impl Backend for Sled {
     }
 }
 
+/// Opens it as soon as whoever had it open has let go: sled's own threads end a moment after it is dropped.
 pub(crate) fn open_sled(path: PathBuf) -> SledStore {
-    try_open_sled(path).expect("the store opens")
+    for _ in 0..500 {
+        match try_open_sled(path.clone()) {
+            Err(StoreError::Unavailable(_)) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened.expect("the store opens"),
+        }
+    }
+    panic!("the store is open in another process")
 }
 
 pub(crate) fn try_open_sled(path: PathBuf) -> Result<SledStore, StoreError> {

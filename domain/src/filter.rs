@@ -1,7 +1,7 @@
 //! A filter: a condition on an event, in the Common Expression Language, that a subscription adds to its patterns.
 //!
 //! Parsing and evaluation are the `cel` crate's. What is here bounds them: a filter is short, is judged when it is saved
-//! ([`check`]), cannot loop, and what it costs is known before it is evaluated. Filters are never asked one by one whom
+//! (`check`), cannot loop, and what it costs is known before it is evaluated. Filters are never asked one by one whom
 //! an event concerns: most are found, or not, by a value that they need ([`anchor`], the buckets of [`crate::pattern::Index`]).
 
 pub mod anchor;

@@ -28,7 +28,9 @@ const MESSAGES: &[Decode] = messages! {
         RevealSigningKeyRequest CreateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest
         UpdateSubscriptionRequest PauseSubscriptionRequest ResumeSubscriptionRequest DeleteSubscriptionRequest
         TestSubscriptionRequest CreateTenantRequest GetTenantRequest ListTenantsRequest UpdateTenantRequest
-        DeleteTenantRequest CreateTokenRequest ListTokensRequest RevokeTokenRequest;
+        DeleteTenantRequest CreateTokenRequest ListTokensRequest RevokeTokenRequest
+        ReplayDeliveriesRequest RotateSigningKeysRequest GetOperationRequest ListOperationsRequest
+        PauseOperationRequest ResumeOperationRequest CancelOperationRequest;
     agent: EnrollRequest RenewRequest AgentMessage ControlMessage;
     v1: GetSecretsStatusRequest RewrapSecretsRequest;
 };

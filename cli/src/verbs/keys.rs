@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider_proto::v1;
 
-use super::{Context, input};
+use super::{Context, input, rotate_all};
 use crate::failure::{Doing as _, Result};
 use crate::output::notice;
 use crate::time::{duration_to_wire, parse_duration};
@@ -40,6 +40,10 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
+    /// Make new active keys for all subscriptions of the tenant, or of every tenant
+    ///
+    /// It is an operation that goes on by itself (`postrider operations`). `reveal` shows the new secrets.
+    RotateAll(rotate_all::Args),
     /// Make a pending key and print its secret
     ///
     /// It signs nothing but probes. Hand it to the receiver, probe it, then activate it.
@@ -106,9 +110,14 @@ pub(crate) enum Verb {
 
 /// Runs the verb.
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+    let verb = match verb {
+        Verb::RotateAll(args) => return rotate_all::run(context, args).await,
+        verb => verb,
+    };
     let tenant = context.tenant()?;
     let mut api = context.client.signing_keys();
     match verb {
+        Verb::RotateAll(_) => Ok(()),
         Verb::List { subscription } => {
             let step = format!("list the keys of {subscription}");
             let request = v1::ListSigningKeysRequest { tenant, subscription };
@@ -125,11 +134,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 request_id,
                 scheme,
             };
-            let answer = api.rotate_signing_key(request).await.doing(step)?.into_inner();
-            let key = promised(answer.signing_key, "signing_key")?;
-            context.format.one(&WithSecret::new(key, answer.secret))?;
-            notice("Hand the secret to the receiver before the former key's overlap ends.");
-            Ok(())
+            rotate(context, request, step).await
         }
         Verb::Create { subscription, scheme, secret_file, request_id } => {
             let secret = secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default();
@@ -162,6 +167,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             context.format.one(&WithSecret::new(key, answer.secret))
         }
     }
+}
+
+async fn rotate(context: &Context, request: v1::RotateSigningKeyRequest, step: String) -> Result<()> {
+    let answer = context.client.signing_keys().rotate_signing_key(request).await.doing(step)?.into_inner();
+    let key = promised(answer.signing_key, "signing_key")?;
+    context.format.one(&WithSecret::new(key, answer.secret))?;
+    notice("Hand the secret to the receiver before the former key's overlap ends.");
+    Ok(())
 }
 
 async fn create(context: &Context, request: v1::CreateSigningKeyRequest) -> Result<()> {

@@ -1,9 +1,10 @@
 //! Operations, shown.
 
+use postrider_proto::v1::operation::Work;
 use postrider_proto::v1::{self, OperationState};
 use serde::Serialize;
 
-use super::{time, word};
+use super::{duration, time, word};
 use crate::output::View;
 
 /// Mirrors `postrider.v1.Operation`.
@@ -12,6 +13,7 @@ pub(crate) struct Operation {
     id: String,
     tenant: String,
     replay: Option<Replay>,
+    key_rotation: Option<KeyRotation>,
     state: String,
     progress: f64,
     matched: u64,
@@ -34,6 +36,19 @@ struct Replay {
     max_per_second: u32,
 }
 
+/// Mirrors `postrider.v1.KeyRotation`.
+#[derive(Debug, Serialize)]
+struct KeyRotation {
+    overlap: Option<String>,
+    scheme: String,
+}
+
+impl From<v1::KeyRotation> for KeyRotation {
+    fn from(rotation: v1::KeyRotation) -> Self {
+        Self { overlap: duration(rotation.overlap.as_ref()), scheme: rotation.scheme }
+    }
+}
+
 impl From<v1::Replay> for Replay {
     fn from(replay: v1::Replay) -> Self {
         Self {
@@ -50,7 +65,11 @@ impl From<v1::Replay> for Replay {
 
 impl From<v1::Operation> for Operation {
     fn from(operation: v1::Operation) -> Self {
-        let replay = operation.work.map(|v1::operation::Work::Replay(replay)| replay.into());
+        let (replay, key_rotation) = match operation.work {
+            Some(Work::Replay(replay)) => (Some(replay.into()), None),
+            Some(Work::KeyRotation(rotation)) => (None, Some(rotation.into())),
+            None => (None, None),
+        };
         Self {
             state: word::<OperationState>(operation.state),
             create_time: time(operation.create_time.as_ref()),
@@ -58,6 +77,7 @@ impl From<v1::Operation> for Operation {
             id: operation.id,
             tenant: operation.tenant,
             replay,
+            key_rotation,
             progress: operation.progress,
             matched: operation.matched,
             done: operation.done,
@@ -72,6 +92,7 @@ impl Operation {
         match &self.replay {
             Some(replay) if replay.dry_run => "replay, dry run".to_owned(),
             Some(_) => "replay".to_owned(),
+            None if self.key_rotation.is_some() => "key rotation".to_owned(),
             None => "unknown to this version".to_owned(),
         }
     }

@@ -57,6 +57,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.OperationService/PauseOperation", Operate, Own),
     ("postrider.v1.OperationService/ReplayDeliveries", Operate, Own),
     ("postrider.v1.OperationService/ResumeOperation", Operate, Own),
+    ("postrider.v1.OperationService/RotateSigningKeys", Operate, Own),
     ("postrider.v1.SecretService/GetSecretsStatus", Administer, Everything),
     ("postrider.v1.SecretService/RewrapSecrets", Administer, Everything),
     ("postrider.v1.SigningKeyService/ActivateSigningKey", Operate, Own),

@@ -4,6 +4,7 @@ use postrider_domain::audit::Entry;
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{OperationId, TenantId};
 use postrider_domain::operation::Wish;
+use postrider_domain::signing::{MAX_OVERLAP, Scheme};
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 use postrider_proto::time;
@@ -13,8 +14,9 @@ use postrider_proto::v1::{self, DeliveryState, OperationState};
 use tonic::{Request, Response, Status};
 
 use super::events::bound;
+use super::signing_keys::read_overlap;
 use super::{Api, page, status};
-use crate::operations::OperationError;
+use crate::operations::{OperationError, rotation};
 use crate::store::OperationRow;
 
 const LIST: &str = "operations";
@@ -47,6 +49,31 @@ impl OperationService for Api {
             api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
         }
         Ok(Response::new(v1::ReplayDeliveriesResponse { operation: Some(row.operation) }))
+    }
+
+    async fn rotate_signing_keys(
+        &self,
+        request: Request<v1::RotateSigningKeysRequest>,
+    ) -> Result<Response<v1::RotateSigningKeysResponse>, Status> {
+        let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let request_id = api.request("RotateSigningKeys", &tenant, &request.request_id, &request)?;
+        let rotation = request.key_rotation.clone().unwrap_or_default();
+        check_rotation(&rotation)?;
+        let _change = api.registry.change().await;
+        if let Some(made) = api.repeated(request_id.as_ref()).await? {
+            let operation = Some(api.operation(&tenant, &made)?.operation);
+            return Ok(Response::new(v1::RotateSigningKeysResponse { operation }));
+        }
+        let audit = Entry {
+            request_id: request.request_id.clone(),
+            ..api.entry("RotateSigningKeys", Some(&tenant), &request.tenant)
+        };
+        let row = api.begin(&tenant, Work::KeyRotation(rotation), audit).await?;
+        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
+            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
+        }
+        Ok(Response::new(v1::RotateSigningKeysResponse { operation: Some(row.operation) }))
     }
 
     async fn get_operation(
@@ -165,9 +192,31 @@ impl Api {
     }
 }
 
+fn check_rotation(rotation: &v1::KeyRotation) -> Result<(), Status> {
+    if !rotation.scheme.is_empty() {
+        let _known: Scheme = status::parse("key_rotation.scheme", &rotation.scheme)?;
+    }
+    let overlap = read_overlap(rotation.overlap.as_ref())?;
+    if overlap > MAX_OVERLAP {
+        return Err(status::invalid_field("key_rotation.overlap", "must be 0 to 7 days"));
+    }
+    Ok(())
+}
+
 /// For the audit log.
 fn described(work: &Work) -> String {
-    let Work::Replay(replay) = work;
+    match work {
+        Work::Replay(replay) => described_replay(replay),
+        Work::KeyRotation(rotation) => match rotation::read(rotation) {
+            Some((scheme, overlap)) => {
+                format!("keys of scheme {scheme}, the former ones sign for {overlap:?} more")
+            }
+            None => String::new(),
+        },
+    }
+}
+
+fn described_replay(replay: &v1::Replay) -> String {
     let time = |given: Option<&prost_types::Timestamp>| {
         given.and_then(|given| time::read("time", given).ok()).map_or_else(String::new, |at| at.to_string())
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_domain::audit::Entry;
-use postrider_domain::id::KeyId;
+use postrider_domain::id::{KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::signing::{
     Advice, DEFAULT_OVERLAP, GENERATED_SECRET_BYTES, KeyError, Scheme, Secret, SigningKey,
 };
@@ -183,6 +183,31 @@ impl Api {
         self.save(row, remembered, "RotateSigningKey", &detail).await
     }
 
+    /// Rotates the key of one subscription for an operation; once, however often it is asked.
+    ///
+    /// # Errors
+    /// Why there is no new key.
+    pub(crate) async fn rotate_for(
+        &self,
+        operation: OperationId,
+        tenant: &TenantId,
+        subscription: SubscriptionId,
+        scheme: Scheme,
+        overlap: Duration,
+    ) -> Result<(), Status> {
+        let request_id = format!("{operation}/{subscription}");
+        let id = self.request("RotateSigningKeys", tenant, &request_id, &())?;
+        let _change = self.registry.change().await;
+        if self.repeated(id.as_ref()).await?.is_some() {
+            return Ok(());
+        }
+        let row = self.registry.get_of(tenant, subscription);
+        let row = row.ok_or_else(|| status::not_found("subscription", &subscription.to_string()))?;
+        let key = new_key("", scheme.as_str(), self.clock.wall())?;
+        let remembered = self.remember(id, &key.id.to_string());
+        self.rotate_one(&row, key, overlap, remembered).await.map(drop)
+    }
+
     /// Records that a call was repeated, and returns the key that the first one was about.
     async fn repeated_key(
         &self,
@@ -256,7 +281,7 @@ pub(super) fn new_key(secret: &str, scheme: &str, now: Timestamp) -> Result<Sign
     Ok(SigningKey::new(KeyId::new(now, rand::random()), secret, now))
 }
 
-fn read_overlap(wire: Option<&prost_types::Duration>) -> Result<Duration, Status> {
+pub(super) fn read_overlap(wire: Option<&prost_types::Duration>) -> Result<Duration, Status> {
     let overlap = wire.map(|overlap| time::read_duration("overlap", overlap)).transpose();
     Ok(overlap.map_err(|violation| status::invalid(&[violation]))?.unwrap_or(DEFAULT_OVERLAP))
 }

@@ -138,6 +138,7 @@ pub(super) async fn step(
         progress: progress(range.start, range.end, found.place.event.created()),
         finished: found.finished,
         wait: if replay.dry_run { Duration::ZERO } else { Duration::from_secs(owed) / rate },
+        problem: String::new(),
     })
 }
 

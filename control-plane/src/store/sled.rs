@@ -490,6 +490,9 @@ impl Store for SledStore {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.writer.close().await;
-        self.db.flush_async().await.map(drop).map_err(failure)
+        let db = self.db.clone();
+        // Not by sled's own threads, which hold the files for a moment after they have answered.
+        let flushed = tokio::task::spawn_blocking(move || db.flush().map(drop).map_err(failure));
+        flushed.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
     }
 }

@@ -107,7 +107,7 @@ impl World {
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
-        let operations = Operations::load(dynamic.clone(), lanes.clone(), clock).await.unwrap();
+        let operations = Operations::load(dynamic.clone(), clock).await.unwrap();
         let operations = Arc::new(operations);
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());

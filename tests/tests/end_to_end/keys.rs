@@ -2,6 +2,7 @@
 //! from one scheme to the other; and all of it under load.
 
 mod load;
+mod rotate_all;
 
 use std::path::Path;
 use std::process::Command;

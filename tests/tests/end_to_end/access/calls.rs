@@ -344,6 +344,11 @@ fn operations() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(|t| t.subscription.clone()),
+        call!("OperationService/RotateSigningKeys", OPERATE, Tenant, |t| RotateSigningKeysRequest {
+            tenant: t.tenant.as_str(),
+            request_id: REQUEST_ID,
+        })
+        .audits(|t| t.tenant.clone()),
         call!("OperationService/GetOperation", READ, Within, |t| GetOperationRequest {
             tenant: t.tenant.as_str(),
             operation: t.operation.as_str(),

@@ -92,6 +92,7 @@ fn judge(
         "RotateSigningKey",
         "RetryDelivery",
         "ReplayDeliveries",
+        "RotateSigningKeys",
     ];
     let request_id = if has_id.contains(&call.method()) { REQUEST_ID } else { "" };
     ensure!(record.request_id == request_id, "another request");
