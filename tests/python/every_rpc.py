@@ -30,19 +30,33 @@ from postrider.v1 import audit_pb2 as audit, audit_pb2_grpc  # noqa: E402
 from postrider.v1 import deliveries_pb2 as deliveries, deliveries_pb2_grpc  # noqa: E402
 from postrider.v1 import event_types_pb2 as event_types, event_types_pb2_grpc  # noqa: E402
 from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
+from postrider.v1 import operations_pb2 as operations, operations_pb2_grpc  # noqa: E402
 from postrider.v1 import secrets_pb2 as secrets, secrets_pb2_grpc  # noqa: E402
 from postrider.v1 import signing_keys_pb2 as keys, signing_keys_pb2_grpc  # noqa: E402
 from postrider.v1 import subscriptions_pb2 as subscriptions, subscriptions_pb2_grpc  # noqa: E402
 from postrider.v1 import tenants_pb2 as tenants, tenants_pb2_grpc  # noqa: E402
 from postrider.v1 import tokens_pb2 as tokens, tokens_pb2_grpc  # noqa: E402
 
-MODULES = [agents, audit, deliveries, event_types, events, keys, secrets, subscriptions, tenants, tokens]
+MODULES = [
+    agents,
+    audit,
+    deliveries,
+    event_types,
+    events,
+    keys,
+    operations,
+    secrets,
+    subscriptions,
+    tenants,
+    tokens,
+]
 STUBS = {
     "AgentService": agents_pb2_grpc.AgentServiceStub,
     "AuditService": audit_pb2_grpc.AuditServiceStub,
     "DeliveryService": deliveries_pb2_grpc.DeliveryServiceStub,
     "EventTypeService": event_types_pb2_grpc.EventTypeServiceStub,
     "EventService": events_pb2_grpc.EventServiceStub,
+    "OperationService": operations_pb2_grpc.OperationServiceStub,
     "SecretService": secrets_pb2_grpc.SecretServiceStub,
     "SigningKeyService": signing_keys_pb2_grpc.SigningKeyServiceStub,
     "SubscriptionService": subscriptions_pb2_grpc.SubscriptionServiceStub,
@@ -329,6 +343,11 @@ def check_events(api):
 
     listed = api.ok("EventService.ListEvents", events.ListEventsRequest(tenant=TENANT, type=TYPE)).events
     assert [entry.data for entry in listed] == [b""] * 5 and listed[-1].id == first.event_id
+    explain = events.ExplainMatchRequest(tenant=TENANT, event=first.event_id)
+    explained = api.ok("EventService.ExplainMatch", explain).explanations
+    assert any(entry.delivery.id == event.deliveries[0] for entry in explained), explained
+    neither = events.ExplainMatchRequest(tenant=TENANT)
+    api.refused("EventService.ExplainMatch", neither, CODE.INVALID_ARGUMENT)
     bad = events.ListEventsRequest(tenant=TENANT, type="not good")
     api.refused("EventService.ListEvents", bad, CODE.INVALID_ARGUMENT, field="type")
     return event
@@ -377,6 +396,43 @@ def check_deliveries(api, event):
     cancelled = api.ok("DeliveryService.CancelDelivery", named(cancel, delivery=held.id)).delivery
     assert cancelled.state == deliveries.DELIVERY_STATE_CANCELLED
     api.refused("DeliveryService.CancelDelivery", named(cancel), CODE.FAILED_PRECONDITION, "DELIVERY_ENDED")
+
+
+def check_operations(api):
+    def named(request, **fields):
+        return request(tenant=TENANT, **fields)
+
+    replay = operations.Replay(states=[deliveries.DELIVERY_STATE_EXHAUSTED], dry_run=True)
+    request = named(operations.ReplayDeliveriesRequest, replay=replay)
+    begun = api.ok("OperationService.ReplayDeliveries", request).operation
+    pending = operations.Replay(states=[deliveries.DELIVERY_STATE_PENDING])
+    bad = named(operations.ReplayDeliveriesRequest, replay=pending)
+    api.refused("OperationService.ReplayDeliveries", bad, CODE.INVALID_ARGUMENT, field="replay.states")
+
+    # One that takes a second for each of a few deliveries, so that it can be held.
+    slow = named(operations.ReplayDeliveriesRequest, replay=operations.Replay(max_per_second=1))
+    slow = api.ok("OperationService.ReplayDeliveries", slow).operation.id
+    states = operations.OperationState
+    for verb, state in [("Pause", "PAUSED"), ("Resume", "RUNNING"), ("Cancel", "CANCELLED")]:
+        request = getattr(operations, f"{verb}OperationRequest")
+        done = api.ok(f"OperationService.{verb}Operation", named(request, operation=slow)).operation
+        assert done.state == states.Value(f"OPERATION_STATE_{state}"), done
+        none = named(request, operation="opr_00000000000000000000000000")
+        api.refused(f"OperationService.{verb}Operation", none, CODE.NOT_FOUND)
+
+    rotate = named(operations.RotateSigningKeysRequest, key_rotation=operations.KeyRotation(scheme="v1"))
+    api.ok("OperationService.RotateSigningKeys", rotate)
+    bad = named(operations.RotateSigningKeysRequest, key_rotation=operations.KeyRotation(scheme="v9"))
+    api.refused("OperationService.RotateSigningKeys", bad, CODE.INVALID_ARGUMENT, field="key_rotation.scheme")
+
+    get = named(operations.GetOperationRequest, operation=begun.id)
+    assert api.ok("OperationService.GetOperation", get).operation.id == begun.id
+    bad = named(operations.GetOperationRequest, operation="none")
+    api.refused("OperationService.GetOperation", bad, CODE.INVALID_ARGUMENT, field="operation")
+    listed = api.ok("OperationService.ListOperations", named(operations.ListOperationsRequest)).operations
+    assert [operation.id for operation in listed][-1] == begun.id and len(listed) == 3
+    bad = named(operations.ListOperationsRequest, page_size=-1)
+    api.refused("OperationService.ListOperations", bad, CODE.INVALID_ARGUMENT, field="page_size")
 
 
 def check_agents(api):
@@ -523,6 +579,7 @@ def main():
         check_signing_keys(api, subscription)
         event = check_events(api)
         check_deliveries(api, event)
+        check_operations(api)
         check_join_tokens(api)
         check_authorities(api, nobody)
         check_tokens(api)

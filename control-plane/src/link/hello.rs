@@ -55,9 +55,6 @@ pub fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
     if [&hello.agent_version, &hello.egress_policy_hash].into_iter().any(|text| text.len() > MAX_TEXT) {
         return Err(bad("agent_version and egress_policy_hash", "must have at most 128 bytes"));
     }
-    if hello.in_flight.len() > MAX_IN_FLIGHT as usize {
-        return Err(bad("in_flight", "must name at most 65536 deliveries"));
-    }
     let in_flight: Option<Vec<JobKey>> = hello.in_flight.iter().map(JobKey::read).collect();
     let in_flight = in_flight.ok_or_else(|| bad("in_flight", "must name deliveries"))?;
     let row = AgentRow {
@@ -107,8 +104,6 @@ pub(super) fn temporary(code: RejectCode, message: impl Into<String>) -> Reject 
 
 #[cfg(test)]
 mod tests {
-    use postrider_domain::id::{DeliveryId, SubscriptionId};
-
     use super::*;
 
     fn hello() -> Hello {
@@ -123,15 +118,10 @@ mod tests {
         }
     }
 
-    fn a_job() -> postrider_proto::agent::JobKey {
-        let delivery = DeliveryId { subscription: SubscriptionId::new(Timestamp::default(), 1), sequence: 1 };
-        JobKey { delivery, attempt: 1, epoch: 1 }.write()
-    }
-
     #[test]
     fn each_bad_field_is_refused_by_name() {
         assert!(judge(hello(), Timestamp::default()).is_ok());
-        let bad: [(Hello, &str); 9] = [
+        let bad: [(Hello, &str); 8] = [
             (Hello { protocol_min: 2, ..hello() }, "protocol"),
             (Hello { protocol_max: 0, ..hello() }, "protocol"),
             (Hello { agent_id: "A".into(), ..hello() }, "agent_id"),
@@ -143,7 +133,6 @@ mod tests {
                 Hello { in_flight: vec![postrider_proto::agent::JobKey::default()], ..hello() },
                 "must name deliveries",
             ),
-            (Hello { in_flight: vec![a_job(); 65_537], ..hello() }, "at most 65536"),
         ];
         for (hello, word) in bad {
             let reject = judge(hello, Timestamp::default()).err().unwrap();
