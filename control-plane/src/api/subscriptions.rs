@@ -315,7 +315,7 @@ impl Api {
         let data: bytes::Bytes = example.unwrap_or(default).into();
         let now = self.clock.wall();
         let key = EventKey::new(now, rand::random());
-        let content = content_digest(&name, None, None, &data, &Attributes::default());
+        let content = content_digest(&name, None, None, &data, &Attributes::default(), None);
         let event = Event {
             key,
             id: key.into(),
@@ -326,6 +326,7 @@ impl Api {
             data,
             probed_key: test.probed_key,
             attributes: Attributes::default(),
+            ordering_key: None,
             trace: None,
         };
         let subscriptions = vec![row.subscription.id];
