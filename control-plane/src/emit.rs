@@ -11,11 +11,11 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postrider_domain::order::OrderingKey;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::Event;
 use postrider_domain::fair::{Queue, Refused};
 use postrider_domain::id::{DeliveryId, TenantId};
+use postrider_domain::order::OrderingKey;
 use postrider_domain::pace::{Meter, Pace};
 use tokio::sync::{Notify, oneshot};
 

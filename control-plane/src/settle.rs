@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_domain::lane::LowWater;
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DeliveryId, SubscriptionId};
+use postrider_domain::lane::LowWater;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 

@@ -13,7 +13,6 @@ mod secrets;
 mod sled;
 
 use async_trait::async_trait;
-use postrider_domain::lane::LowWater;
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
 use postrider_domain::delivery::Delivery;
@@ -23,6 +22,7 @@ use postrider_domain::id::{
     TokenId,
 };
 use postrider_domain::join::Pin;
+use postrider_domain::lane::LowWater;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;

@@ -410,7 +410,11 @@ impl Lane {
 
     fn first_fresh(&self) -> Option<u64> {
         let first = self.resume_below.unwrap_or(0);
-        self.fresh.range(first..).next().map(|(sequence, _)| *sequence).filter(|sequence| self.may_go(*sequence))
+        self.fresh
+            .range(first..)
+            .next()
+            .map(|(sequence, _)| *sequence)
+            .filter(|sequence| self.may_go(*sequence))
     }
 
     /// After a restart an agent may still be at work on what came before it; and an ordered lane must know all that comes before.

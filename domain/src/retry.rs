@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn an_endless_one_goes_on_as_it_ended() {
         let (start, later) = (Timestamp::from_millis(START), Timestamp::from_millis(START) + WEEK);
-        let after = |policy: &Policy| policy.next(99, start, later, 0.5).map(|due| due.since(later).as_secs());
+        let after =
+            |policy: &Policy| policy.next(99, start, later, 0.5).map(|due| due.since(later).as_secs());
         let endless = Policy { endless: true, ..Policy::default() };
         assert_eq!((after(&Policy::default()), after(&endless)), (None, Some(10_800)));
         let listed = Policy { schedule: vec![SECOND, DAY], ..endless };

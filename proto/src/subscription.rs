@@ -199,9 +199,7 @@ fn read_order(wire: &v1::Subscription, reader: &mut Reader) -> (Order, HeadOfLin
             "HEAD_OF_LINE_BLOCK needs an order: nothing waits for a delivery without one; set order too",
         )),
         Ok(v1::HeadOfLine::Block) => Ok(HeadOfLine::Block),
-        Err(_) => {
-            Err(Violation::new("head_of_line", "must be HEAD_OF_LINE_SKIP or HEAD_OF_LINE_BLOCK"))
-        }
+        Err(_) => Err(Violation::new("head_of_line", "must be HEAD_OF_LINE_SKIP or HEAD_OF_LINE_BLOCK")),
     };
     (reader.keep(order).unwrap_or_default(), reader.keep(head_of_line).unwrap_or_default())
 }

@@ -9,8 +9,8 @@ use postrider_domain::event::{
 };
 use postrider_domain::filter::Facts;
 use postrider_domain::id::{EventId, EventKey, TenantId};
-use postrider_domain::time::Timestamp;
 use postrider_domain::order::OrderingKey;
+use postrider_domain::time::Timestamp;
 use postrider_domain::trace::TraceContext;
 use postrider_domain::violation::Violation;
 use postrider_proto::time;

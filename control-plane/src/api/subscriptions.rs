@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 13] = [
+const SETTABLE: [&str; 15] = [
     "url",
     "event_types",
     "description",
@@ -36,6 +36,8 @@ const SETTABLE: [&str; 13] = [
     "signature_profiles",
     "filter",
     "rate_limit",
+    "order",
+    "head_of_line",
 ];
 
 #[tonic::async_trait]
@@ -373,6 +375,8 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "signature_profiles" => wire.signature_profiles.clone_from(&wanted.signature_profiles),
         "filter" => wire.filter.clone_from(&wanted.filter),
         "rate_limit" => wire.rate_limit = wanted.rate_limit,
+        "order" => wire.order = wanted.order,
+        "head_of_line" => wire.head_of_line = wanted.head_of_line,
         _ => {}
     }
 }

@@ -264,10 +264,8 @@ impl World {
             Load::Fresh { from, limit } | Load::Open { from, limit } => {
                 let all = matches!(load, Load::Open { .. });
                 let wanted = |state: State| state == State::Pending || all && state.due().is_some();
-                let rows: Vec<_> = of_lane()
-                    .filter(|row| row.sequence >= from && wanted(row.state))
-                    .take(limit)
-                    .collect();
+                let rows: Vec<_> =
+                    of_lane().filter(|row| row.sequence >= from && wanted(row.state)).take(limit).collect();
                 let end = of_lane().count() as u64 + 1;
                 let next = if rows.len() < limit { end } else { rows[limit - 1].sequence + 1 };
                 Loaded::Fresh(FreshRows { rows, next })

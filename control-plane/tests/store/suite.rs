@@ -371,7 +371,10 @@ pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
     let id = accepted.deliveries[0];
     settle(&store, id, fresh(id, accepted.key), 500, State::Waiting(at(5))).await;
     let low_water = LowWater { number: 2, covers_waiting: false };
-    store.settle(Settlement { low_water: vec![(lane(1), low_water)], ..Settlement::default() }).await.unwrap();
+    store
+        .settle(Settlement { low_water: vec![(lane(1), low_water)], ..Settlement::default() })
+        .await
+        .unwrap();
     store.close().await.unwrap();
     drop(store);
     let row = backend.open().lane(lane(1)).await.unwrap();

@@ -83,9 +83,11 @@ impl Lane {
             ended.iter().for_each(|delivery| self.stands(delivery));
         } else {
             self.due_beyond = None;
-            let known = |sequence: &u64| self.in_flight.contains_key(sequence) || self.reserved.contains(sequence);
+            let known =
+                |sequence: &u64| self.in_flight.contains_key(sequence) || self.reserved.contains(sequence);
             let waits: HashSet<u64> = queued.iter().map(|delivery| delivery.sequence).collect();
-            let ended = self.settling.keys().filter(|sequence| !known(sequence) && !waits.contains(*sequence));
+            let ended =
+                self.settling.keys().filter(|sequence| !known(sequence) && !waits.contains(*sequence));
             self.ended = ended.map(|sequence| (*sequence, None)).collect();
             self.open.extend(self.ended.keys());
             self.rewind(1);
@@ -100,6 +102,12 @@ impl Lane {
         }
     }
 
+    /// Whether this delivery is in memory and must wait for another one to end.
+    #[must_use]
+    pub fn is_behind(&self, sequence: u64) -> bool {
+        self.behind.contains_key(&sequence)
+    }
+
     pub(super) fn is_ordered(&self) -> bool {
         self.order != Order::None
     }
@@ -111,7 +119,11 @@ impl Lane {
 
     /// How many deliveries that have not ended it may keep in memory: beyond a window of them, only keys that are stuck matter.
     pub(super) fn look_ahead(&self) -> usize {
-        if self.order == Order::PerKey { self.limits.look_ahead.max(self.limits.window) } else { self.limits.window }
+        if self.order == Order::PerKey {
+            self.limits.look_ahead.max(self.limits.window)
+        } else {
+            self.limits.window
+        }
     }
 
     /// Puts a delivery that has not ended where it belongs.
@@ -207,7 +219,8 @@ impl Lane {
         if let Some(delivery) = self.fresh.remove(&sequence).or_else(|| self.behind.remove(&sequence)) {
             return Some(delivery);
         }
-        let key = self.waiting.iter().find(|(_, delivery)| delivery.sequence == sequence).map(|(key, _)| *key)?;
+        let key =
+            self.waiting.iter().find(|(_, delivery)| delivery.sequence == sequence).map(|(key, _)| *key)?;
         self.waiting.remove(&key)
     }
 

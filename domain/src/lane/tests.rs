@@ -156,9 +156,10 @@ impl World {
             let follows = self.order.queue(row) == Some(queue);
             assert!(!follows || self.ended.contains(before), "{} before {before}", taken.sequence);
             // Only a success may still be lost in a crash: the receiver has it.
-            let cancelled = self.writes.iter().any(|write| {
-                write.sequence == *before && matches!(write.state, State::Cancelled(_))
-            });
+            let cancelled = self
+                .writes
+                .iter()
+                .any(|write| write.sequence == *before && matches!(write.state, State::Cancelled(_)));
             assert!(!follows || !cancelled, "{} before the end of {before} is written", taken.sequence);
         }
     }
@@ -262,7 +263,9 @@ impl World {
 
     fn end_load(&mut self) {
         match self.load.take() {
-            Some((Load::Fresh { .. } | Load::Open { .. }, rows, next, _)) => self.lane.loaded_fresh(rows, next),
+            Some((Load::Fresh { .. } | Load::Open { .. }, rows, next, _)) => {
+                self.lane.loaded_fresh(rows, next)
+            }
             Some((Load::Due { .. }, rows, _, complete)) => self.lane.loaded_due(rows, complete),
             None => {}
         }
@@ -356,7 +359,8 @@ fn a_key_that_is_stuck_holds_up_itself_alone() {
     };
     lane.accepted(delivery(1, 1));
     let stuck = lane.take(now).unwrap();
-    let rows: Vec<_> = (2..=60).map(|sequence| delivery(sequence, if sequence < 60 { 1 } else { 2 })).collect();
+    let rows: Vec<_> =
+        (2..=60).map(|sequence| delivery(sequence, if sequence < 60 { 1 } else { 2 })).collect();
     rows.iter().for_each(|row| lane.accepted(*row));
     let taken = std::iter::from_fn(|| {
         lane.take(now).inspect(|taken| lane.settle(Delivery { state: State::Delivered(now), ..*taken }))

@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod links;
 mod matching;
+mod order;
 mod pace;
 mod profiles;
 mod protos;

@@ -1,15 +1,15 @@
 //! Rows as bytes: protobuf records, so that fields can be added without rewriting what is there.
 
 use bytes::Bytes;
-use postrider_domain::lane::LowWater;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Attributes, Event};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::lane::LowWater;
+use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
-use postrider_domain::order::OrderingKey;
 use postrider_domain::trace::TraceContext;
 use postrider_proto::store as records;
 use prost::Message as _;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::ops::Bound;
 
-use postrider_domain::lane::LowWater;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::lane::LowWater;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
