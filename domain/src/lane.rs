@@ -10,14 +10,20 @@
 //! that the lane knows is ignored, and so is one that was written while the load was under way.
 
 mod adaptive;
+mod backlog;
 mod breaker;
+mod failure;
 mod flow;
+pub mod health;
 mod rate;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
+pub use self::backlog::{Backlog, Bounds, Growth};
 pub use self::breaker::State as Breaker;
+pub use self::failure::{DEFAULT_DISABLE_AFTER, FailurePolicy, WARNINGS, WhileDisabled};
 use self::flow::Flow;
 pub use self::flow::Rest;
 pub use self::rate::{MAX_RATE, RateLimit};
@@ -158,10 +164,10 @@ impl Lane {
     }
 
     /// Holds or releases the lane: a held lane hands nothing out and loads nothing. Released, it tries its endpoint at
-    /// once, whatever was heard of it before.
+    /// once, whatever was heard of it before, and begins with one attempt.
     pub fn hold(&mut self, held: bool) {
         if self.held && !held {
-            self.flow.hurry();
+            self.flow.release();
         }
         self.held = held;
     }
@@ -176,6 +182,23 @@ impl Lane {
         chance: f64,
     ) -> Option<Breaker> {
         self.flow.heard(outcome, started, now, chance)
+    }
+
+    /// Probes the endpoint only every so often, while its subscription is disabled for its failures. A success, or
+    /// [`Lane::release_endpoint`], ends that.
+    pub fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
+        self.flow.doze(every, now, chance);
+    }
+
+    /// Somebody has said that the endpoint works: it is tried at once, with one attempt at first.
+    pub fn release_endpoint(&mut self) {
+        self.flow.release();
+    }
+
+    /// Whether the endpoint is being probed.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        self.flow.breaker()
     }
 
     /// Why the endpoint is left alone now, if it is.
