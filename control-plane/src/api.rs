@@ -129,6 +129,16 @@ impl Api {
         if exists { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
     }
 
+    /// Refuses what nobody may do with Postrider's own tenant.
+    fn check_not_own(tenant: &TenantId) -> Result<(), Status> {
+        if !tenant.is_postrider() {
+            return Ok(());
+        }
+        let problem = "the tenant postrider is Postrider's own: it has operational events, its events and event types are \
+                       made by Postrider alone, and it cannot be deleted; choose another tenant";
+        Err(status::precondition("RESERVED_TENANT", problem))
+    }
+
     /// A subscription of a tenant.
     fn subscription(&self, tenant: &str, id: &str) -> Result<Arc<KeyedSubscription>, Status> {
         let tenant = self.tenant(tenant)?;

@@ -53,6 +53,9 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         max_in_flight by |count: &i32| count.to_string(),
         timeout by duration,
         connect_timeout by duration,
+        failure_policy by |policy: &Option<v1::FailurePolicy>| policy.as_ref().map_or("default".to_owned(), |policy| {
+            format!("disable_after {} {}", duration(&policy.disable_after), policy.while_disabled().as_str_name())
+        }),
         rate_limit by |limit: &Option<v1::RateLimit>| {
             limit.as_ref().map_or_else(|| "none".to_owned(), |limit| format!("{}/s burst {}", limit.per_second, limit.burst))
         },

@@ -92,7 +92,7 @@ impl Scheduler {
             return Condition::Attempting;
         }
         match self.lanes.get(&id.subscription) {
-            Some(slot) if slot.settings.held => Condition::Held,
+            Some(slot) if slot.settings.held || slot.settings.probed_every.is_some() => Condition::Held,
             Some(slot) if !self.has_agent(&slot.settings.pool) => Condition::NoAgent,
             Some(slot) => slot.lane.rest(now).map_or(Condition::None, Condition::Resting),
             None => Condition::None,

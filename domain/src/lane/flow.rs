@@ -100,12 +100,18 @@ impl Flow {
     pub(super) fn release(&mut self) {
         self.asked_until = Timestamp::default();
         self.breaker.hurry();
-        self.adaptive.restart();
+        self.begin_anew();
     }
 
     /// The subscription is disabled for its failures: the endpoint is probed only every so often.
     pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
-        if self.breaker.doze(every, now, chance) {
+        self.breaker.doze(every, now, chance);
+        self.begin_anew();
+    }
+
+    /// What follows begins with one attempt, unless it does so already.
+    fn begin_anew(&mut self) {
+        if self.adaptive.limit() > 1 {
             self.adaptive.restart();
         }
     }

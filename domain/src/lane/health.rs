@@ -3,8 +3,11 @@
 //! Only an attempt's outcome changes anything here: time that passes without attempts proves nothing. So a failure that
 //! comes more than a day after the one before begins anew, and so does whatever a person says is repaired.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::Lane;
+use super::backlog::Backlog;
 use super::breaker::State as Breaker;
 use super::failure::{FailurePolicy, WARNINGS};
 use super::flow::Rest;
@@ -85,6 +88,37 @@ pub struct Failure {
     pub detail: String,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(f, "status {status}"),
+            None if self.detail.is_empty() => f.write_str(self.class.as_str()),
+            None => write!(f, "{} ({})", self.class.as_str(), self.detail),
+        }
+    }
+}
+
+/// How an endpoint does, to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// In a word.
+    pub state: State,
+    /// Since when it has done nothing but fail.
+    pub failing_since: Option<Timestamp>,
+    /// Failures since it last worked.
+    pub failures: u32,
+    /// When an attempt last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// The latest attempt that did not succeed.
+    pub last_failure: Option<Failure>,
+    /// When it will be tried next, while it is left alone.
+    pub next_probe: Option<Timestamp>,
+    /// When its subscription will be disabled at the earliest, if it goes on to fail.
+    pub disable_at: Option<Timestamp>,
+    /// What waits for it.
+    pub backlog: Backlog,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -97,10 +131,15 @@ pub struct Health {
 }
 
 impl Health {
-    /// What is known after a restart.
+    /// What is known after a restart. If the subscription is not disabled though it was to be, the next failure says so
+    /// again.
     #[must_use]
-    pub fn restored(trouble: Option<Trouble>) -> Self {
-        Self { trouble: trouble.unwrap_or_default(), ..Self::default() }
+    pub fn restored(trouble: Option<Trouble>, disabled: bool) -> Self {
+        let mut trouble = trouble.unwrap_or_default();
+        if trouble.told == Told::GivenUp && !disabled {
+            trouble.told = Told::Failing(Duration::MAX);
+        }
+        Self { trouble, ..Self::default() }
     }
 
     /// An attempt has ended; `breaker` is as it is after it. Says what people want to know of it.
@@ -134,6 +173,23 @@ impl Health {
         self.failures = 0;
         if self.trouble.told > Told::Failing(Duration::ZERO) {
             self.trouble.told = Told::Failing(Duration::ZERO);
+        }
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn view(&self, lane: &Lane, policy: &FailurePolicy, now: Timestamp) -> View {
+        let rest = lane.rest(now);
+        let disable_at = self.trouble.since.zip(policy.disable_after).map(|(since, after)| since + after);
+        View {
+            state: self.state(lane.breaker(), rest),
+            failing_since: self.trouble.since,
+            failures: self.failures,
+            last_success: self.last_success,
+            last_failure: self.last_failure.clone(),
+            next_probe: rest.and_then(|_| lane.next_try()).map(|time| time.max(now)),
+            disable_at: disable_at.filter(|_| self.trouble.told != Told::GivenUp),
+            backlog: lane.backlog(),
         }
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Attributes, Event};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::lane::health::Trouble;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::Scheme;
@@ -134,6 +135,10 @@ pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<(EventKey, [u8; 16])
 
 pub(super) fn lane(low_water: u64) -> Vec<u8> {
     records::LaneRecord { low_water }.encode_to_vec()
+}
+
+pub(super) fn trouble(trouble: &Trouble) -> Vec<u8> {
+    postrider_proto::health::write_trouble(trouble).encode_to_vec()
 }
 
 pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {

@@ -88,6 +88,15 @@ fn failures_days_apart_and_what_a_person_has_repaired_begin_anew() {
 }
 
 #[test]
+fn what_was_to_be_disabled_when_it_was_killed_is_given_up_at_the_next_failure() {
+    let trouble = Trouble { since: Some(at(0)), last: at(120), told: Told::GivenUp };
+    let mut disabled = Health::restored(Some(trouble), true);
+    assert_eq!(fail_hourly(&mut disabled, 121..=125), []);
+    let mut not_yet = Health::restored(Some(trouble), false);
+    assert_eq!(fail_hourly(&mut not_yet, 121..=125), [(121, Turn::GivenUp)]);
+}
+
+#[test]
 fn what_says_nothing_of_the_endpoint_neither_begins_nor_ends_a_trouble() {
     let mut health = Health::default();
     for outcome in [answer(429), answer(410), Outcome::failure(Class::AgentLost, "")] {
@@ -138,7 +147,7 @@ proptest! {
                 1 => health.heard(&answer(200), Breaker::HalfOpen, &policy, now),
                 2 => health.heard(&answer(429), Breaker::Closed, &policy, now),
                 3 => {
-                    health = Health::restored(written);
+                    health = Health::restored(written, given_up);
                     None
                 }
                 _ => {
