@@ -43,6 +43,12 @@ pub(crate) struct Settings {
     /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
     #[arg(long, value_name = "N", requires = "rate_limit")]
     rate_burst: Option<u32>,
+    /// After how long of nothing but failure it is disabled: 1s to 30d; 0s for never [default: 5d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    disable_after: Option<Duration>,
+    /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
+    #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
+    while_disabled: Option<v1::WhileDisabled>,
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
@@ -116,6 +122,16 @@ impl Settings {
             subscription.rate_limit = (per_second != 0.0).then_some(limit);
             wrote("rate_limit");
         }
+        if self.changes_failure_policy() {
+            let policy = subscription.failure_policy.get_or_insert_default();
+            if let Some(after) = self.disable_after {
+                policy.disable_after = Some(duration_to_wire(after));
+            }
+            if let Some(meanwhile) = self.while_disabled {
+                policy.set_while_disabled(meanwhile);
+            }
+            wrote("failure_policy");
+        }
         if let Some(timeout) = self.attempt_timeout {
             subscription.timeout = Some(duration_to_wire(timeout));
             wrote("timeout");
@@ -129,6 +145,11 @@ impl Settings {
             wrote("retry_policy");
         }
         paths
+    }
+
+    /// Whether part of the failure policy is given, which is updated as a whole.
+    pub(crate) fn changes_failure_policy(&self) -> bool {
+        self.disable_after.is_some() || self.while_disabled.is_some()
     }
 
     /// Whether part of the retry policy is given, which is updated as a whole.
@@ -199,6 +220,15 @@ mod tests {
         assert_eq!(subscription.rate_limit, Some(v1::RateLimit { per_second: 2.5, burst: 4 }));
         assert_eq!(parsed(&["--rate-limit", "0"]).apply(&mut subscription), ["rate_limit"]);
         assert_eq!(subscription.rate_limit, None);
+    }
+
+    #[test]
+    fn parts_of_the_failure_policy_that_are_not_given_stay() {
+        let mut subscription = v1::Subscription::default();
+        assert_eq!(parsed(&["--while-disabled", "drop"]).apply(&mut subscription), ["failure_policy"]);
+        assert_eq!(parsed(&["--disable-after", "0s"]).apply(&mut subscription), ["failure_policy"]);
+        let policy = subscription.failure_policy.unwrap();
+        assert_eq!((policy.disable_after.unwrap().seconds, policy.while_disabled()), (0, v1::WhileDisabled::Drop));
     }
 
     #[test]
