@@ -43,12 +43,6 @@ pub(crate) struct Settings {
     /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
     #[arg(long, value_name = "N", requires = "rate_limit")]
     rate_burst: Option<u32>,
-    /// After how long of nothing but failure it is disabled: 1s to 30d; 0s for never [default: 5d]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    disable_after: Option<Duration>,
-    /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
-    #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
-    while_disabled: Option<v1::WhileDisabled>,
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
@@ -56,7 +50,20 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     connect_timeout: Option<Duration>,
     #[command(flatten)]
+    failure: FailurePolicy,
+    #[command(flatten)]
     retries: Retries,
+}
+
+/// What follows when the endpoint does nothing but fail.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct FailurePolicy {
+    /// After how long of nothing but failure it is disabled: 1s to 30d; 0s for never [default: 5d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    disable_after: Option<Duration>,
+    /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
+    #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
+    while_disabled: Option<v1::WhileDisabled>,
 }
 
 /// When to try again.
@@ -122,14 +129,8 @@ impl Settings {
             subscription.rate_limit = (per_second != 0.0).then_some(limit);
             wrote("rate_limit");
         }
-        if self.changes_failure_policy() {
-            let policy = subscription.failure_policy.get_or_insert_default();
-            if let Some(after) = self.disable_after {
-                policy.disable_after = Some(duration_to_wire(after));
-            }
-            if let Some(meanwhile) = self.while_disabled {
-                policy.set_while_disabled(meanwhile);
-            }
+        if self.failure.given() {
+            self.failure.apply(subscription.failure_policy.get_or_insert_default());
             wrote("failure_policy");
         }
         if let Some(timeout) = self.attempt_timeout {
@@ -149,12 +150,27 @@ impl Settings {
 
     /// Whether part of the failure policy is given, which is updated as a whole.
     pub(crate) fn changes_failure_policy(&self) -> bool {
-        self.disable_after.is_some() || self.while_disabled.is_some()
+        self.failure.given()
     }
 
     /// Whether part of the retry policy is given, which is updated as a whole.
     pub(crate) fn changes_retries(&self) -> bool {
         self.retries.given()
+    }
+}
+
+impl FailurePolicy {
+    fn given(&self) -> bool {
+        self.disable_after.is_some() || self.while_disabled.is_some()
+    }
+
+    fn apply(self, policy: &mut v1::FailurePolicy) {
+        if let Some(after) = self.disable_after {
+            policy.disable_after = Some(duration_to_wire(after));
+        }
+        if let Some(meanwhile) = self.while_disabled {
+            policy.set_while_disabled(meanwhile);
+        }
     }
 }
 

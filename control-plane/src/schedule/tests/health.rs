@@ -34,7 +34,7 @@ fn five_days_of_failure_are_told_step_by_step_then_probed_hourly_and_nothing_hel
         let mut world = World::new(seed);
         world.connect(0);
         world.failing.insert(lane(0));
-        world.live_until(0, start() + 5 * DAY + HOUR, 2 * HOUR);
+        world.live_until(0, start() + 5 * DAY + HOUR, HOUR / 6);
         let told = world.told_of(0);
         let steps: Vec<Turn> = told.iter().map(|(_, turn)| *turn).collect();
         let expected = [Turn::Failing(HOUR), Turn::Failing(DAY), Turn::Failing(3 * DAY), Turn::GivenUp];
@@ -136,12 +136,15 @@ fn never_means_never_and_no_other_lane_is_concerned() {
 #[test]
 fn a_pool_without_agents_is_no_trouble_of_the_endpoint_and_shows_in_the_survey() {
     let mut world = World::new(2);
-    world.owe(0, 7);
-    world.live_until(0, start() + 10 * DAY, DAY);
+    for day in 0..10 {
+        world.now = start() + day * DAY;
+        world.owe(0, 2);
+        world.carry_out();
+    }
     assert_eq!(world.told, []);
     assert_eq!(world.state_of(0), Condition::Unknown);
     let survey = world.scheduler.survey();
-    assert_eq!(survey.stranded.into_iter().collect::<Vec<_>>(), [(PoolName::default_pool(), 17)]);
+    assert_eq!(survey.stranded.into_iter().collect::<Vec<_>>(), [(PoolName::default_pool(), 20)]);
     assert_eq!(survey.lanes[0].1.oldest, Some(start()));
     world.change(lane(0), |settings| settings.held = true);
     assert_eq!(world.scheduler.survey(), Survey::default(), "what is held by hand is nobody's surprise");
