@@ -36,6 +36,7 @@ pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
 use crate::clock::Clock;
+use crate::disabler::Changes;
 use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
@@ -61,6 +62,8 @@ pub struct Api {
     pub emitter: Emitter,
     /// The schedule.
     pub lanes: Lanes,
+    /// Where changes of subscriptions go on.
+    pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
     /// Agents.

@@ -238,6 +238,7 @@ impl Parts {
             registry: registry.clone(),
             emitter,
             lanes: lanes.clone(),
+            changes: changes.clone(),
             updates: updates.clone(),
             agents: agents.clone(),
             tokens: tokens.clone(),

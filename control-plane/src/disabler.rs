@@ -5,6 +5,7 @@
 
 mod sweep;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use postrider_domain::id::SubscriptionId;
@@ -30,6 +31,8 @@ pub enum Change {
     Gone(SubscriptionId),
     /// Disabled: its endpoint has done nothing but fail for as long as its policy bears.
     Failing(SubscriptionId, Box<View>),
+    /// Swept: it is disabled for its failures, and its owner wants nothing of that time, since now.
+    Sweep(SubscriptionId),
     /// Enabled: it was disabled for its failures, and its endpoint answers.
     Enable(SubscriptionId),
 }
@@ -61,14 +64,15 @@ impl Changes {
 
 /// Makes changes until nobody wishes any more.
 pub async fn run(mut queue: Queue, api: Api, notices: Notices) {
-    let mut sweeps = JoinSet::new();
-    for row in api.registry.all().into_iter().filter(|row| row.subscription.drops()) {
-        sweeps.spawn(sweep::run(api.clone(), row.subscription.id));
-    }
+    let mut sweeps = Sweeps { api: api.clone(), tasks: JoinSet::new(), of: HashSet::new() };
+    api.registry.all().iter().for_each(|row| sweeps.begin(row.subscription.id));
     loop {
         let change = tokio::select! {
             change = queue.0.recv() => change,
-            Some(_ended) = sweeps.join_next() => continue,
+            Some(ended) = sweeps.tasks.join_next() => {
+                sweeps.of.retain(|id| ended.as_ref().ok() != Some(id));
+                continue;
+            }
         };
         let Some(change) = change else { return };
         let (id, cause, view) = match change {
@@ -78,6 +82,10 @@ pub async fn run(mut queue: Queue, api: Api, notices: Notices) {
                 enable(&api, id).await;
                 continue;
             }
+            Change::Sweep(id) => {
+                sweeps.begin(id);
+                continue;
+            }
         };
         let reason = reason(view.as_deref(), api.clock.now());
         warn!(subscription = %id, "{reason}; the subscription is disabled");
@@ -85,8 +93,23 @@ pub async fn run(mut queue: Queue, api: Api, notices: Notices) {
         if disabled {
             notices.tell(Notice::Subscription(id, About::Disabled { cause, reason, view }));
         }
-        if api.registry.get(id).is_some_and(|row| row.subscription.drops()) {
-            sweeps.spawn(sweep::run(api.clone(), id));
+        sweeps.begin(id);
+    }
+}
+
+/// Sweeps under way: one of a subscription, so that two do not take each other's last delivery.
+struct Sweeps {
+    api: Api,
+    tasks: JoinSet<SubscriptionId>,
+    of: HashSet<SubscriptionId>,
+}
+
+impl Sweeps {
+    /// Begins to cancel what waits, if the subscription drops it.
+    fn begin(&mut self, id: SubscriptionId) {
+        let drops = self.api.registry.get(id).is_some_and(|row| row.subscription.drops());
+        if drops && self.of.insert(id) {
+            self.tasks.spawn(sweep::run(self.api.clone(), id));
         }
     }
 }
@@ -117,7 +140,10 @@ fn reason(view: Option<&View>, now: Timestamp) -> String {
     let since = view.failing_since.unwrap_or(now);
     let last = view.last_failure.as_ref().map(|failure| format!("; the last attempt: {failure}"));
     let failing_for = roughly(now.since(since));
-    format!("the endpoint has done nothing but fail for {failing_for}, since {since}{}", last.unwrap_or_default())
+    format!(
+        "the endpoint has done nothing but fail for {failing_for}, since {since}{}",
+        last.unwrap_or_default()
+    )
 }
 
 fn roughly(duration: Duration) -> String {
@@ -138,7 +164,8 @@ mod tests {
     #[test]
     fn reasons_are_sentences() {
         let since = Timestamp::parse("2026-02-02T10:30:00Z").unwrap();
-        let failure = Failure { time: since, class: Class::HttpStatus, status: Some(503), detail: String::new() };
+        let failure =
+            Failure { time: since, class: Class::HttpStatus, status: Some(503), detail: String::new() };
         let view = View {
             state: State::Resting,
             failing_since: Some(since),

@@ -9,12 +9,15 @@ mod catalogue;
 mod notice;
 mod survey;
 
+use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::filter::Facts;
 use postrider_domain::id::{EventId, EventKey, TenantId};
 use postrider_domain::lane::Bounds;
+use postrider_domain::pace::{Meter, Pace};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -26,6 +29,10 @@ use crate::store::Accept;
 
 /// Notices that may wait to become events.
 const QUEUE: usize = 4096;
+/// Events about one tenant's things: a second, and at once. Whoever has many endpoints that come and go must not drown what
+/// is to be told of others.
+const PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
+const AT_ONCE: NonZeroU32 = NonZeroU32::new(1000).expect("it is not zero");
 /// How long an event waits for a store that fails.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -67,18 +74,25 @@ impl Notices {
 pub async fn run(mut queue: Queue, api: Api, notices: Notices, thresholds: Thresholds) {
     let survey = survey::run(api.clone(), notices, thresholds);
     let emit = async {
+        let (pace, mut meters) = (Pace::new(PER_SECOND, AT_ONCE), HashMap::<TenantId, Meter>::new());
         while let Some(notice) = queue.0.recv().await {
-            emit(&api, &notice).await;
+            let Some(told) = told(&api, &notice) else {
+                debug!(?notice, "it is Postrider's own, or gone");
+                continue;
+            };
+            let now = api.clock.since_start();
+            let meter = told.about.clone().map(|tenant| meters.entry(tenant).or_default());
+            if meter.is_some_and(|meter| pace.take(meter, now).is_err()) {
+                warn!(?notice, "too much happens to one tenant: no operational event tells of this");
+                continue;
+            }
+            emit(&api, told).await;
         }
     };
     tokio::join!(survey, emit);
 }
 
-async fn emit(api: &Api, notice: &Notice) {
-    let Some(told) = told(api, notice) else {
-        debug!(?notice, "it is Postrider's own, or gone");
-        return;
-    };
+async fn emit(api: &Api, told: Told) {
     let accept = accept(api, told);
     loop {
         let submitted = api.emitter.submit(accept.clone()).await;
@@ -112,6 +126,8 @@ fn told(api: &Api, notice: &Notice) -> Option<Told> {
 
 /// What an event will say.
 struct Told {
+    /// Whose thing it is about, if it is a tenant's.
+    about: Option<TenantId>,
     event_type: EventTypeName,
     /// Nothing when it need not be told only once.
     id: Option<EventId>,

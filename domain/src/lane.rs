@@ -12,6 +12,7 @@
 mod adaptive;
 mod backlog;
 mod breaker;
+mod endpoint;
 mod failure;
 mod flow;
 pub mod health;
@@ -19,7 +20,6 @@ mod rate;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 pub use self::backlog::{Backlog, Bounds, Growth};
 pub use self::breaker::State as Breaker;
@@ -182,23 +182,6 @@ impl Lane {
         chance: f64,
     ) -> Option<Breaker> {
         self.flow.heard(outcome, started, now, chance)
-    }
-
-    /// Probes the endpoint only every so often, while its subscription is disabled for its failures. A success, or
-    /// [`Lane::release_endpoint`], ends that.
-    pub fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
-        self.flow.doze(every, now, chance);
-    }
-
-    /// Somebody has said that the endpoint works: it is tried at once, with one attempt at first.
-    pub fn release_endpoint(&mut self) {
-        self.flow.release();
-    }
-
-    /// Whether the endpoint is being probed.
-    #[must_use]
-    pub fn breaker(&self) -> Breaker {
-        self.flow.breaker()
     }
 
     /// Why the endpoint is left alone now, if it is.

@@ -13,7 +13,8 @@ use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::signing::Profiles;
 use postrider_domain::subscription::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, DisableCause, Ranges, State, Subscription,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, DisableCause, Ranges, State,
+    Subscription,
 };
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;

@@ -244,7 +244,10 @@ mod tests {
         assert_eq!(parsed(&["--while-disabled", "drop"]).apply(&mut subscription), ["failure_policy"]);
         assert_eq!(parsed(&["--disable-after", "0s"]).apply(&mut subscription), ["failure_policy"]);
         let policy = subscription.failure_policy.unwrap();
-        assert_eq!((policy.disable_after.unwrap().seconds, policy.while_disabled()), (0, v1::WhileDisabled::Drop));
+        assert_eq!(
+            (policy.disable_after.unwrap().seconds, policy.while_disabled()),
+            (0, v1::WhileDisabled::Drop)
+        );
     }
 
     #[test]

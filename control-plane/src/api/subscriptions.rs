@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::signing_keys::{check_keys, new_key};
 use super::{Api, changes, page, requests, status, views};
+use crate::disabler::Change;
 use crate::schedule::LaneSettings;
 use crate::secrets::{KeyedSubscription, seal_subscription};
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
@@ -130,6 +131,9 @@ impl SubscriptionService for Api {
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
         if moves {
             api.uses.moved(row.subscription.id, api.clock.wall());
+        }
+        if row.subscription.drops() && fields.contains(&"failure_policy") {
+            api.changes.want(Change::Sweep(row.subscription.id));
         }
         let subscription = Some(api.show(&row));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: warnings(&row) }))
@@ -251,7 +255,12 @@ impl Api {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn disable(&self, id: SubscriptionId, cause: DisableCause, reason: &str) -> Result<bool, Status> {
+    pub async fn disable(
+        &self,
+        id: SubscriptionId,
+        cause: DisableCause,
+        reason: &str,
+    ) -> Result<bool, Status> {
         let _change = self.registry.change().await;
         let Some(row) = self.registry.get(id) else { return Ok(false) };
         let failing = matches!(row.subscription.state, State::Disabled { cause: DisableCause::Failing, .. });

@@ -17,13 +17,14 @@ const PAGE: usize = 1000;
 const AT_ONCE: usize = 256;
 
 /// Runs until nothing waits but one, or the subscription drops nothing any more.
-pub(super) async fn run(api: Api, id: SubscriptionId) {
+pub(super) async fn run(api: Api, id: SubscriptionId) -> SubscriptionId {
     match sweep(&api, id).await {
         Ok(cancelled) => info!(subscription = %id, cancelled, "what waited for the endpoint is cancelled"),
         Err(error) => {
             warn!(subscription = %id, %error, "what waits for the endpoint is not all cancelled; a restart goes on with it");
         }
     }
+    id
 }
 
 async fn sweep(api: &Api, id: SubscriptionId) -> Result<usize, StoreError> {
@@ -54,6 +55,11 @@ async fn sweep(api: &Api, id: SubscriptionId) -> Result<usize, StoreError> {
 async fn cancel(api: &Api, id: SubscriptionId, kept: &mut Option<u64>, rows: Vec<Delivery>) -> usize {
     let kept = *kept.get_or_insert(rows.first().map_or(0, |row| row.sequence));
     let others = rows.into_iter().filter(|row| row.sequence != kept);
-    let cancels = others.map(|row| api.lanes.cancel(DeliveryId { subscription: id, sequence: row.sequence }, None));
-    stream::iter(cancels).buffer_unordered(AT_ONCE).filter(|answer| std::future::ready(answer.is_ok())).count().await
+    let cancels =
+        others.map(|row| api.lanes.cancel(DeliveryId { subscription: id, sequence: row.sequence }, None));
+    stream::iter(cancels)
+        .buffer_unordered(AT_ONCE)
+        .filter(|answer| std::future::ready(answer.is_ok()))
+        .count()
+        .await
 }

@@ -61,7 +61,8 @@ pub(super) fn of_subscription(about: &About, subscription: &Subscription) -> Tol
     merge(&mut data, more);
     let attributes = vec![("tenant", subscription.tenant.to_string()), ("subscription", id.to_string())];
     // An id that is too long would only be told twice after a crash.
-    Told { event_type: name(event_type), id: once.and_then(|id| id.parse().ok()), data, attributes }
+    let id = once.and_then(|id| id.parse().ok());
+    Told { about: Some(subscription.tenant.clone()), event_type: name(event_type), id, data, attributes }
 }
 
 /// What is said of an agent, or of a pool without one.
@@ -77,7 +78,7 @@ pub(super) fn of_agent(event_type: &str, away: &Away) -> Told {
         Some((id, _)) => attributes.push(("agent", id.to_string())),
         None => merge(&mut data, json!({ "waiting_deliveries": away.waiting })),
     }
-    Told { event_type: name(event_type), id: None, data, attributes }
+    Told { about: None, event_type: name(event_type), id: None, data, attributes }
 }
 
 fn disabled(cause: DisableCause, reason: &str, view: Option<&View>, meanwhile: WhileDisabled) -> Value {

@@ -99,7 +99,10 @@ pub async fn prepare(store: &dyn Store, registry: &Registry, now: Timestamp) -> 
         let Ok(parsed) = name.parse::<EventTypeName>() else { continue };
         let stored = store.event_type(&tenant, &parsed).await?;
         let example = example.trim();
-        if stored.as_ref().is_some_and(|stored| stored.description == description && stored.example == example) {
+        if stored
+            .as_ref()
+            .is_some_and(|stored| stored.description == description && stored.example == example)
+        {
             continue;
         }
         let action = if stored.is_some() { "UpdateEventType" } else { "CreateEventType" };
@@ -187,8 +190,11 @@ mod tests {
         let of = |about: About| body::of_subscription(&about, &subscription());
         let given_up = Box::new(View { disable_at: None, ..*failing(5 * DAY) });
         let agent = "agt-01h455vb4pex5vsknk084sn02q".parse().unwrap();
-        let away = |agent, waiting| {
-            Away { pool: "acme-onprem".parse().unwrap(), agent, since: at("2026-02-02T10:30:00Z"), waiting }
+        let away = |agent, waiting| Away {
+            pool: "acme-onprem".parse().unwrap(),
+            agent,
+            since: at("2026-02-02T10:30:00Z"),
+            waiting,
         };
         vec![
             of(About::Failing(DAY, failing(DAY))),

@@ -16,8 +16,6 @@ use crate::schedule::Survey;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(5);
-/// Every how many looks it goes through all keys.
-const KEYS_EVERY: u32 = 12;
 
 /// What was told.
 struct Watch {
@@ -47,7 +45,7 @@ pub(super) async fn run(api: Api, notices: Notices, thresholds: Thresholds) {
         backlogs: HashMap::new(),
         keys: HashSet::new(),
     };
-    for round in (0..KEYS_EVERY).cycle() {
+    loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
@@ -57,9 +55,7 @@ pub(super) async fn run(api: Api, notices: Notices, thresholds: Thresholds) {
         watch.look_at_agents(now);
         watch.look_at_pools(&survey, now);
         watch.look_at_backlogs(&survey);
-        if round == 0 {
-            watch.look_at_keys(now);
-        }
+        watch.look_at_keys(now);
     }
 }
 

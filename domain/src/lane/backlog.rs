@@ -55,7 +55,9 @@ impl Lane {
     pub fn backlog(&self) -> Backlog {
         let known = self.fresh.len() + self.waiting.len() + self.in_flight.len();
         Backlog {
-            count: u64::try_from(known).unwrap_or(u64::MAX).saturating_add(self.end.saturating_sub(self.next)),
+            count: u64::try_from(known)
+                .unwrap_or(u64::MAX)
+                .saturating_add(self.end.saturating_sub(self.next)),
             more: self.due_beyond.is_some(),
             oldest: self.fresh.front().map(|delivery| delivery.event.created()),
         }

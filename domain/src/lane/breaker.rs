@@ -201,7 +201,12 @@ mod tests {
         for hour in 1..9 {
             assert_eq!(breaker.opens(0), Some(at(0) + hour * HOUR));
             assert_eq!(breaker.opens(1), None, "one at a time");
-            breaker.heard(if hour == 4 { Verdict::Nothing } else { FAILURE }, at(1), at(0) + hour * HOUR, 0.5);
+            breaker.heard(
+                if hour == 4 { Verdict::Nothing } else { FAILURE },
+                at(1),
+                at(0) + hour * HOUR,
+                0.5,
+            );
         }
         let mut woken = breaker;
         woken.hurry();

@@ -59,9 +59,8 @@ impl FailurePolicy {
     /// The longest of the warnings that such a time of failure deserves.
     #[must_use]
     pub fn warning(&self, failing_for: Duration) -> Option<Duration> {
-        let deserved = |step: &&Duration| {
-            **step <= failing_for && self.disable_after.is_none_or(|after| **step < after)
-        };
+        let deserved =
+            |step: &&Duration| **step <= failing_for && self.disable_after.is_none_or(|after| **step < after);
         WARNINGS.iter().rev().find(deserved).copied()
     }
 }
@@ -76,8 +75,15 @@ mod tests {
     fn warnings_come_before_the_end_and_probes_at_least_as_often_as_it_takes() {
         let after = |disable_after| FailurePolicy { disable_after, ..FailurePolicy::default() };
         let policy = FailurePolicy::default();
-        let table =
-            [(0, None), (1, Some(1)), (23, Some(1)), (24, Some(24)), (71, Some(24)), (72, Some(72)), (500, Some(72))];
+        let table = [
+            (0, None),
+            (1, Some(1)),
+            (23, Some(1)),
+            (24, Some(24)),
+            (71, Some(24)),
+            (72, Some(72)),
+            (500, Some(72)),
+        ];
         for (hours, warned) in table {
             assert_eq!(policy.warning(hours * HOUR), warned.map(|hours| hours * HOUR), "{hours}");
         }
@@ -88,7 +94,9 @@ mod tests {
         for (disable_after, every) in every {
             assert_eq!(after(disable_after).probe_every(), every);
         }
-        for (disable_after, good) in [(None, true), (Some(MIN), true), (Some(MIN / 2), false), (Some(MAX + MIN), false)] {
+        for (disable_after, good) in
+            [(None, true), (Some(MIN), true), (Some(MIN / 2), false), (Some(MAX + MIN), false)]
+        {
             assert_eq!(after(disable_after).violations().is_empty(), good, "{disable_after:?}");
         }
     }

@@ -233,11 +233,13 @@ impl Health {
     /// What is to be remembered over a restart, if it differs from what was written last.
     #[must_use]
     pub fn unwritten(&self, written: Option<Trouble>) -> Option<Option<Trouble>> {
-        let now = (self.trouble.since.is_some() || self.trouble.told != Told::Nothing).then_some(self.trouble);
+        let now =
+            (self.trouble.since.is_some() || self.trouble.told != Told::Nothing).then_some(self.trouble);
         let fresh_enough = match (now, written) {
             (None, None) => true,
             (Some(now), Some(written)) => {
-                (now.since, now.told) == (written.since, written.told) && now.last.since(written.last) < WARNINGS[0]
+                (now.since, now.told) == (written.since, written.told)
+                    && now.last.since(written.last) < WARNINGS[0]
             }
             _ => false,
         };

@@ -45,12 +45,7 @@ async fn listen_to_operational(world: &World, path: &str) -> Result<Api> {
 }
 
 /// Waits for an operational event of a type whose data is as wanted, and gives the data.
-async fn told(
-    world: &World,
-    path: &str,
-    event_type: &str,
-    wanted: impl Fn(&Value) -> bool,
-) -> Result<Value> {
+async fn told(world: &World, path: &str, event_type: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
     within(2 * PATIENCE, &format!("{event_type} is told"), async || {
         let bodies = world.receiver.posts_to(path);
         let bodies = bodies.iter().filter_map(|post| serde_json::from_slice::<Value>(&post.body).ok());
@@ -79,7 +74,10 @@ async fn an_endpoint_that_only_fails_is_disabled_probed_and_enabled_and_nothing_
     assert_eq!((health.state(), health.last_failure_status, health.backlog), (HealthState::Resting, 503, 1));
     assert!(health.failing_since.is_some() && health.consecutive_failures >= 3, "{health:?}");
     let told_disabled = told(&world, "/own", "subscription.disabled", |_| true).await?;
-    assert_eq!((&told_disabled["subscription"], &told_disabled["cause"]), (&subscription.clone().into(), &"failing".into()));
+    assert_eq!(
+        (&told_disabled["subscription"], &told_disabled["cause"]),
+        (&subscription.clone().into(), &"failing".into())
+    );
 
     // New events wait; people see why.
     let mut held = vec![first];
@@ -90,7 +88,12 @@ async fn an_endpoint_that_only_fails_is_disabled_probed_and_enabled_and_nothing_
     let (delivery, _) = world.api.delivery(last).await?;
     assert_eq!((delivery.state(), delivery.hold_reason()), (DeliveryState::Pending, HoldReason::Disabled));
     let shown = world.cli().run(&["subscriptions", "get", &subscription]).await?.stdout;
-    for part in ["disabled (the endpoint has done nothing but fail", "resting: ", "status 503", "after 3s of nothing but failure"] {
+    for part in [
+        "disabled (the endpoint has done nothing but fail",
+        "resting: ",
+        "status 503",
+        "after 3s of nothing but failure",
+    ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
 
@@ -169,9 +172,13 @@ async fn since_when_it_fails_survives_a_kill_and_a_resumed_one_is_tried_at_once(
     world.control_plane.kill()?;
     world.control_plane.restart().await?;
     let disabled = world.api.subscription(&subscription).await?;
-    assert_eq!((disabled.state(), disabled.disable_cause()), (SubscriptionState::Disabled, DisableCause::Failing));
+    assert_eq!(
+        (disabled.state(), disabled.disable_cause()),
+        (SubscriptionState::Disabled, DisableCause::Failing)
+    );
     world.receiver.script("/down", [Answer::Status(204)]);
-    let resume = v1::ResumeSubscriptionRequest { tenant: world.api.tenant(), subscription: subscription.clone() };
+    let resume =
+        v1::ResumeSubscriptionRequest { tenant: world.api.tenant(), subscription: subscription.clone() };
     world.api.subscriptions().resume_subscription(resume).await?;
     world.api.all_ended(PATIENCE).await?;
     assert_eq!(world.api.deliveries_in(&[DeliveryState::Delivered]).await?.len(), 1);
@@ -213,7 +220,9 @@ async fn agents_backlogs_and_keys_are_told_of() -> Result<()> {
         .receiver
         .posts_to("/own")
         .iter()
-        .filter_map(|post| serde_json::from_slice::<Value>(&post.body).ok()?["event"].as_str().map(str::to_owned))
+        .filter_map(|post| {
+            serde_json::from_slice::<Value>(&post.body).ok()?["event"].as_str().map(str::to_owned)
+        })
         .collect();
     let count = |wanted: &str| types.iter().filter(|found| *found == wanted).count();
     assert_eq!((count("subscription.backlog_growing"), count("signing_key.expiring")), (1, 1), "{types:?}");
@@ -232,7 +241,10 @@ async fn the_tenant_of_operational_events_is_postriders_own() -> Result<()> {
         own.emit(event("agent.offline", "{}")).await.map(drop),
         own.tenants().delete_tenant(v1::DeleteTenantRequest { tenant: OWN.into() }).await.map(drop),
         own.event_types()
-            .delete_event_type(v1::DeleteEventTypeRequest { tenant: OWN.into(), name: "agent.offline".into() })
+            .delete_event_type(v1::DeleteEventTypeRequest {
+                tenant: OWN.into(),
+                name: "agent.offline".into(),
+            })
             .await
             .map(drop),
     ];

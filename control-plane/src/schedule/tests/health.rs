@@ -30,7 +30,7 @@ impl World {
 
 #[test]
 fn five_days_of_failure_are_told_step_by_step_then_probed_hourly_and_nothing_held_is_lost() {
-    for seed in 0..3 {
+    for seed in 0..2 {
         let mut world = World::new(seed);
         world.connect(0);
         world.failing.insert(lane(0));
@@ -62,7 +62,12 @@ fn five_days_of_failure_are_told_step_by_step_then_probed_hourly_and_nothing_hel
         let drain = world.posts_since(repaired);
         assert!(drain[0].since(repaired) <= 73 * Duration::from_secs(60), "seed {seed}: found out in time");
         assert!(drain[1] > drain[0], "seed {seed}: after the probe one at a time");
-        assert_eq!(exhausted(&world), world.rows.len(), "seed {seed}: {:?}", world.scheduler.lanes[&lane(0)].lane);
+        assert_eq!(
+            exhausted(&world),
+            world.rows.len(),
+            "seed {seed}: {:?}",
+            world.scheduler.lanes[&lane(0)].lane
+        );
         let turns: Vec<Turn> = world.told_of(0)[4..].iter().map(|(_, turn)| *turn).collect();
         assert_eq!(turns, [Turn::Recovering, Turn::Recovered], "seed {seed}");
         assert_eq!(world.settings[&lane(0)].probed_every, None);

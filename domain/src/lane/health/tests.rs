@@ -14,7 +14,10 @@ fn at(hours: u32) -> Timestamp {
 
 fn answer(status: u16) -> Outcome {
     let response = Response { status, ..Response::default() };
-    Outcome { response: Some(response), ..Outcome::failure(Class::of_status(status), "the endpoint answered") }
+    Outcome {
+        response: Some(response),
+        ..Outcome::failure(Class::of_status(status), "the endpoint answered")
+    }
 }
 
 fn policy() -> FailurePolicy {
