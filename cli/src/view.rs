@@ -11,6 +11,7 @@ pub(crate) mod delivery;
 pub(crate) mod event;
 pub(crate) mod event_type;
 pub(crate) mod explanation;
+pub(crate) mod health;
 pub(crate) mod join_token;
 pub(crate) mod key;
 pub(crate) mod operation;
@@ -53,6 +54,9 @@ macro_rules! word {
 }
 
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
+word!(DisableCause, "DISABLE_CAUSE_");
+word!(HealthState, "HEALTH_STATE_");
+word!(WhileDisabled, "WHILE_DISABLED_");
 word!(BodyFormat, "BODY_FORMAT_");
 word!(DeliveryOrder, "DELIVERY_ORDER_");
 word!(HeadOfLine, "HEAD_OF_LINE_");

@@ -36,6 +36,7 @@ pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
 use crate::clock::Clock;
+use crate::disabler::Changes;
 use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
@@ -61,6 +62,8 @@ pub struct Api {
     pub emitter: Emitter,
     /// The schedule.
     pub lanes: Lanes,
+    /// Where changes of subscriptions go on.
+    pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
     /// Agents.
@@ -127,6 +130,16 @@ impl Api {
         let tenant: TenantId = status::parse("tenant", id)?;
         let exists = self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant);
         if exists { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
+    }
+
+    /// Refuses what nobody may do with Postrider's own tenant.
+    fn check_not_own(tenant: &TenantId) -> Result<(), Status> {
+        if !tenant.is_postrider() {
+            return Ok(());
+        }
+        let problem = "the tenant postrider is Postrider's own: it has operational events, its events and event types are \
+                       made by Postrider alone, and it cannot be deleted; choose another tenant";
+        Err(status::precondition("RESERVED_TENANT", problem))
     }
 
     /// A subscription of a tenant.

@@ -2,9 +2,9 @@
 //!
 //! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the **committer**
 //! ([`crate::emit`]), the store's **writer** thread, the **lanes** task ([`crate::lanes`]), one **session** task a
-//! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**, which
-//! disables subscriptions whose endpoint is gone, the **rewrapper** ([`crate::secrets::rewrap`]), the **operations**
-//! ([`crate::operations`]), and **retention** ([`crate::retention`]).
+//! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**
+//! ([`crate::disabler`]), **operational** events ([`crate::operational`]), the **rewrapper** ([`crate::secrets::rewrap`]),
+//! the **operations** ([`crate::operations`]), and **retention** ([`crate::retention`]).
 //!
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
@@ -15,13 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use postrider_domain::id::SubscriptionId;
 use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
 use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
 use postrider_proto::v1;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,12 +52,10 @@ use crate::secrets::rewrap::{Holders, Rewrapper};
 use crate::store::{Options, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
-use crate::{retention, secrets, settle};
+use crate::{disabler, operational, retention, secrets, settle};
 
 /// Bytes of recently accepted events kept in memory.
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
-/// Subscriptions that may wait to be disabled.
-const DISABLE_QUEUE: usize = 10_000;
 /// The largest request: a batch of events.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
 /// The largest message of an agent: a Hello that names as many jobs and outcomes as an agent can have, or outcomes.
@@ -177,6 +173,7 @@ impl Known {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let registry = Arc::new(Registry::load(&**store, sealer).await?);
+        operational::prepare(&**store, &registry, clock.wall()).await?;
         let (agents, expected) = Agents::load(store.clone()).await?;
         let tokens = Arc::new(Tokens::load(store.clone()).await?);
         let uses = Arc::new(KeyUses::load(store.clone(), registry.clone()).await?);
@@ -222,7 +219,8 @@ impl Parts {
         let Known { registry, agents, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
-        let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
+        let (changes, changes_queue) = disabler::queue();
+        let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone());
         let rate = config.tenant_emit_rate;
@@ -240,6 +238,7 @@ impl Parts {
             registry: registry.clone(),
             emitter,
             lanes: lanes.clone(),
+            changes: changes.clone(),
             updates: updates.clone(),
             agents: agents.clone(),
             tokens: tokens.clone(),
@@ -254,13 +253,14 @@ impl Parts {
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
-        let runner = Runner::new(scheduler, inbox, store.clone(), settle, disable, clock);
+        let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
         let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
         pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
-        pipeline.spawn(disable_gone(disable_queue, api.by_itself()));
+        pipeline.spawn(disabler::run(changes_queue, api.by_itself(), notices.clone()));
+        pipeline.spawn(operational::run(notices_queue, api.by_itself(), notices, config.thresholds));
         pipeline.spawn(tokens.tend(clock));
         pipeline.spawn(uses.tend());
         pipeline.spawn(tend(authorities.clone(), identities, clock));
@@ -414,18 +414,6 @@ async fn tend(authorities: Arc<Authorities>, identities: Arc<Identities>, clock:
                 told = error;
             }
             Err(_) => {}
-        }
-    }
-}
-
-/// Disables subscriptions whose endpoint is gone.
-async fn disable_gone(mut gone: mpsc::Receiver<SubscriptionId>, api: Api) {
-    while let Some(id) = gone.recv().await {
-        warn!(subscription = %id, "the endpoint answered 410 Gone; the subscription is disabled");
-        let reason = "the endpoint answered 410 Gone";
-        while let Err(error) = api.disable(id, reason).await {
-            warn!(subscription = %id, %error, "the subscription is held, but not disabled yet; trying again");
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

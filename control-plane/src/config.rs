@@ -13,6 +13,7 @@ use self::checker::Checker;
 use crate::authority;
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
+use crate::operational::Thresholds;
 use crate::secrets::Keks;
 
 /// The settings as they are given: any of them, in the file, the environment or as flags.
@@ -111,6 +112,18 @@ pub struct Settings {
     /// How long a stop (SIGTERM) waits for attempts under way: 1s to 10min [default: 75s]
     #[arg(long, env = "POSTRIDER_SHUTDOWN_GRACE", value_name = "DURATION")]
     pub shutdown_grace: Option<String>,
+    /// How long an agent that did not take its leave may be away, and deliveries wait for a pool without an agent, before an
+    /// operational event tells of it: 1s to 1day [default: 5min]
+    #[arg(long, env = "POSTRIDER_AGENT_OFFLINE_AFTER", value_name = "DURATION")]
+    pub agent_offline_after: Option<String>,
+    /// How many deliveries may wait for a subscription before an operational event tells of it: 1 to 1000000000
+    /// [default: 10000]
+    #[arg(long, env = "POSTRIDER_BACKLOG_WARN_COUNT", value_name = "NUMBER")]
+    pub backlog_warn_count: Option<u64>,
+    /// How long a delivery may wait for its first attempt before an operational event tells of it: 1s to 30days
+    /// [default: 1h]
+    #[arg(long, env = "POSTRIDER_BACKLOG_WARN_AGE", value_name = "DURATION")]
+    pub backlog_warn_age: Option<String>,
     /// How log lines are written: human or json [default: human]
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -169,6 +182,8 @@ pub struct Config {
     pub resume_window: Duration,
     /// How long a stop waits.
     pub shutdown_grace: Duration,
+    /// When operational events tell of agents and backlogs.
+    pub thresholds: Thresholds,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log lines are written.
@@ -236,6 +251,9 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         retain_audit,
         resume_window,
         shutdown_grace,
+        agent_offline_after,
+        backlog_warn_count,
+        backlog_warn_age,
         log_format,
         log,
     ))
@@ -302,6 +320,11 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             settings.shutdown_grace,
             Duration::from_secs(75),
             Duration::from_secs(1)..=Duration::from_secs(600),
+        ),
+        thresholds: checker.thresholds(
+            settings.agent_offline_after,
+            settings.backlog_warn_count,
+            settings.backlog_warn_age,
         ),
         log_format: checker.log_format(settings.log_format),
         log: checker.log_filter(settings.log),

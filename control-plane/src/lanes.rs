@@ -10,6 +10,7 @@ use std::time::Duration;
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, SubscriptionId};
+use postrider_domain::lane::health::{Turn, View};
 use postrider_domain::lane::{Breaker, Load};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::{JobKey, Report};
@@ -18,9 +19,11 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
+use crate::disabler::{Change, Changes};
+use crate::operational::{About, Notice, Notices};
 use crate::schedule::{
     Answer, Assignment, Condition, Connected, Effect, HolderId, LaneSettings, Refusal, Reported, Scheduler,
-    Ticket, Why,
+    Survey, Ticket, Why,
 };
 use crate::settle::{Item, Stored};
 use crate::store::{DeliveryRow, DueRows, FreshRows, Store};
@@ -61,6 +64,8 @@ enum Input {
     Retry(DeliveryId, Asked),
     Cancel(DeliveryId, Asked),
     Conditions(Vec<DeliveryId>, oneshot::Sender<Vec<Condition>>),
+    Health(Vec<SubscriptionId>, oneshot::Sender<Vec<Option<View>>>),
+    Survey(oneshot::Sender<Survey>),
     JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
     Drain(oneshot::Sender<()>),
     Fresh(SubscriptionId, Option<FreshRows>),
@@ -141,12 +146,12 @@ impl Lanes {
         self.ask(|answer| Input::Retry(id, Asked { answer, audit })).await.unwrap_or(Err(Refusal::Busy))
     }
 
-    /// Somebody wants a delivery's end; the audit log is told in the same write.
+    /// Somebody wants a delivery's end; the audit log is told in the same write, unless it knows already.
     ///
     /// # Errors
     /// Why it goes on.
-    pub async fn cancel(&self, id: DeliveryId, audit: Entry) -> Answer {
-        let audit = Some(Box::new(audit));
+    pub async fn cancel(&self, id: DeliveryId, audit: Option<Entry>) -> Answer {
+        let audit = audit.map(Box::new);
         self.ask(|answer| Input::Cancel(id, Asked { answer, audit })).await.unwrap_or(Err(Refusal::Busy))
     }
 
@@ -156,6 +161,17 @@ impl Lanes {
         self.ask(|answer| Input::Conditions(ids, answer))
             .await
             .unwrap_or_else(|| vec![Condition::None; count])
+    }
+
+    /// How the endpoints of subscriptions do.
+    pub async fn health(&self, ids: Vec<SubscriptionId>) -> Vec<Option<View>> {
+        let count = ids.len();
+        self.ask(|answer| Input::Health(ids, answer)).await.unwrap_or_else(|| vec![None; count])
+    }
+
+    /// What waits, all over.
+    pub async fn survey(&self) -> Survey {
+        self.ask(Input::Survey).await.unwrap_or_default()
     }
 
     /// How many jobs these holders have together.
@@ -186,7 +202,8 @@ pub struct Runner {
     inbox: mpsc::Receiver<Input>,
     store: Arc<dyn Store>,
     settle: mpsc::Sender<Item>,
-    disable: mpsc::Sender<SubscriptionId>,
+    changes: Changes,
+    notices: Notices,
     clock: Clock,
     reads: JoinSet<Input>,
     read_permits: Arc<Semaphore>,
@@ -199,14 +216,16 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// A runner of this schedule. Subscriptions whose endpoint is gone are sent to `disable`.
+    /// A runner of this schedule. Subscriptions that are to be disabled or enabled become `changes`, what people want to
+    /// know becomes `notices`.
     #[must_use]
     pub fn new(
         scheduler: Scheduler,
         inbox: Inbox,
         store: Arc<dyn Store>,
         settle: mpsc::Sender<Item>,
-        disable: mpsc::Sender<SubscriptionId>,
+        changes: Changes,
+        notices: Notices,
         clock: Clock,
     ) -> Self {
         Self {
@@ -214,7 +233,8 @@ impl Runner {
             inbox: inbox.0,
             store,
             settle,
-            disable,
+            changes,
+            notices,
             clock,
             reads: JoinSet::new(),
             read_permits: Arc::new(Semaphore::new(READS)),
@@ -283,6 +303,11 @@ impl Runner {
                 let conditions = ids.into_iter().map(|id| self.scheduler.condition(id, now)).collect();
                 let _nobody_waits = answer.send(conditions);
             }
+            Input::Health(ids, answer) => {
+                let health = ids.into_iter().map(|id| self.scheduler.health(id, now)).collect();
+                let _nobody_waits = answer.send(health);
+            }
+            Input::Survey(answer) => drop(answer.send(self.scheduler.survey())),
             Input::JobsHeld(holders, answer) => {
                 let _nobody_waits =
                     answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
@@ -325,11 +350,10 @@ impl Runner {
                     self.links.remove(&holder);
                 }
                 Effect::Trespass { holder, key } => self.command(holder, LinkCommand::Trespassed(key)),
-                Effect::Disable(id) => {
-                    if self.disable.try_send(id).is_err() {
-                        error!(subscription = %id, "the endpoint is gone, but too many are: it is held, not disabled");
-                    }
-                }
+                Effect::Disable(id) => self.changes.want(Change::Gone(id)),
+                Effect::Enable(id) => self.changes.want(Change::Enable(id)),
+                Effect::Turned { id, turn, view, was_disabled } => self.turned(id, turn, view, was_disabled),
+                Effect::Trouble(lane, trouble) => self.write(Item::Trouble(lane, trouble)),
                 Effect::Breaker(id, turned) => tell(id, turned),
                 Effect::LowWater(lane, number) => self.write(Item::LowWater(lane, number)),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
@@ -344,6 +368,16 @@ impl Runner {
                 let _nobody_waits = answer.send(());
             }
         }
+    }
+
+    fn turned(&self, id: SubscriptionId, turn: Turn, view: Box<View>, was_disabled: bool) {
+        let about = match turn {
+            Turn::GivenUp => return self.changes.want(Change::Failing(id, view)),
+            Turn::Failing(step) => About::Failing(step, view),
+            Turn::Recovering => About::Recovering(view, was_disabled),
+            Turn::Recovered => About::Recovered(view),
+        };
+        self.notices.tell(Notice::Subscription(id, about));
     }
 
     fn acknowledge(&mut self, reported: &[Reported]) {

@@ -220,9 +220,11 @@ impl Registry {
         known.forget_patterns(subscription.id);
         let tenant = known.tenants.entry(subscription.tenant.clone()).or_default();
         let filter = subscription.filter.as_ref();
-        tenant.index.insert(&subscription.patterns, filter.and_then(Filter::anchor), subscription.id);
-        if let Some(filter) = filter {
-            tenant.filters.insert(subscription.id, filter.clone());
+        if !subscription.drops() {
+            tenant.index.insert(&subscription.patterns, filter.and_then(Filter::anchor), subscription.id);
+            if let Some(filter) = filter {
+                tenant.filters.insert(subscription.id, filter.clone());
+            }
         }
         tenant.subscriptions.insert(subscription.id, row.clone());
         known.subscriptions.insert(subscription.id, row.clone());

@@ -10,23 +10,27 @@
 
 mod admin;
 mod agents;
+mod health;
 mod reports;
+mod written;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
-use postrider_domain::lane::{Breaker, Lane, Limits, Load, LowWater, RateLimit};
+use postrider_domain::lane::health::{Health, Trouble, Turn, View};
+use postrider_domain::lane::{Breaker, FailurePolicy, Lane, Limits, Load, LowWater, RateLimit};
 use postrider_domain::order::{HeadOfLine, Order};
 use postrider_domain::retry;
-use postrider_domain::subscription::{State, Subscription};
+use postrider_domain::subscription::{DisableCause, State, Subscription};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 
 pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
 pub use self::agents::{Connected, HolderId, Station};
 use self::agents::{Holder, Pool};
+pub use self::health::Survey;
 pub use self::reports::Reported;
 use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 
@@ -54,14 +58,22 @@ pub struct LaneSettings {
     pub rate_limit: Option<RateLimit>,
     /// Which deliveries wait for one another.
     pub order: Order,
+    /// What follows when the endpoint does nothing but fail.
+    pub failure: FailurePolicy,
     /// Whether nothing may be handed out.
     pub held: bool,
+    /// How rarely the endpoint is probed, when the subscription is disabled for its failures.
+    pub probed_every: Option<Duration>,
     /// An attempt's deadline.
     pub timeout: Duration,
 }
 
 impl From<&Subscription> for LaneSettings {
     fn from(subscription: &Subscription) -> Self {
+        let held = match subscription.state {
+            State::Active | State::Disabled { cause: DisableCause::Failing, .. } => false,
+            State::Paused | State::Disabled { cause: DisableCause::Gone, .. } => true,
+        };
         Self {
             id: subscription.id,
             pool: subscription.pool.clone(),
@@ -72,7 +84,9 @@ impl From<&Subscription> for LaneSettings {
             max_in_flight: subscription.max_in_flight as usize,
             rate_limit: subscription.rate_limit,
             order: subscription.order,
-            held: subscription.state != State::Active,
+            failure: subscription.failure,
+            held,
+            probed_every: subscription.probed_every(),
             timeout: subscription.timeout,
         }
     }
@@ -143,6 +157,21 @@ pub enum Effect {
     },
     /// The endpoint says it is gone: disable the subscription.
     Disable(SubscriptionId),
+    /// The endpoint of a subscription that is disabled for its failures answers again: enable it.
+    Enable(SubscriptionId),
+    /// There is something of a subscription's endpoint that people want to know.
+    Turned {
+        /// Whose.
+        id: SubscriptionId,
+        /// What.
+        turn: Turn,
+        /// How it does.
+        view: Box<View>,
+        /// Whether the subscription was disabled until now.
+        was_disabled: bool,
+    },
+    /// Write what is to be remembered of an endpoint's trouble; nothing when it is over.
+    Trouble(SubscriptionId, Option<Trouble>),
     /// A subscription's breaker has turned: its endpoint fails, answers again, or is well.
     Breaker(SubscriptionId, Breaker),
     /// Write how far a lane is settled.
@@ -186,6 +215,9 @@ pub struct Scheduler {
 struct Slot {
     settings: LaneSettings,
     lane: Lane,
+    health: Health,
+    /// What is written of its trouble.
+    trouble: Option<Trouble>,
     /// Whether the lane stands in its pool's queue.
     queued: bool,
     timer: Option<Timestamp>,
@@ -229,6 +261,8 @@ impl Scheduler {
         self.insert(settings, lane, row.low_water, now);
         if let Some(slot) = self.lanes.get_mut(&id) {
             slot.lane.spend_burst(now);
+            slot.health = Health::restored(row.trouble, slot.settings.probed_every.is_some());
+            slot.trouble = row.trouble;
         }
         self.touch(id, now);
     }
@@ -244,9 +278,9 @@ impl Scheduler {
         slot.lane.set_max_in_flight(settings.max_in_flight);
         slot.lane.set_rate(settings.rate_limit, now);
         slot.lane.set_order(settings.order);
-        self.settled.insert(id);
-        slot.lane.hold(settings.held);
+        slot.follow_state(&settings, now);
         slot.settings = settings;
+        self.settled.insert(id);
         // If it stands in another pool's queue, that pool skips it.
         slot.queued = false;
         self.touch(id, now);
@@ -359,7 +393,19 @@ impl Scheduler {
         let id = settings.id;
         lane.set_rate(settings.rate_limit, now);
         lane.hold(settings.held);
-        self.lanes.insert(id, Slot { settings, lane, queued: false, timer: None, low_water, deleted: false });
+        let every = settings.probed_every;
+        let mut slot = Slot {
+            settings,
+            lane,
+            health: Health::default(),
+            trouble: None,
+            queued: false,
+            timer: None,
+            low_water,
+            deleted: false,
+        };
+        slot.doze(every, now);
+        self.lanes.insert(id, slot);
         self.touch(id, now);
     }
 
@@ -434,17 +480,6 @@ impl Scheduler {
         self.effects.push(Effect::Settle { settle: Box::new(settle), acknowledge, answer });
         self.touch(id.subscription, now);
         self.sweep_deleted(id.subscription);
-    }
-
-    fn write_low_waters(&mut self) {
-        for id in std::mem::take(&mut self.settled) {
-            let Some(slot) = self.lanes.get_mut(&id) else { continue };
-            let low_water = slot.lane.low_water();
-            if low_water != slot.low_water {
-                slot.low_water = low_water;
-                self.effects.push(Effect::LowWater(id, low_water));
-            }
-        }
     }
 
     fn sweep_deleted(&mut self, id: SubscriptionId) {

@@ -10,6 +10,7 @@ use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DeliveryId, SubscriptionId};
 use postrider_domain::lane::LowWater;
+use postrider_domain::lane::health::Trouble;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -38,6 +39,8 @@ pub enum Item {
     },
     /// How far a lane is settled.
     LowWater(SubscriptionId, LowWater),
+    /// What is to be remembered of an endpoint's trouble.
+    Trouble(SubscriptionId, Option<Trouble>),
 }
 
 /// What was written.
@@ -89,6 +92,7 @@ fn sort(group: &mut Vec<Item>) -> (Settlement, Stored) {
                 settlement.deliveries.push(*settle);
             }
             Item::LowWater(lane, number) => settlement.low_water.push((lane, number)),
+            Item::Trouble(lane, trouble) => settlement.troubles.push((lane, trouble)),
         }
     }
     (settlement, stored)

@@ -23,6 +23,7 @@ use postrider_domain::id::{
 };
 use postrider_domain::join::Pin;
 use postrider_domain::lane::LowWater;
+use postrider_domain::lane::health::Trouble;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
@@ -123,6 +124,8 @@ pub struct Settlement {
     pub deliveries: Vec<Settle>,
     /// Below this number every delivery of the lane has ended or waits.
     pub low_water: Vec<(SubscriptionId, LowWater)>,
+    /// What is to be remembered of endpoints' troubles; nothing of those that are over.
+    pub troubles: Vec<(SubscriptionId, Option<Trouble>)>,
     /// What the audit log is told: who wanted some of it.
     pub audit: Vec<audit::Entry>,
 }
@@ -165,6 +168,8 @@ pub struct LaneRow {
     pub end: u64,
     /// Whether any delivery waits.
     pub waiting: bool,
+    /// What is remembered of its endpoint's trouble, if it has one.
+    pub trouble: Option<Trouble>,
 }
 
 /// An event as stored.

@@ -141,6 +141,13 @@ impl Delivery {
         self
     }
 
+    /// Its latest attempt was a probe of an endpoint whose subscription is disabled: it has failed, and the delivery has
+    /// spent nothing by it. It is due for the next one.
+    #[must_use]
+    pub fn kept(self, now: Timestamp) -> Self {
+        self.retried(now)
+    }
+
     /// Ended by hand.
     #[must_use]
     pub fn cancelled(mut self, now: Timestamp) -> Self {

@@ -3,7 +3,7 @@
 use crate::event::EventTypeName;
 use crate::filter::{Facts, Unanswered};
 use crate::pattern::Pattern;
-use crate::subscription::{State, Subscription};
+use crate::subscription::{DisableCause, State, Subscription};
 use crate::time::Timestamp;
 
 /// What a filter says of an event.
@@ -64,8 +64,10 @@ pub fn explain<'s>(
             Err(unanswered) => Answer::Unanswered(unanswered),
         },
     };
-    let wanted = pattern.is_some() && !matches!(answer, Answer::Rejects | Answer::Unknown);
+    let matched = pattern.is_some() && !matches!(answer, Answer::Rejects | Answer::Unknown);
+    let wanted = matched && !subscription.drops();
     let mut sentences = vec![judgement(event_type, pattern, &answer)];
+    sentences.extend(dropped(subscription, matched));
     sentences.extend(history(subscription, wanted, &answer, accepted));
     sentences.extend(state(subscription, wanted || accepted.is_some_and(|accepted| accepted.owed)));
     Explanation { wanted, pattern, answer, text: sentences.join(" ") }
@@ -122,14 +124,28 @@ fn history(
     }
 }
 
+fn dropped(subscription: &Subscription, matched: bool) -> Option<String> {
+    match &subscription.state {
+        State::Disabled { reason, .. } if matched && subscription.drops() => Some(format!(
+            "But the subscription is disabled ({reason}), and its failure policy is to drop the events of that time: they are \
+             not owed to it."
+        )),
+        _ => None,
+    }
+}
+
 fn state(subscription: &Subscription, owed: bool) -> Option<String> {
     match &subscription.state {
         _ if !owed => None,
         State::Active => None,
         State::Paused => Some("The subscription is paused: its deliveries wait until it is resumed.".into()),
-        State::Disabled(reason) => {
+        State::Disabled { cause: DisableCause::Gone, reason } => {
             Some(format!("The subscription is disabled ({reason}): its deliveries wait until it is resumed."))
         }
+        State::Disabled { cause: DisableCause::Failing, reason } => Some(format!(
+            "The subscription is disabled ({reason}): its deliveries wait until its endpoint answers again, or until it is \
+             resumed."
+        )),
     }
 }
 
@@ -141,6 +157,7 @@ mod tests {
     use crate::event::Attributes;
     use crate::headers::CustomHeaders;
     use crate::id::{PoolName, SubscriptionId};
+    use crate::lane::{FailurePolicy, WhileDisabled};
     use crate::retry::Policy;
     use crate::subscription::{DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT};
 
@@ -164,6 +181,7 @@ mod tests {
             rate_limit: None,
             order: crate::order::Order::None,
             head_of_line: crate::order::HeadOfLine::Skip,
+            failure: FailurePolicy { while_disabled: WhileDisabled::Drop, ..FailurePolicy::default() },
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             state,
@@ -179,6 +197,8 @@ mod tests {
     #[test]
     fn each_reason_is_told() {
         let large = "event.data.amount > 100";
+        let gone = State::Disabled { cause: DisableCause::Gone, reason: "410 Gone".into() };
+        let failing = State::Disabled { cause: DisableCause::Failing, reason: "it failed".into() };
         let table = [
             (
                 "",
@@ -214,7 +234,15 @@ mod tests {
                 true,
                 "is paused: its deliveries wait",
             ),
-            (large, State::Disabled("410 Gone".into()), "order.placed", None, true, "is disabled (410 Gone)"),
+            (large, gone, "order.placed", None, true, "is disabled (410 Gone): its deliveries wait"),
+            (
+                large,
+                failing,
+                "order.placed",
+                None,
+                false,
+                "is disabled (it failed), and its failure policy is to drop",
+            ),
             (large, State::Active, "order.placed", accepted(500, false), true, "created after the event"),
             (large, State::Active, "order.placed", accepted(1_500, false), true, "has been changed since"),
             (large, State::Active, "order.placed", accepted(3_000, false), true, "was not known yet"),

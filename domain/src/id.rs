@@ -210,6 +210,20 @@ name_id!(
     EventId, is_event_id, "1 to 64 characters of a-z, A-Z, 0-9, '_' and '-'"
 );
 
+impl TenantId {
+    /// Postrider's own tenant: of operational events.
+    #[must_use]
+    pub fn postrider() -> Self {
+        Self("postrider".into())
+    }
+
+    /// Whether it is Postrider's own.
+    #[must_use]
+    pub fn is_postrider(&self) -> bool {
+        *self == Self::postrider()
+    }
+}
+
 impl AgentId {
     /// A new id for an agent that enrols, made of a time and 80 random bits.
     #[must_use]

@@ -10,8 +10,12 @@
 //! that the lane knows is ignored, and so is one that was written while the load was under way.
 
 mod adaptive;
+mod backlog;
 mod breaker;
+mod endpoint;
+mod failure;
 mod flow;
+pub mod health;
 mod loads;
 mod order;
 mod rate;
@@ -19,7 +23,9 @@ mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+pub use self::backlog::{Backlog, Bounds, Growth};
 pub use self::breaker::State as Breaker;
+pub use self::failure::{DEFAULT_DISABLE_AFTER, FailurePolicy, WARNINGS, WhileDisabled};
 use self::flow::Flow;
 pub use self::flow::Rest;
 pub use self::loads::Load;
@@ -174,10 +180,10 @@ impl Lane {
     }
 
     /// Holds or releases the lane: a held lane hands nothing out and loads nothing. Released, it tries its endpoint at
-    /// once, whatever was heard of it before.
+    /// once, whatever was heard of it before, and begins with one attempt.
     pub fn hold(&mut self, held: bool) {
         if self.held && !held {
-            self.flow.hurry();
+            self.flow.release();
         }
         self.held = held;
     }

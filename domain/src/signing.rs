@@ -5,11 +5,13 @@
 //! signatures stand, and over what they are made.
 
 mod evidence;
+mod expiry;
 mod profile;
 mod ring;
 mod secret;
 
 pub use self::evidence::{Advice, KeyUse};
+pub use self::expiry::expiry_warning;
 pub use self::profile::{
     Encoding, MAX_PROFILES, Profile, ProfileError, Profiles, Request, TimestampedHeaders,
 };

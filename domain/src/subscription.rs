@@ -7,7 +7,7 @@ use crate::egress::EndpointUrl;
 use crate::filter::Filter;
 use crate::headers::CustomHeaders;
 use crate::id::{PoolName, SubscriptionId, TenantId};
-use crate::lane::RateLimit;
+use crate::lane::{FailurePolicy, RateLimit, WhileDisabled};
 use crate::order::{HeadOfLine, Order};
 use crate::pattern::Pattern;
 use crate::retry;
@@ -63,6 +63,8 @@ pub struct Subscription {
     pub order: Order,
     /// What one that fails does to those that wait for it.
     pub head_of_line: HeadOfLine,
+    /// What follows when the endpoint does nothing but fail.
+    pub failure: FailurePolicy,
     /// One deadline for an attempt, up to the response's headers.
     pub timeout: Duration,
     /// Deadline for TCP connect.
@@ -82,8 +84,38 @@ pub enum State {
     Active,
     /// Held by hand.
     Paused,
-    /// Held by Postrider, for this reason.
-    Disabled(String),
+    /// Held by Postrider.
+    Disabled {
+        /// Why.
+        cause: DisableCause,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// Why Postrider holds a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DisableCause {
+    /// The endpoint answered 410 Gone: no POST any more until somebody resumes it.
+    Gone,
+    /// The endpoint did nothing but fail for as long as the policy bears: it is probed, rarely, and enabled again when
+    /// it answers.
+    Failing,
+}
+
+impl Subscription {
+    /// How rarely its endpoint is probed, when it is disabled for its failures.
+    #[must_use]
+    pub fn probed_every(&self) -> Option<Duration> {
+        let failing = matches!(self.state, State::Disabled { cause: DisableCause::Failing, .. });
+        failing.then(|| self.failure.probe_every())
+    }
+
+    /// Whether events are not owed to it now: it is disabled for its failures, and its owner wants nothing of that time.
+    #[must_use]
+    pub fn drops(&self) -> bool {
+        self.probed_every().is_some() && self.failure.while_disabled == WhileDisabled::Drop
+    }
 }
 
 /// The settings that have a range, apart from the rest: they can be judged even when a URL cannot be read.
@@ -99,6 +131,8 @@ pub struct Ranges<'a> {
     pub max_in_flight: u32,
     /// How fast attempts may follow each other.
     pub rate_limit: Option<RateLimit>,
+    /// What follows when the endpoint does nothing but fail.
+    pub failure: FailurePolicy,
     /// One deadline for an attempt.
     pub timeout: Duration,
     /// Deadline for TCP connect.
@@ -113,6 +147,8 @@ impl Ranges<'_> {
             self.retry.violations().into_iter().map(|violation| violation.within("retry_policy")).collect();
         let of_rate = self.rate_limit.iter().flat_map(RateLimit::violations);
         found.extend(of_rate.map(|violation| violation.within("rate_limit")));
+        let of_failure = self.failure.violations().into_iter();
+        found.extend(of_failure.map(|violation| violation.within("failure_policy")));
         let mut check = |good: bool, field: &str, problem: String| {
             if !good {
                 found.push(Violation::new(field, problem));

@@ -82,7 +82,9 @@ fn read_timings(wire: &v1::Timings) -> Timings {
     }
 }
 
-fn write_class(class: Class) -> v1::OutcomeClass {
+/// The kind of an outcome, written.
+#[must_use]
+pub fn write_class(class: Class) -> v1::OutcomeClass {
     match class {
         Class::Success => v1::OutcomeClass::Success,
         Class::HttpStatus => v1::OutcomeClass::HttpStatus,

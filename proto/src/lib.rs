@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod delivery;
 pub mod event_type;
+pub mod health;
 pub mod operation;
 pub mod session;
 pub mod signature_profile;

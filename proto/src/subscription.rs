@@ -14,13 +14,14 @@ use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::signing::Profiles;
 use postrider_domain::subscription::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, Ranges, State, Subscription,
+    DEFAULT_CONNECT_TIMEOUT, DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT, DisableCause, Ranges, State,
+    Subscription,
 };
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 
 use crate::v1;
-use crate::{signature_profile, time};
+use crate::{health, signature_profile, time};
 
 /// What stands for the value of a header in answers: the values are credentials of receivers.
 pub const HIDDEN: &str = "***";
@@ -51,7 +52,7 @@ pub fn unhide(sent: &mut HashMap<String, String>, stored: &CustomHeaders) -> Res
 /// A subscription, written with all that it has.
 #[must_use]
 pub fn write(subscription: &Subscription) -> v1::Subscription {
-    let (state, state_reason) = write_state(&subscription.state);
+    let (state, cause, state_reason) = write_state(&subscription.state);
     v1::Subscription {
         id: subscription.id.to_string(),
         tenant: subscription.tenant.to_string(),
@@ -70,7 +71,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         timeout: Some(time::write_duration(subscription.timeout)),
         connect_timeout: Some(time::write_duration(subscription.connect_timeout)),
         state: state.into(),
+        disable_cause: cause.into(),
         state_reason,
+        failure_policy: Some(health::write_policy(&subscription.failure)),
         create_time: Some(time::write(subscription.created)),
         update_time: Some(time::write(subscription.updated)),
         rate_limit: subscription
@@ -110,12 +113,14 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let max_in_flight = read_max_in_flight(wire);
     let rate_limit = wire.rate_limit.as_ref().map(read_rate_limit);
     let (order, head_of_line) = read_order(wire, &mut reader);
+    let failure = reader.keep_all(health::read_policy(wire.failure_policy.as_ref()));
     let ranges = Ranges {
         patterns: wire.event_types.len(),
         description: &wire.description,
         retry: &retry,
         max_in_flight,
         rate_limit,
+        failure,
         timeout,
         connect_timeout,
     };
@@ -141,6 +146,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         rate_limit,
         order,
         head_of_line,
+        failure,
         timeout,
         connect_timeout,
         state: read_state(wire),
@@ -251,6 +257,10 @@ impl Reader {
         result.map_err(|violation| self.violations.push(violation)).ok()
     }
 
+    fn keep_all<T: Default>(&mut self, result: Result<T, Vec<Violation>>) -> T {
+        result.map_err(|violations| self.violations.extend(violations)).unwrap_or_default()
+    }
+
     fn headers_suit(&mut self, format: Option<Format>, headers: Option<&CustomHeaders>) {
         let (Some(format), Some(headers)) = (format, headers) else { return };
         if let Some((name, _)) = headers.iter().find(|(name, _)| format.reserves(name)) {
@@ -309,11 +319,18 @@ fn read_format(wire: i32) -> Result<Format, Violation> {
     }
 }
 
-fn write_state(state: &State) -> (v1::SubscriptionState, String) {
+fn write_state(state: &State) -> (v1::SubscriptionState, v1::DisableCause, String) {
+    let none = v1::DisableCause::Unspecified;
     match state {
-        State::Active => (v1::SubscriptionState::Active, String::new()),
-        State::Paused => (v1::SubscriptionState::Paused, String::new()),
-        State::Disabled(reason) => (v1::SubscriptionState::Disabled, reason.clone()),
+        State::Active => (v1::SubscriptionState::Active, none, String::new()),
+        State::Paused => (v1::SubscriptionState::Paused, none, String::new()),
+        State::Disabled { cause, reason } => {
+            let cause = match cause {
+                DisableCause::Gone => v1::DisableCause::Gone,
+                DisableCause::Failing => v1::DisableCause::Failing,
+            };
+            (v1::SubscriptionState::Disabled, cause, reason.clone())
+        }
     }
 }
 
@@ -321,7 +338,14 @@ fn read_state(wire: &v1::Subscription) -> State {
     match wire.state() {
         v1::SubscriptionState::Unspecified | v1::SubscriptionState::Active => State::Active,
         v1::SubscriptionState::Paused => State::Paused,
-        v1::SubscriptionState::Disabled => State::Disabled(wire.state_reason.clone()),
+        v1::SubscriptionState::Disabled => {
+            let cause = match wire.disable_cause() {
+                // Before there were causes, only this one disabled.
+                v1::DisableCause::Unspecified | v1::DisableCause::Gone => DisableCause::Gone,
+                v1::DisableCause::Failing => DisableCause::Failing,
+            };
+            State::Disabled { cause, reason: wire.state_reason.clone() }
+        }
     }
 }
 
@@ -385,7 +409,15 @@ mod tests {
             Some(v1::RetryPolicy { factor: 2.0, jitter: Some(0.0), ..v1::RetryPolicy::default() });
         custom.state = v1::SubscriptionState::Disabled.into();
         custom.state_reason = "410".into();
-        for wire in [wire(), custom] {
+        let mut failing = custom.clone();
+        failing.disable_cause = v1::DisableCause::Failing.into();
+        let mut dropping = failing.clone();
+        dropping.failure_policy = Some(v1::FailurePolicy {
+            disable_after: Some(prost_types::Duration::default()),
+            while_disabled: v1::WhileDisabled::Drop.into(),
+        });
+        assert_eq!(read(&dropping).unwrap().failure.disable_after, None);
+        for wire in [wire(), custom, failing, dropping] {
             let subscription = read(&wire).unwrap();
             assert_eq!(read(&write(&subscription)), Ok(subscription));
         }

@@ -178,7 +178,11 @@ def check_subscriptions(api):
         return kind(tenant=TENANT, subscription=fields.pop("subscription", subscription), **fields)
 
     get = subscriptions.GetSubscriptionRequest
-    assert api.ok("SubscriptionService.GetSubscription", named(get)).subscription == made.subscription
+    found = api.ok("SubscriptionService.GetSubscription", named(get)).subscription
+    assert found.health.state == subscriptions.HEALTH_STATE_UNKNOWN and found.health.backlog == 0
+    # Only Get and List say how the endpoint does.
+    found.ClearField("health")
+    assert found == made.subscription
     api.refused("SubscriptionService.GetSubscription", named(get, subscription=NOBODY), CODE.NOT_FOUND)
     api.refused("SubscriptionService.GetSubscription", named(get, subscription="x"), CODE.INVALID_ARGUMENT)
 

@@ -57,7 +57,20 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     connect_timeout: Option<Duration>,
     #[command(flatten)]
+    failure: FailurePolicy,
+    #[command(flatten)]
     retries: Retries,
+}
+
+/// What follows when the endpoint does nothing but fail.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct FailurePolicy {
+    /// After how long of nothing but failure it is disabled: 1s to 30d; 0s for never [default: 5d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    disable_after: Option<Duration>,
+    /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
+    #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
+    while_disabled: Option<v1::WhileDisabled>,
 }
 
 /// When to try again.
@@ -131,6 +144,10 @@ impl Settings {
             subscription.set_head_of_line(head_of_line);
             wrote("head_of_line");
         }
+        if self.failure.given() {
+            self.failure.apply(subscription.failure_policy.get_or_insert_default());
+            wrote("failure_policy");
+        }
         if let Some(timeout) = self.attempt_timeout {
             subscription.timeout = Some(duration_to_wire(timeout));
             wrote("timeout");
@@ -146,9 +163,29 @@ impl Settings {
         paths
     }
 
+    /// Whether part of the failure policy is given, which is updated as a whole.
+    pub(crate) fn changes_failure_policy(&self) -> bool {
+        self.failure.given()
+    }
+
     /// Whether part of the retry policy is given, which is updated as a whole.
     pub(crate) fn changes_retries(&self) -> bool {
         self.retries.given()
+    }
+}
+
+impl FailurePolicy {
+    fn given(&self) -> bool {
+        self.disable_after.is_some() || self.while_disabled.is_some()
+    }
+
+    fn apply(self, policy: &mut v1::FailurePolicy) {
+        if let Some(after) = self.disable_after {
+            policy.disable_after = Some(duration_to_wire(after));
+        }
+        if let Some(meanwhile) = self.while_disabled {
+            policy.set_while_disabled(meanwhile);
+        }
     }
 }
 
@@ -214,6 +251,18 @@ mod tests {
         assert_eq!(subscription.rate_limit, Some(v1::RateLimit { per_second: 2.5, burst: 4 }));
         assert_eq!(parsed(&["--rate-limit", "0"]).apply(&mut subscription), ["rate_limit"]);
         assert_eq!(subscription.rate_limit, None);
+    }
+
+    #[test]
+    fn parts_of_the_failure_policy_that_are_not_given_stay() {
+        let mut subscription = v1::Subscription::default();
+        assert_eq!(parsed(&["--while-disabled", "drop"]).apply(&mut subscription), ["failure_policy"]);
+        assert_eq!(parsed(&["--disable-after", "0s"]).apply(&mut subscription), ["failure_policy"]);
+        let policy = subscription.failure_policy.unwrap();
+        assert_eq!(
+            (policy.disable_after.unwrap().seconds, policy.while_disabled()),
+            (0, v1::WhileDisabled::Drop)
+        );
     }
 
     #[test]

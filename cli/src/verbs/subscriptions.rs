@@ -196,9 +196,12 @@ impl Update {
         let step = format!("update {}", self.id);
         let mut subscription =
             v1::Subscription { tenant: tenant.clone(), id: self.id.clone(), ..Default::default() };
-        if self.settings.changes_retries() && !self.default_retries {
-            // The policy is written as a whole, so what is not given is taken from what is stored.
-            subscription.retry_policy = get(context, tenant, self.id).await?.retry_policy;
+        let retries = self.settings.changes_retries() && !self.default_retries;
+        if retries || self.settings.changes_failure_policy() {
+            // Policies are written as a whole, so what is not given is taken from what is stored.
+            let stored = get(context, tenant, self.id).await?;
+            subscription.failure_policy = stored.failure_policy;
+            subscription.retry_policy = stored.retry_policy.filter(|_| retries);
         }
         let mut paths = self.settings.apply(&mut subscription);
         if let Some(url) = self.url {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use postrider_proto::v1;
 use serde::Serialize;
 
+use super::health::{FailurePolicy, Health};
 use super::key::SigningKey;
-use super::{duration, time, word};
+use super::{duration, time, word, word_unless_unspecified};
 use crate::output::View;
 use crate::time::{duration_for_people, duration_from_wire};
 use crate::verbs::signature_profile;
@@ -29,8 +30,11 @@ pub(crate) struct Subscription {
     rate_limit: Option<RateLimit>,
     order: String,
     head_of_line: String,
+    failure_policy: Option<FailurePolicy>,
     state: String,
     state_reason: String,
+    disable_cause: Option<String>,
+    health: Option<Health>,
     create_time: Option<String>,
     update_time: Option<String>,
     signature_profiles: Vec<String>,
@@ -78,7 +82,10 @@ impl From<v1::Subscription> for Subscription {
                 .map(|limit| RateLimit { per_second: limit.per_second, burst: limit.burst }),
             order: word::<v1::DeliveryOrder>(subscription.order),
             head_of_line: word::<v1::HeadOfLine>(subscription.head_of_line),
+            failure_policy: subscription.failure_policy.map(FailurePolicy::from),
             state: word::<v1::SubscriptionState>(subscription.state),
+            disable_cause: word_unless_unspecified::<v1::DisableCause>(subscription.disable_cause),
+            health: subscription.health.map(Health::from),
             create_time: time(subscription.create_time.as_ref()),
             update_time: time(subscription.update_time.as_ref()),
             filter: subscription.filter,
@@ -148,12 +155,13 @@ impl Subscription {
 }
 
 impl View for Subscription {
-    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "POOL", "EVENT TYPES", "URL"];
+    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "HEALTH", "POOL", "EVENT TYPES", "URL"];
 
     fn row(&self) -> Vec<String> {
         vec![
             self.id.clone(),
             self.state.clone(),
+            self.health.as_ref().map(Health::state).unwrap_or_default(),
             self.pool.clone(),
             self.event_types.join(","),
             self.url.clone(),
@@ -172,7 +180,8 @@ impl View for Subscription {
             .as_ref()
             .map(|limit| format!("{} a second, {} at once", limit.per_second, limit.burst));
         let retries = self.retry_policy.as_ref().map(|policy| policy.sentence.clone());
-        vec![
+        let failure = self.failure_policy.as_ref().map(|policy| policy.sentence().to_owned());
+        let mut lines = vec![
             ("Subscription", self.id.clone()),
             ("Tenant", self.tenant.clone()),
             ("State", state),
@@ -186,6 +195,7 @@ impl View for Subscription {
             ("Headers", headers.collect::<Vec<_>>().join("\n")),
             ("Signed as", self.signature_profiles.join("\n")),
             ("Retries", retries.unwrap_or_default()),
+            ("When it fails", failure.unwrap_or_default()),
             ("Max in flight", in_flight.to_string()),
             ("Rate limit", rate.unwrap_or_else(|| "none".to_owned())),
             ("Order", self.order_sentence()),
@@ -193,7 +203,11 @@ impl View for Subscription {
             ("Connect timeout", self.connect_timeout.clone().unwrap_or_default()),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Updated", self.update_time.clone().unwrap_or_default()),
-        ]
+        ];
+        // After the state.
+        let health = self.health.iter().flat_map(Health::details);
+        lines.splice(3..3, health);
+        lines
     }
 }
 
@@ -253,7 +267,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 24);
+        assert_eq!(json.as_object().unwrap().len(), 27);
     }
 
     #[test]

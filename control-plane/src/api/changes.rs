@@ -59,6 +59,9 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         head_of_line by |policy: &i32| {
             v1::HeadOfLine::try_from(*policy).map_or_else(|_| policy.to_string(), |known| known.as_str_name().into())
         },
+        failure_policy by |policy: &Option<v1::FailurePolicy>| policy.as_ref().map_or("default".to_owned(), |policy| {
+            format!("disable_after {} {}", duration(&policy.disable_after), policy.while_disabled().as_str_name())
+        }),
         rate_limit by |limit: &Option<v1::RateLimit>| {
             limit.as_ref().map_or_else(|| "none".to_owned(), |limit| format!("{}/s burst {}", limit.per_second, limit.burst))
         },

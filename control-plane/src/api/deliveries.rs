@@ -93,7 +93,7 @@ impl DeliveryService for Api {
         let (api, request) = self.call(request);
         let (tenant, id) = api.delivery_id(&request.tenant, &request.delivery).await?;
         let audit = api.entry("CancelDelivery", Some(&tenant), id);
-        api.when_not_busy(|| api.lanes.cancel(id, audit.clone()), &request.delivery).await?;
+        api.when_not_busy(|| api.lanes.cancel(id, Some(audit.clone())), &request.delivery).await?;
         let delivery = Some(api.delivery_view(&tenant, id).await?);
         Ok(Response::new(v1::CancelDeliveryResponse { delivery }))
     }

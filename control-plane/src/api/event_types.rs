@@ -33,6 +33,7 @@ impl EventTypeService for Api {
         let (api, request) = self.call(request);
         let wanted = request.event_type.unwrap_or_default();
         let tenant = api.tenant(&wanted.tenant)?;
+        Self::check_not_own(&tenant)?;
         let name: EventTypeName = status::parse("event_type.name", &wanted.name)?;
         let first = EventType { schema_version: u32::from(!wanted.schema.is_empty()), ..wanted };
         let wanted = EventType { former_schemas: Vec::new(), warning_count: 0, ..first };
@@ -94,6 +95,7 @@ impl EventTypeService for Api {
         let judged = check(&event_type)?;
         event_type.update_time = now;
         let (tenant, name) = (api.tenant(&event_type.tenant)?, status::parse("name", &event_type.name)?);
+        Self::check_not_own(&tenant)?;
         let entry = api.entry("UpdateEventType", Some(&tenant), &name);
         let audit = Entry { detail: fields.join(", "), ..entry };
         api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
@@ -109,6 +111,7 @@ impl EventTypeService for Api {
         let _change = api.registry.change().await;
         let found = api.stored_event_type(&request.tenant, &request.name).await?;
         let (tenant, name) = (api.tenant(&found.tenant)?, status::parse("name", &found.name)?);
+        Self::check_not_own(&tenant)?;
         let audit = api.entry("DeleteEventType", Some(&tenant), &name);
         api.store.delete_event_type(&tenant, &name, audit).await.map_err(|error| status::store(&error))?;
         api.registry.catalogues.remove(&tenant, &name);

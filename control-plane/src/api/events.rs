@@ -209,6 +209,7 @@ impl Api {
         if !(self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant)) {
             return Err(status::not_found("tenant", tenant.as_str()));
         }
+        Self::check_not_own(&tenant)?;
         if !can_wait {
             let room = self.emitter.would_take(&tenant, event.data.len());
             room.map_err(|error| status::emit(&error))?;

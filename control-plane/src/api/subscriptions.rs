@@ -6,23 +6,25 @@ use postrider_domain::audit::Entry;
 use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
+use postrider_domain::lane::health::View;
 use postrider_domain::signing::KeyRing;
-use postrider_domain::subscription::State;
+use postrider_domain::subscription::{DisableCause, State};
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::subscription_service_server::SubscriptionService;
 use postrider_proto::v1::{self, SubscriptionState};
-use postrider_proto::{subscription, time};
+use postrider_proto::{health, subscription, time};
 use tonic::{Request, Response, Status};
 
 use super::signing_keys::{check_keys, new_key};
 use super::{Api, changes, page, requests, status, views};
+use crate::disabler::Change;
 use crate::schedule::LaneSettings;
 use crate::secrets::{KeyedSubscription, seal_subscription};
 use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 15] = [
+const SETTABLE: [&str; 16] = [
     "url",
     "event_types",
     "description",
@@ -38,6 +40,7 @@ const SETTABLE: [&str; 15] = [
     "rate_limit",
     "order",
     "head_of_line",
+    "failure_policy",
 ];
 
 #[tonic::async_trait]
@@ -65,6 +68,7 @@ impl SubscriptionService for Api {
             id: new.to_string(),
             state: SubscriptionState::Active.into(),
             state_reason: String::new(),
+            disable_cause: 0,
             create_time: Some(time::write(now)),
             update_time: Some(time::write(now)),
             ..wanted
@@ -84,7 +88,8 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        Ok(Response::new(v1::GetSubscriptionResponse { subscription: Some(api.show(&row)) }))
+        let subscription = api.show_with_health(&[row]).await.pop();
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
     }
 
     async fn list_subscriptions(
@@ -96,7 +101,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = rows.iter().map(|row| api.show(row)).collect();
+        let subscriptions = api.show_with_health(&rows).await;
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -128,6 +133,9 @@ impl SubscriptionService for Api {
         let row = api.save(row, None, "UpdateSubscription", &detail).await?;
         if moves {
             api.uses.moved(row.subscription.id, api.clock.wall());
+        }
+        if row.subscription.drops() && fields.contains(&"failure_policy") {
+            api.changes.want(Change::Sweep(row.subscription.id));
         }
         let subscription = Some(api.show(&row));
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: warnings(&row) }))
@@ -241,25 +249,66 @@ impl Api {
         if row.subscription.state == state {
             return Ok(row);
         }
-        let mut row = (*row).clone();
-        row.subscription.state = state;
-        row.subscription.updated = self.clock.wall();
-        self.save(row, None, action, "").await
+        self.put_state(&row, state, action, "").await
     }
 
-    /// Disables a subscription whose endpoint is gone.
+    /// Disables an active subscription; one that is disabled for its failures also when its endpoint is gone for good.
+    /// `false` when there was nothing to do.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn disable(&self, id: SubscriptionId, reason: &str) -> Result<(), Status> {
+    pub async fn disable(
+        &self,
+        id: SubscriptionId,
+        cause: DisableCause,
+        reason: &str,
+    ) -> Result<bool, Status> {
         let _change = self.registry.change().await;
-        let Some(row) = self.registry.get(id).filter(|row| row.subscription.state == State::Active) else {
+        let Some(row) = self.registry.get(id) else { return Ok(false) };
+        let failing = matches!(row.subscription.state, State::Disabled { cause: DisableCause::Failing, .. });
+        if row.subscription.state != State::Active && !(failing && cause == DisableCause::Gone) {
+            return Ok(false);
+        }
+        let state = State::Disabled { cause, reason: reason.to_owned() };
+        self.put_state(&row, state, "DisableSubscription", reason).await?;
+        Ok(true)
+    }
+
+    /// Enables a subscription that is disabled for its failures: its endpoint answers.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn enable(&self, id: SubscriptionId) -> Result<(), Status> {
+        let _change = self.registry.change().await;
+        let Some(row) = self.registry.get(id).filter(|row| row.subscription.probed_every().is_some()) else {
             return Ok(());
         };
-        let mut row = (*row).clone();
-        row.subscription.state = State::Disabled(reason.to_owned());
+        self.put_state(&row, State::Active, "EnableSubscription", "the endpoint answers again").await?;
+        Ok(())
+    }
+
+    async fn put_state(
+        &self,
+        row: &KeyedSubscription,
+        state: State,
+        action: &str,
+        detail: &str,
+    ) -> Result<Arc<KeyedSubscription>, Status> {
+        let mut row = row.clone();
+        row.subscription.state = state;
         row.subscription.updated = self.clock.wall();
-        self.save(row, None, "DisableSubscription", reason).await.map(drop)
+        self.save(row, None, action, detail).await
+    }
+
+    /// Subscriptions as users see them, with how their endpoints do.
+    async fn show_with_health(&self, rows: &[Arc<KeyedSubscription>]) -> Vec<v1::Subscription> {
+        let ids = rows.iter().map(|row| row.subscription.id).collect();
+        let views = self.lanes.health(ids).await;
+        let shown = |(row, view): (&Arc<KeyedSubscription>, Option<View>)| {
+            let health = view.as_ref().map(health::write);
+            v1::Subscription { health, ..self.show(row) }
+        };
+        rows.iter().zip(views).map(shown).collect()
     }
 
     /// A subscription as users see it, with what only the running control plane knows of it.
@@ -377,6 +426,7 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "rate_limit" => wire.rate_limit = wanted.rate_limit,
         "order" => wire.order = wanted.order,
         "head_of_line" => wire.head_of_line = wanted.head_of_line,
+        "failure_policy" => wire.failure_policy = wanted.failure_policy,
         _ => {}
     }
 }

@@ -102,6 +102,7 @@ impl TenantService for Api {
         let (api, request) = self.call(request);
         let _change = api.registry.change().await;
         let tenant = api.tenant(&request.tenant)?;
+        Self::check_not_own(&tenant)?;
         if !api.registry.list(&tenant, None, 1).is_empty() {
             return Err(status::precondition(
                 "HAS_SUBSCRIPTIONS",

@@ -123,7 +123,7 @@ fn hold_reason(
 ) -> v1::HoldReason {
     let Some(row) = subscription.filter(|_| !state.has_ended()) else { return v1::HoldReason::Unspecified };
     match (condition, &row.subscription.state) {
-        (Condition::Held, subscription::State::Disabled(_)) => v1::HoldReason::Disabled,
+        (Condition::Held, subscription::State::Disabled { .. }) => v1::HoldReason::Disabled,
         (Condition::Held, _) => v1::HoldReason::Paused,
         (Condition::NoAgent, _) => v1::HoldReason::NoAgent,
         (Condition::Resting(Rest::Asked), _) => v1::HoldReason::RetryAfter,

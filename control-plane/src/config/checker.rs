@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postrider_domain::lane::Bounds;
 use zeroize::Zeroizing;
 
 use super::{LogFormat, Settings};
 use crate::authority::{self, AuthorityFiles};
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
+use crate::operational::Thresholds;
 use crate::secrets::{Keks, VaultSettings};
 
 /// How many events a second, or at once, a limit may allow.
@@ -92,6 +94,22 @@ impl Checker {
         let per_second = self.number("tenant_emit_rate", Some(rate?), 1, EMITS);
         let burst = self.number("tenant_emit_burst", burst, per_second, EMITS);
         Some(EmitRate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
+    }
+
+    pub(super) fn thresholds(
+        &mut self,
+        offline: Option<String>,
+        count: Option<u64>,
+        age: Option<String>,
+    ) -> Thresholds {
+        const SECOND: Duration = Duration::from_secs(1);
+        let (hour, day) = (3_600 * SECOND, 86_400 * SECOND);
+        let count = self.number("backlog_warn_count", count, 10_000, 1..=1_000_000_000);
+        let age = self.duration("backlog_warn_age", age, hour, SECOND..=30 * day);
+        Thresholds {
+            agent_offline_after: self.duration("agent_offline_after", offline, 300 * SECOND, SECOND..=day),
+            backlog: Bounds { count, age },
+        }
     }
 
     pub(super) fn duration(

@@ -94,7 +94,7 @@ impl Scheduler {
             return Condition::Attempting;
         }
         match self.lanes.get(&id.subscription) {
-            Some(slot) if slot.settings.held => Condition::Held,
+            Some(slot) if slot.settings.held || slot.settings.probed_every.is_some() => Condition::Held,
             Some(slot) if !self.has_agent(&slot.settings.pool) => Condition::NoAgent,
             Some(slot) => match slot.lane.rest(now) {
                 Some(rest) => Condition::Resting(rest),

@@ -1,7 +1,7 @@
 //! What agents report of their jobs, and what follows.
 
-use postrider_domain::delivery::{Consequence, Delivery};
-use postrider_domain::id::DeliveryId;
+use postrider_domain::delivery::{Consequence, Delivery, State};
+use postrider_domain::id::{DeliveryId, SubscriptionId};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::{Attempt, Class, Outcome};
 use postrider_domain::time::Timestamp;
@@ -173,18 +173,28 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };
-        let (settled, consequence) =
+        let (mut settled, consequence) =
             delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, chance);
         if let Some(turned) = slot.lane.heard(&attempt.outcome, attempt.started, now, chance) {
             self.effects.push(Effect::Breaker(id.subscription, turned));
         }
-        if consequence == Consequence::Disable && !slot.settings.held {
-            slot.settings.held = true;
-            slot.lane.hold(true);
-            self.effects.push(Effect::Disable(id.subscription));
+        let dozes = self.weigh(id.subscription, &attempt.outcome, chance, now);
+        if dozes && !matches!(settled.state, State::Delivered(_)) {
+            settled = settled.kept(now);
+        }
+        if consequence == Consequence::Disable {
+            self.disable_gone(id.subscription);
         }
         let settle = Settle { id, was_due: delivery.state.due(), delivery: settled, attempt: Some(attempt) };
         self.settle(settle, reported, None, now);
+    }
+
+    fn disable_gone(&mut self, id: SubscriptionId) {
+        let Some(slot) = self.lanes.get_mut(&id).filter(|slot| !slot.settings.held) else { return };
+        slot.settings.held = true;
+        slot.settings.probed_every = None;
+        slot.lane.hold(true);
+        self.effects.push(Effect::Disable(id));
     }
 
     fn attempt(&self, holder: HolderId, key: JobKey, started: Timestamp, outcome: Outcome) -> Attempt {

@@ -1,6 +1,7 @@
 //! The schedule in a simulated world: agents that come, go and lose messages, a store that is slow, endpoints that
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
+mod health;
 mod order;
 mod outage;
 mod rules;
@@ -43,7 +44,9 @@ fn settings(number: u64) -> LaneSettings {
         max_in_flight: CAP,
         rate_limit: None,
         order: Order::None,
+        failure: FailurePolicy::default(),
         held: false,
+        probed_every: None,
         timeout: TIMEOUT,
     }
 }
@@ -76,6 +79,9 @@ struct World {
     /// The store: what is durable.
     rows: BTreeMap<DeliveryId, Delivery>,
     low_water: HashMap<SubscriptionId, LowWater>,
+    troubles: HashMap<SubscriptionId, Trouble>,
+    /// What people were told, and what was to be done about subscriptions, in order.
+    told: Vec<(Timestamp, SubscriptionId, Turn)>,
     /// Writes and reads that are under way.
     writes: VecDeque<(Delivery, DeliveryId, Option<Reported>)>,
     loads: Vec<(SubscriptionId, Load, Loaded)>,
@@ -111,6 +117,8 @@ impl World {
             agents: (0..AGENTS).map(|_| SimAgent { next: 1, ..SimAgent::default() }).collect(),
             rows: BTreeMap::new(),
             low_water: HashMap::new(),
+            troubles: HashMap::new(),
+            told: Vec::new(),
             writes: VecDeque::new(),
             loads: Vec::new(),
             reads: Vec::new(),
@@ -204,6 +212,7 @@ impl World {
                 low_water: self.low_water.get(&lane(number)).copied().unwrap_or_default(),
                 end: of_lane().count() as u64 + 1,
                 waiting: of_lane().any(|(_, delivery)| delivery.state.due().is_some()),
+                trouble: self.troubles.get(&lane(number)).copied(),
             };
             self.scheduler.restore(self.settings[&lane(number)].clone(), row, self.now);
         }
@@ -245,6 +254,10 @@ impl World {
                 | Effect::Forget { .. }
                 | Effect::Answer(..)
                 | Effect::Breaker(..) => {}
+                Effect::Turned { id, turn, .. } => self.turned(id, turn),
+                Effect::Enable(id) => self.change(id, |settings| settings.probed_every = None),
+                Effect::Trouble(lane, Some(trouble)) => drop(self.troubles.insert(lane, trouble)),
+                Effect::Trouble(lane, None) => drop(self.troubles.remove(&lane)),
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
                 Effect::Disable(_) | Effect::Trespass { .. } => panic!("nobody gives cause for it"),
                 Effect::LowWater(lane, number) => {
@@ -255,6 +268,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// As the disabler does it: what is given up is disabled, and that is written down.
+    fn turned(&mut self, id: SubscriptionId, turn: Turn) {
+        self.told.push((self.now, id, turn));
+        if turn == Turn::GivenUp {
+            self.change(id, |settings| settings.probed_every = Some(settings.failure.probe_every()));
+        }
+    }
+
+    fn change(&mut self, id: SubscriptionId, change: impl FnOnce(&mut LaneSettings)) {
+        let settings = self.settings.get_mut(&id).expect("there is such a subscription");
+        change(settings);
+        self.scheduler.changed(settings.clone(), self.now);
     }
 
     fn load(&self, lane: SubscriptionId, load: Load) -> Loaded {

@@ -19,10 +19,10 @@ use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
 use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper};
 use postrider_control_plane::secrets::{Keks, Sealer, VaultSettings};
-use postrider_control_plane::settle;
 use postrider_control_plane::store::{Options, SledStore, Store};
 use postrider_control_plane::tokens::Tokens;
 use postrider_control_plane::watch::Updates;
+use postrider_control_plane::{disabler, operational, settle};
 use postrider_domain::access::Scope;
 use postrider_domain::id::DataKeyId;
 use postrider_domain::identity::TrustDomain;
@@ -34,7 +34,6 @@ use postrider_proto::v1::event_type_service_server::EventTypeService as _;
 use postrider_proto::v1::subscription_service_server::SubscriptionService as _;
 use postrider_proto::v1::tenant_service_server::TenantService as _;
 use postrider_proto::v1::{self, NewEvent};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -103,7 +102,8 @@ impl World {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
-        let (disable, _gone) = mpsc::channel(8);
+        let (changes, _nobody_disables) = disabler::queue();
+        let (notices, _nobody_emits) = operational::queue();
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
@@ -112,7 +112,9 @@ impl World {
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
-        tasks.spawn(Runner::new(scheduler, inbox, dynamic.clone(), settle, disable, clock).run());
+        tasks.spawn(
+            Runner::new(scheduler, inbox, dynamic.clone(), settle, changes.clone(), notices, clock).run(),
+        );
         tasks.spawn({
             let rewrapper = rewrapper.clone();
             async move { rewrapper.run().await }
@@ -124,6 +126,7 @@ impl World {
             registry,
             emitter,
             lanes,
+            changes,
             updates,
             agents: Arc::new(agents),
             tokens,

@@ -13,6 +13,7 @@ use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::lane::LowWater;
+use postrider_domain::lane::health::{Told, Trouble};
 use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::signing::Scheme;
@@ -379,6 +380,15 @@ pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
     drop(store);
     let row = backend.open().lane(lane(1)).await.unwrap();
     assert_eq!((row.low_water, row.end, row.waiting), (low_water, 2, true));
+    assert_eq!(row.trouble, None);
+    let trouble = Trouble { since: Some(at(5)), last: at(9), told: Told::Failing(DAY) };
+    for trouble in [Some(trouble), None] {
+        let settlement = Settlement { troubles: vec![(lane(1), trouble)], ..Settlement::default() };
+        let store = backend.open();
+        store.settle(settlement).await.unwrap();
+        let row = store.lane(lane(1)).await.unwrap();
+        assert_eq!((row.low_water, row.trouble), (low_water, trouble));
+    }
 }
 
 pub(crate) async fn epochs_grow(backend: &dyn Backend) {

@@ -2,7 +2,8 @@
 //!
 //! Closed, it counts failures in a row; the tenth opens it. Open, it lets one attempt through after a delay, which
 //! doubles with each that fails, from 5 seconds to 5 minutes. A success half-opens it: attempts go out, from one at once
-//! on, and a failure opens it again. Five successes close it.
+//! on, and a failure opens it again. Five successes close it. Of a subscription that is disabled for its failures it stays
+//! open and lets attempts through more rarely, until one succeeds or somebody wakes it.
 
 use std::time::Duration;
 
@@ -40,12 +41,14 @@ pub(super) struct Breaker {
     probe_at: Timestamp,
     /// What was begun before it opened says nothing new when it fails.
     opened: Timestamp,
+    /// The subscription is disabled: the delay before every probe.
+    every: Option<Duration>,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
         let zero = Timestamp::default();
-        Self { state: State::Closed, count: 0, delay: FIRST_DELAY, probe_at: zero, opened: zero }
+        Self { state: State::Closed, count: 0, delay: FIRST_DELAY, probe_at: zero, opened: zero, every: None }
     }
 }
 
@@ -87,7 +90,7 @@ impl Breaker {
                 }
             }
             (State::HalfOpen, Verdict::Failure { .. }) => self.open(2 * self.delay, now, chance),
-            (State::Open, Verdict::Well) => (self.state, self.count) = (State::HalfOpen, 1),
+            (State::Open, Verdict::Well) => (self.state, self.count, self.every) = (State::HalfOpen, 1, None),
             (State::Open, Verdict::Failure { .. }) if started >= self.opened => {
                 self.open(2 * self.delay, now, chance);
             }
@@ -99,9 +102,17 @@ impl Breaker {
         (self.state != before).then_some(self.state)
     }
 
+    /// From now on an attempt goes out only every so often.
+    pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
+        if self.every != Some(every) {
+            self.every = Some(every);
+            self.open(every, now, chance);
+        }
+    }
+
     /// Probes at once: somebody has said that the endpoint works.
     pub(super) fn hurry(&mut self) {
-        (self.probe_at, self.delay) = (Timestamp::default(), FIRST_DELAY);
+        (self.probe_at, self.delay, self.every) = (Timestamp::default(), FIRST_DELAY, None);
     }
 
     fn open(&mut self, delay: Duration, now: Timestamp, chance: f64) {
@@ -109,7 +120,7 @@ impl Breaker {
             self.opened = now;
         }
         self.state = State::Open;
-        self.delay = delay.min(MAX_DELAY);
+        self.delay = self.every.unwrap_or(delay.min(MAX_DELAY));
         self.probe_at = now + self.delay.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0));
     }
 }
@@ -179,6 +190,32 @@ mod tests {
         assert_eq!(states, [None, None, None, Some(State::Closed)]);
         (0..FAILURES - 1).for_each(|_| _ = breaker.heard(FAILURE, at(18), at(18), 0.5));
         assert_eq!(breaker.state(), State::Closed, "it counts anew");
+    }
+
+    #[test]
+    fn dozing_it_probes_every_so_often_until_a_success_or_until_it_is_woken() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let mut breaker = Breaker::default();
+        breaker.doze(HOUR, at(0), 0.5);
+        breaker.doze(HOUR, at(9), 0.5);
+        for hour in 1..9 {
+            assert_eq!(breaker.opens(0), Some(at(0) + hour * HOUR));
+            assert_eq!(breaker.opens(1), None, "one at a time");
+            breaker.heard(
+                if hour == 4 { Verdict::Nothing } else { FAILURE },
+                at(1),
+                at(0) + hour * HOUR,
+                0.5,
+            );
+        }
+        let mut woken = breaker;
+        woken.hurry();
+        assert!(woken.opens(0).unwrap() < at(0));
+        woken.heard(FAILURE, at(40_000), at(40_000), 0.5);
+        assert_eq!(woken.opens(0), Some(at(40_010)), "it is an open breaker like any other");
+        assert_eq!(breaker.heard(Verdict::Well, at(40_000), at(40_000), 0.5), Some(State::HalfOpen));
+        breaker.heard(FAILURE, at(40_001), at(40_001), 0.5);
+        assert_eq!(breaker.opens(0), Some(at(40_301)), "no longer every hour");
     }
 
     proptest! {

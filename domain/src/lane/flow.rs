@@ -95,10 +95,30 @@ impl Flow {
         turned
     }
 
-    /// Somebody has said that the endpoint works: what it asked for is forgotten, and it is probed at once.
-    pub(super) fn hurry(&mut self) {
+    /// Somebody has said that the endpoint works: what it asked for is forgotten, and it is tried at once, with one
+    /// attempt at first.
+    pub(super) fn release(&mut self) {
         self.asked_until = Timestamp::default();
         self.breaker.hurry();
+        self.begin_anew();
+    }
+
+    /// The subscription is disabled for its failures: the endpoint is probed only every so often.
+    pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
+        self.breaker.doze(every, now, chance);
+        self.begin_anew();
+    }
+
+    /// What follows begins with one attempt, unless it does so already.
+    fn begin_anew(&mut self) {
+        if self.adaptive.limit() > 1 {
+            self.adaptive.restart();
+        }
+    }
+
+    /// Whether the endpoint is being probed, or lives up.
+    pub(super) fn breaker(&self) -> State {
+        self.breaker.state()
     }
 
     pub(super) fn rest(&self, now: Timestamp) -> Option<Rest> {

@@ -146,7 +146,9 @@ async fn an_endpoint_that_is_gone_disables_its_subscription() -> Result<()> {
         let found = world.api.subscription(&route.subscription).await?;
         Ok(Some(found).filter(|found| found.state() == SubscriptionState::Disabled))
     });
-    assert!(disabled.await?.state_reason.contains("410"));
+    let disabled = disabled.await?;
+    assert!(disabled.state_reason.contains("410"));
+    assert_eq!(disabled.disable_cause(), v1::DisableCause::Gone);
     let (_, second) = world.api.emit_to_one(event("a.b", "2")).await?;
     eventually("the deliveries are held", async || {
         let (delivery, _) = world.api.delivery(&second).await?;

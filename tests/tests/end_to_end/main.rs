@@ -12,6 +12,7 @@ mod egress;
 mod endpoints;
 mod fair_share;
 mod floods;
+mod health;
 mod idempotency;
 mod isolation;
 mod keys;

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     /// Everybody works, without delay, until this time.
-    fn run_until(&mut self, end: Timestamp) {
+    pub(super) fn run_until(&mut self, end: Timestamp) {
         while self.now < end {
             for _ in 0..100 {
                 self.carry_out();
@@ -20,7 +20,7 @@ impl World {
         }
     }
 
-    fn owe(&mut self, number: u64, count: u64) {
+    pub(super) fn owe(&mut self, number: u64, count: u64) {
         let first = self.rows.keys().filter(|id| id.subscription == lane(number)).count() as u64 + 1;
         for sequence in first..first + count {
             let delivery = Delivery::new(sequence, EventKey::new(self.now, u128::from(sequence)));
@@ -29,7 +29,7 @@ impl World {
         }
     }
 
-    fn posts_since(&self, from: Timestamp) -> Vec<Timestamp> {
+    pub(super) fn posts_since(&self, from: Timestamp) -> Vec<Timestamp> {
         self.log.iter().map(|(at, _)| *at).filter(|at| *at >= from).collect()
     }
 

@@ -5,6 +5,7 @@ use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Attributes, Event};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
 use postrider_domain::lane::LowWater;
+use postrider_domain::lane::health::Trouble;
 use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
@@ -140,6 +141,10 @@ pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<(EventKey, [u8; 16])
 pub(super) fn lane(low_water: LowWater) -> Vec<u8> {
     let LowWater { number, covers_waiting } = low_water;
     records::LaneRecord { low_water: number, covers_waiting }.encode_to_vec()
+}
+
+pub(super) fn trouble(trouble: &Trouble) -> Vec<u8> {
+    postrider_proto::health::write_trouble(trouble).encode_to_vec()
 }
 
 pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {

@@ -33,10 +33,11 @@ const SUBSCRIPTION: u8 = b'S';
 const TENANT: u8 = b'T';
 const TOKEN: u8 = b'K';
 const TOKEN_USE: u8 = b'V';
+const TROUBLE: u8 = b'F';
 
 /// The kinds that there are many rows of. None holds a secret.
-pub(super) const WITHOUT_SECRETS: [u8; 10] =
-    [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST];
+pub(super) const WITHOUT_SECRETS: [u8; 11] =
+    [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST, TROUBLE];
 
 /// A key under construction.
 struct Key(Vec<u8>);
@@ -161,6 +162,10 @@ pub(super) fn attempt(id: DeliveryId, number: u32) -> Vec<u8> {
 
 pub(super) fn lane(lane: SubscriptionId) -> Vec<u8> {
     Key::new(LANE).bytes(&lane.to_bytes()).0
+}
+
+pub(super) fn trouble(lane: SubscriptionId) -> Vec<u8> {
+    Key::new(TROUBLE).bytes(&lane.to_bytes()).0
 }
 
 pub(super) fn requests() -> Vec<u8> {

@@ -168,7 +168,9 @@ pub(super) fn lane(tree: &Tree, lane: SubscriptionId) -> Result<LaneRow, StoreEr
     let last = tree.scan_prefix(key::deliveries(lane)).next_back().transpose().map_err(failure)?;
     let last = last.and_then(|(key, _)| key::sequence(&key)).unwrap_or(0);
     let waiting = tree.scan_prefix(key::dues(lane)).next().transpose().map_err(failure)?.is_some();
-    Ok(LaneRow { low_water, end: low_water.number.max(last + 1), waiting })
+    let trouble: Option<records::TroubleRecord> = message(tree, &key::trouble(lane))?;
+    let trouble = trouble.as_ref().map(postrider_proto::health::read_trouble);
+    Ok(LaneRow { low_water, end: low_water.number.max(last + 1), waiting, trouble })
 }
 
 pub(super) fn delivery(tree: &Tree, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {

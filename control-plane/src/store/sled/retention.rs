@@ -209,6 +209,7 @@ impl Step {
                 && tree.scan_prefix(key::deliveries(id)).next().is_none()
             {
                 self.remove(key::lane(id));
+                self.remove(key::trouble(id));
                 self.remove(key.to_vec());
             }
         }

@@ -340,6 +340,9 @@ fn settle(settlement: &Settlement, group: &mut Group) {
     for (lane, low_water) in &settlement.low_water {
         group.put(key::lane(*lane), Some(codec::lane(*low_water)));
     }
+    for (lane, trouble) in &settlement.troubles {
+        group.put(key::trouble(*lane), trouble.as_ref().map(codec::trouble));
+    }
 }
 
 /// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
