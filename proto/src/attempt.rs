@@ -58,7 +58,7 @@ fn write_headers(response: &Response) -> Vec<v1::Header> {
     response.headers.iter().map(header).collect()
 }
 
-fn write_timings(timings: &Timings) -> v1::Timings {
+pub(crate) fn write_timings(timings: &Timings) -> v1::Timings {
     v1::Timings {
         queue: Some(time::write_duration(timings.queue)),
         dns: timings.dns.map(time::write_duration),
@@ -82,7 +82,7 @@ fn read_timings(wire: &v1::Timings) -> Timings {
     }
 }
 
-fn write_class(class: Class) -> v1::OutcomeClass {
+pub(crate) fn write_class(class: Class) -> v1::OutcomeClass {
     match class {
         Class::Success => v1::OutcomeClass::Success,
         Class::HttpStatus => v1::OutcomeClass::HttpStatus,

@@ -4,14 +4,17 @@
 //! beside them turn wire messages into domain values and back; nothing else in Postrider does.
 
 pub mod attempt;
+pub mod diagnosis;
 pub mod delivery;
 pub mod event_type;
 pub mod operation;
+pub mod pool;
 pub mod session;
 pub mod signature_profile;
 pub mod signing_key;
 pub mod subscription;
 pub mod time;
+pub mod validation;
 
 #[expect(
     missing_docs,

@@ -19,7 +19,7 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 
 use crate::v1;
-use crate::{signature_profile, time};
+use crate::{signature_profile, time, validation};
 
 /// What stands for the value of a header in answers: the values are credentials of receivers.
 pub const HIDDEN: &str = "***";
@@ -77,6 +77,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
             .map(|limit| v1::RateLimit { per_second: limit.per_second, burst: limit.burst }),
         signature_profiles: signature_profile::write(&subscription.profiles),
         filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
+        allow_fallback_pool: subscription.allow_fallback,
+        validation_handshake: subscription.handshake,
+        validation: subscription.validation.as_ref().map(validation::write),
         // What the control plane counts, it adds itself.
         ..v1::Subscription::default()
     }
@@ -104,6 +107,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         reader.duration("connect_timeout", wire.connect_timeout.as_ref(), DEFAULT_CONNECT_TIMEOUT);
     let created = reader.time("create_time", wire.create_time.as_ref());
     let updated = reader.time("update_time", wire.update_time.as_ref());
+    let validation = wire.validation.as_ref().and_then(|wire| reader.keep(validation::read(wire))).flatten();
     let max_in_flight = read_max_in_flight(wire);
     let rate_limit = wire.rate_limit.as_ref().map(read_rate_limit);
     let ranges = Ranges {
@@ -129,6 +133,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         filter,
         description: wire.description.clone(),
         pool,
+        allow_fallback: wire.allow_fallback_pool,
         format,
         headers,
         profiles,
@@ -137,6 +142,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         rate_limit,
         timeout,
         connect_timeout,
+        handshake: wire.validation_handshake,
+        validation,
         state: read_state(wire),
         created,
         updated,
@@ -165,6 +172,7 @@ fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomH
     let profiles = reader.keep(profiles);
     let format = reader.keep(read_format(wire.body_format));
     reader.headers_suit(format, headers.as_ref());
+    reader.handshake_suits(format, wire.validation_handshake);
     Some((headers?, profiles?, format?))
 }
 
@@ -212,6 +220,14 @@ impl Reader {
         if let Some((name, _)) = headers.iter().find(|(name, _)| format.reserves(name)) {
             let problem = format!("{name} is set by Postrider itself in this body format");
             self.violations.push(Violation::new("headers", problem));
+        }
+    }
+
+    fn handshake_suits(&mut self, format: Option<Format>, wanted: bool) {
+        let suits = |format| matches!(format, Format::CloudEvents | Format::CloudEventsBinary);
+        if wanted && format.is_some_and(|format| !suits(format)) {
+            let problem = "is a handshake of CloudEvents: it needs BODY_FORMAT_CLOUDEVENTS or BODY_FORMAT_CLOUDEVENTS_BINARY";
+            self.violations.push(Violation::new("validation_handshake", problem));
         }
     }
 
