@@ -10,9 +10,10 @@
 
 mod admin;
 mod agents;
+mod pools;
 mod reports;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
@@ -25,7 +26,9 @@ use postrider_proto::session::JobKey;
 
 pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
 pub use self::agents::{Connected, HolderId, Station};
-use self::agents::{Holder, Pool};
+use self::agents::Holder;
+use self::pools::Pool;
+pub use self::pools::{Fallback, PoolView};
 pub use self::reports::Reported;
 use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 
@@ -43,6 +46,8 @@ pub struct LaneSettings {
     pub id: SubscriptionId,
     /// Who delivers.
     pub pool: PoolName,
+    /// Whether the pool's fallback may.
+    pub allow_fallback: bool,
     /// When to try again.
     pub retry: retry::Policy,
     /// How many attempts at once.
@@ -60,6 +65,7 @@ impl From<&Subscription> for LaneSettings {
         Self {
             id: subscription.id,
             pool: subscription.pool.clone(),
+            allow_fallback: subscription.allow_fallback,
             retry: subscription.retry.clone(),
             max_in_flight: subscription.max_in_flight as usize,
             rate_limit: subscription.rate_limit,
@@ -136,6 +142,13 @@ pub enum Effect {
     Disable(SubscriptionId),
     /// A subscription's breaker has turned: its endpoint fails, answers again, or is well.
     Breaker(SubscriptionId, Breaker),
+    /// A pool's fallback has taken over, or does no longer.
+    Fallback {
+        /// Whose.
+        pool: PoolName,
+        /// Who, while it does.
+        taken_over_by: Option<PoolName>,
+    },
     /// Write how far a lane is settled.
     LowWater(SubscriptionId, u64),
     /// Answer who asked.
@@ -168,6 +181,8 @@ pub struct Scheduler {
     /// Lanes whose low water may have changed since it was written.
     settled: HashSet<SubscriptionId>,
     low_water_due: Timestamp,
+    /// When the next pool falls back, if no agent comes.
+    falls_at: Option<Timestamp>,
     unsettled: usize,
     resume: Option<agents::Resume>,
     draining: bool,
@@ -177,8 +192,10 @@ pub struct Scheduler {
 struct Slot {
     settings: LaneSettings,
     lane: Lane,
-    /// Whether the lane stands in its pool's queue.
-    queued: bool,
+    /// The pool in whose queue the lane stands.
+    queue: Option<PoolName>,
+    /// Who had its last job, and may have a connection to its endpoint open.
+    warm: Option<HolderId>,
     timer: Option<Timestamp>,
     low_water: u64,
     deleted: bool,
@@ -201,6 +218,7 @@ impl Scheduler {
             repeated: HashMap::new(),
             settled: HashSet::new(),
             low_water_due: Timestamp::default(),
+            falls_at: None,
             unsettled: 0,
             resume: None,
             draining: false,
@@ -239,8 +257,7 @@ impl Scheduler {
         slot.lane.set_rate(settings.rate_limit, now);
         slot.lane.hold(settings.held);
         slot.settings = settings;
-        // If it stands in another pool's queue, that pool skips it.
-        slot.queued = false;
+        self.leave_queue(id);
         self.touch(id, now);
     }
 
@@ -308,6 +325,7 @@ impl Scheduler {
         }
         self.expire_lost(now);
         self.end_resume(now);
+        self.fall_back(now);
         if self.low_water_due <= now {
             self.low_water_due = now + LOW_WATER_INTERVAL;
             self.write_low_waters();
@@ -318,7 +336,7 @@ impl Scheduler {
     #[must_use]
     pub fn next_tick(&self, now: Timestamp) -> Timestamp {
         let timer = self.timers.first().map(|(due, _)| *due);
-        let others = [self.first_lost(), self.resume_until()];
+        let others = [self.first_lost(), self.resume_until(), self.falls_at];
         let low_water = (!self.settled.is_empty()).then_some(self.low_water_due);
         timer
             .into_iter()
@@ -351,7 +369,9 @@ impl Scheduler {
         let id = settings.id;
         lane.set_rate(settings.rate_limit, now);
         lane.hold(settings.held);
-        self.lanes.insert(id, Slot { settings, lane, queued: false, timer: None, low_water, deleted: false });
+        let slot =
+            Slot { settings, lane, queue: None, warm: None, timer: None, low_water, deleted: false };
+        self.lanes.insert(id, slot);
         self.touch(id, now);
     }
 
@@ -361,9 +381,10 @@ impl Scheduler {
         if let Some(load) = slot.lane.wants(now) {
             self.effects.push(Effect::Load { lane: id, load });
         }
-        if !slot.queued && slot.lane.is_ready(now) {
-            slot.queued = true;
-            self.pools.entry(slot.settings.pool.clone()).or_default().ready.push_back(id);
+        if slot.queue.is_none() && slot.lane.is_ready(now) {
+            let pool = pools::serving(&self.pools, &slot.settings).clone();
+            slot.queue = Some(pool.clone());
+            self.pools.entry(pool).or_insert_with(|| Pool::new(now)).ready.push_back(id);
         }
         let timer = slot.lane.wakes(now);
         if slot.timer != timer {
@@ -381,19 +402,18 @@ impl Scheduler {
         let mut batches: HashMap<HolderId, Vec<Assignment>> = HashMap::new();
         for (name, pool) in &mut self.pools {
             while self.unsettled + self.assigned.len() < MAX_UNSETTLED {
-                let Some(holder) = pool.next_with_credit(&self.holders) else { break };
+                let Some(turn) = pool.next_with_credit(&self.holders) else { break };
                 let Some(id) = pool.ready.pop_front() else { break };
-                let Some(slot) =
-                    self.lanes.get_mut(&id).filter(|slot| slot.queued && slot.settings.pool == *name)
-                else {
-                    continue;
-                };
-                slot.queued = false;
+                let in_queue = |slot: &&mut Slot| slot.queue.as_ref() == Some(name);
+                let Some(slot) = self.lanes.get_mut(&id).filter(in_queue) else { continue };
+                slot.queue = None;
                 let Some(delivery) = slot.lane.take(now) else { continue };
                 if slot.lane.is_ready(now) {
-                    slot.queued = true;
+                    slot.queue = Some(name.clone());
                     pool.ready.push_back(id);
                 }
+                let holder = pools::warm_or(slot.warm, turn, name, &self.holders);
+                slot.warm = Some(holder);
                 let id = DeliveryId { subscription: id, sequence: delivery.sequence };
                 let key = JobKey { delivery: id, attempt: delivery.attempts + 1, epoch: self.epoch };
                 if let Some(holder) = self.holders.get_mut(&holder) {
@@ -446,9 +466,6 @@ impl Scheduler {
         }
     }
 }
-
-/// Lanes that are ready, as they come: a queue, so that each gets its turn.
-type Ready = VecDeque<SubscriptionId>;
 
 #[cfg(test)]
 mod tests;

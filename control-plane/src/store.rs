@@ -23,6 +23,7 @@ use postrider_domain::id::{
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
+use postrider_domain::pool;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
@@ -230,6 +231,21 @@ pub struct AgentRow {
     pub egress_policy_hash: String,
     /// How many jobs it can hold.
     pub max_in_flight: u32,
+    /// Since when this run of its process is drained.
+    pub drained: Option<Timestamp>,
+}
+
+/// A pool that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRow {
+    /// Its name.
+    pub name: PoolName,
+    /// What it has.
+    pub settings: pool::Settings,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
 }
 
 /// A token of the API. A revoked one has no row.
@@ -504,6 +520,13 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError>;
     /// Every operation, by id.
     async fn operations(&self) -> Result<Vec<OperationRow>, StoreError>;
+
+    /// Writes a pool.
+    async fn put_pool(&self, row: &PoolRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes a pool.
+    async fn delete_pool(&self, name: &PoolName, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every pool that was created, by name.
+    async fn pools(&self) -> Result<Vec<PoolRow>, StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

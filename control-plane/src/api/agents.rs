@@ -70,6 +70,24 @@ impl AgentService for Api {
         Ok(Response::new(v1::RevokeAgentResponse { agent: Some(agent) }))
     }
 
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let (api, request) = self.call(request);
+        let agent = Some(api.set_drained(&request.agent, true).await?);
+        Ok(Response::new(v1::DrainAgentResponse { agent }))
+    }
+
+    async fn undrain_agent(
+        &self,
+        request: Request<v1::UndrainAgentRequest>,
+    ) -> Result<Response<v1::UndrainAgentResponse>, Status> {
+        let (api, request) = self.call(request);
+        let agent = Some(api.set_drained(&request.agent, false).await?);
+        Ok(Response::new(v1::UndrainAgentResponse { agent }))
+    }
+
     async fn create_join_token(
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
@@ -143,6 +161,42 @@ impl Api {
         seen
     }
 
+    /// Drains an agent, or gives it jobs again.
+    async fn set_drained(&self, id: &str, drained: bool) -> Result<Agent, Status> {
+        let agent: AgentId = status::parse("agent", id)?;
+        if !self.visible_agents().contains_key(&agent) {
+            return Err(status::not_found("agent", id));
+        }
+        let action = if drained { "DrainAgent" } else { "UndrainAgent" };
+        // Written first: what is not on record does not happen.
+        self.record(self.entry(action, None, &agent)).await?;
+        let since = drained.then(|| self.clock.wall());
+        let done = self.agents.set_drained(&agent, since).await.map_err(|error| status::store(&error))?;
+        match done {
+            Some(view) => self.lanes.set_drained(view.holders, drained).await,
+            // One that is gone has nothing to be drained of, nor does it come back drained if it is started anew.
+            None if drained => {
+                let message = "the agent is not connected; revoke it if it must not come back";
+                return Err(status::precondition("AGENT_NOT_CONNECTED", message));
+            }
+            None => {}
+        }
+        let seen = self.visible_agents().remove(&agent).unwrap_or_default();
+        Ok(self.agent_view(&agent, seen).await)
+    }
+
+    /// The pool, state and version of every agent that is seen and not revoked.
+    pub(super) fn agents_by_pool(&self) -> Vec<(PoolName, AgentState, String)> {
+        let agents = self.visible_agents().into_values();
+        let kept = agents.filter(|seen| seen.identity.as_ref().is_none_or(|identity| identity.revoked.is_none()));
+        let told = kept.filter_map(|seen| {
+            let state = seen.view.as_ref().map_or(AgentState::Disconnected, state);
+            let version = seen.view.as_ref().map(|view| view.row.version.clone()).unwrap_or_default();
+            Some((seen.pool().parse().ok()?, state, version))
+        });
+        told.collect()
+    }
+
     async fn agent_view(&self, id: &AgentId, seen: Seen) -> Agent {
         let pool = seen.pool().to_owned();
         let agent = match seen.view {
@@ -164,12 +218,8 @@ impl Api {
     }
 
     async fn connected_view(&self, view: AgentView) -> Agent {
-        let AgentView { row, holders, draining } = view;
-        let state = match (holders.is_empty(), draining) {
-            (true, _) => AgentState::Disconnected,
-            (false, true) => AgentState::Draining,
-            (false, false) => AgentState::Connected,
-        };
+        let state = state(&view);
+        let AgentView { row, holders, .. } = view;
         let streams = u32::try_from(holders.len()).unwrap_or(u32::MAX);
         Agent {
             state: state.into(),
@@ -181,7 +231,16 @@ impl Api {
             max_in_flight: row.max_in_flight.saturating_mul(streams.max(1)),
             streams,
             egress_policy_hash: row.egress_policy_hash,
+            drain_time: row.drained.map(time::write),
             ..Agent::default()
         }
+    }
+}
+
+fn state(view: &AgentView) -> AgentState {
+    match (view.holders.is_empty(), view.draining || view.row.drained.is_some()) {
+        (true, _) => AgentState::Disconnected,
+        (false, true) => AgentState::Draining,
+        (false, false) => AgentState::Connected,
     }
 }

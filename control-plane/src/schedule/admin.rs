@@ -68,7 +68,7 @@ pub enum Condition {
     Attempting,
     /// Its lane is held.
     Held,
-    /// No agent is connected in its pool.
+    /// No agent takes jobs for it.
     NoAgent,
     /// Its endpoint is left alone.
     Resting(Rest),
@@ -93,7 +93,7 @@ impl Scheduler {
         }
         match self.lanes.get(&id.subscription) {
             Some(slot) if slot.settings.held => Condition::Held,
-            Some(slot) if !self.has_agent(&slot.settings.pool) => Condition::NoAgent,
+            Some(slot) if !self.is_served(&slot.settings) => Condition::NoAgent,
             Some(slot) => slot.lane.rest(now).map_or(Condition::None, Condition::Resting),
             None => Condition::None,
         }

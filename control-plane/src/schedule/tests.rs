@@ -37,6 +37,7 @@ fn settings(number: u64) -> LaneSettings {
     LaneSettings {
         id: lane(number),
         pool: PoolName::default_pool(),
+        allow_fallback: false,
         retry: retry::Policy::default(),
         max_in_flight: CAP,
         rate_limit: None,
@@ -154,7 +155,7 @@ impl World {
             stream: 0,
         };
         let hello =
-            Connected { station, pool: PoolName::default_pool(), max_in_flight: AGENT_CREDIT, in_flight };
+            Connected { station, pool: PoolName::default_pool(), max_in_flight: AGENT_CREDIT, in_flight, drained: false };
         let holder = self.scheduler.connected(hello, self.now);
         let first = self.agents[which].outbox.keys().next().copied().unwrap_or(self.agents[which].next);
         self.agents[which].holder = Some(holder);
@@ -240,6 +241,7 @@ impl World {
                 Effect::Withdraw { .. }
                 | Effect::Forget { .. }
                 | Effect::Answer(..)
+                | Effect::Fallback { .. }
                 | Effect::Breaker(..) => {}
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
                 Effect::Disable(_) | Effect::Trespass { .. } => panic!("nobody gives cause for it"),
