@@ -2,6 +2,7 @@
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
 mod outage;
+mod pools;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};

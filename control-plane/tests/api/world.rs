@@ -9,12 +9,14 @@ use postrider_control_plane::agents::Agents;
 use postrider_control_plane::api::{Api, Caller};
 use postrider_control_plane::authority::{self, Authorities};
 use postrider_control_plane::clock::Clock;
+use postrider_control_plane::diagnoses::Diagnoses;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::recent::RecentEvents;
+use postrider_control_plane::pools::Pools;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
 use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper};
@@ -107,6 +109,7 @@ impl World {
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
+        let pools = Arc::new(Pools::load(dynamic.clone()).await.unwrap());
         let operations = Operations::load(dynamic.clone(), clock).await.unwrap();
         let operations = Arc::new(operations);
         let mut tasks = JoinSet::new();
@@ -126,6 +129,9 @@ impl World {
             lanes,
             updates,
             agents: Arc::new(agents),
+            pools,
+            diagnoses: Diagnoses::new(clock),
+            webhook_origin: None,
             tokens,
             uses: Arc::new(uses),
             identities,
