@@ -19,6 +19,7 @@ use rustls::RootCertStore;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::tls::Tls;
 use super::{files, tls};
 
 mod headers;
