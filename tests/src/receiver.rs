@@ -29,6 +29,8 @@ type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 /// A POST that has arrived completely.
 #[derive(Clone, Debug)]
 pub struct Post {
+    /// How: POST, unless an agent only looks.
+    pub method: http::Method,
     /// Where: `/a`.
     pub path: String,
     /// The header `webhook-id`.
@@ -161,7 +163,7 @@ async fn receive(
     let (number, answer) = {
         let mut state = lock(state);
         let answer = next_answer(&mut state, &path);
-        let post = Post { path, id, headers: head.headers, body, at: now(), answered: 0 };
+        let post = Post { method: head.method, path, id, headers: head.headers, body, at: now(), answered: 0 };
         state.posts.push(post);
         (state.posts.len() - 1, answer)
     };
