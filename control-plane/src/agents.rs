@@ -108,8 +108,8 @@ impl Agents {
         known.get(id).filter(|view| view.row.instance == instance).and_then(|view| view.row.drained)
     }
 
-    /// Drains an agent that is connected, from a time on, or gives it jobs again, and returns it as it is then, with all
-    /// its open streams; `None` when it is not connected.
+    /// Drains this run of an agent, from a time on, or gives it jobs again, and returns it as it is then, with all its open
+    /// streams; `None` when it was not seen lately.
     ///
     /// # Errors
     /// When the store cannot be written: then nothing has changed.
@@ -120,9 +120,7 @@ impl Agents {
     ) -> Result<Option<AgentView>, StoreError> {
         let (before, view) = {
             let mut known = self.lock();
-            let Some(view) = known.get_mut(id).filter(|view| !view.holders.is_empty()) else {
-                return Ok(None);
-            };
+            let Some(view) = known.get_mut(id) else { return Ok(None) };
             let before = view.row.drained;
             view.row.drained = drained.map(|now| before.unwrap_or(now));
             (before, view.clone())

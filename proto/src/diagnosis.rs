@@ -54,7 +54,7 @@ pub fn read(wire: agent::Diagnosis) -> Option<Found> {
     let class = match OutcomeKind::try_from(wire.kind).ok()? {
         OutcomeKind::Unspecified => return None,
         OutcomeKind::NotStarted => return Some(Found::NotStarted),
-        OutcomeKind::Response => Class::of_status(u16::try_from(wire.http_status).ok()?),
+        OutcomeKind::Response => Class::of_status(u16::try_from(wire.http_status).ok().filter(|status| *status > 0)?),
         OutcomeKind::Timeout => Class::Timeout,
         OutcomeKind::Dns => Class::Dns,
         OutcomeKind::Connect => Class::Connect,
@@ -123,6 +123,7 @@ mod tests {
     fn what_an_agent_says_is_read_and_cut() {
         let wire = |kind: OutcomeKind| agent::Diagnosis { kind: kind.into(), ..agent::Diagnosis::default() };
         assert_eq!(read(wire(OutcomeKind::Unspecified)), None);
+        assert_eq!(read(wire(OutcomeKind::Response)), None, "a response has a status");
         assert_eq!(read(wire(OutcomeKind::NotStarted)), Some(Found::NotStarted));
         let long = "é".repeat(1000);
         let seen = agent::SeenCertificate {

@@ -50,6 +50,7 @@ pub struct Post {
 struct State {
     posts: Vec<Post>,
     scripts: HashMap<String, Vec<Answer>>,
+    connections: usize,
     open: HashMap<String, usize>,
     peak: HashMap<String, usize>,
 }
@@ -76,6 +77,7 @@ impl Receiver {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                lock(&shared).connections += 1;
                 connections.spawn(serve(stream, shared.clone()));
                 while connections.try_join_next().is_some() {}
             }
@@ -118,6 +120,12 @@ impl Receiver {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().posts.len()
+    }
+
+    /// How many connections were opened so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().connections
     }
 
     /// How many POSTs to a path are not answered yet.

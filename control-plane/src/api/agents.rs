@@ -164,22 +164,21 @@ impl Api {
     /// Drains an agent, or gives it jobs again.
     async fn set_drained(&self, id: &str, drained: bool) -> Result<Agent, Status> {
         let agent: AgentId = status::parse("agent", id)?;
-        if !self.visible_agents().contains_key(&agent) {
-            return Err(status::not_found("agent", id));
+        let seen = self.visible_agents().remove(&agent).ok_or_else(|| status::not_found("agent", id))?;
+        let connected = seen.view.as_ref().is_some_and(|view| !view.holders.is_empty());
+        let was_drained = seen.view.as_ref().is_some_and(|view| view.row.drained.is_some());
+        if drained && !connected {
+            let message = "the agent is not connected, so it has nothing to finish; revoke it if it must not come back";
+            return Err(status::precondition("AGENT_NOT_CONNECTED", message));
         }
-        let action = if drained { "DrainAgent" } else { "UndrainAgent" };
-        // Written first: what is not on record does not happen.
-        self.record(self.entry(action, None, &agent)).await?;
-        let since = drained.then(|| self.clock.wall());
-        let done = self.agents.set_drained(&agent, since).await.map_err(|error| status::store(&error))?;
-        match done {
-            Some(view) => self.lanes.set_drained(view.holders, drained).await,
-            // One that is gone has nothing to be drained of, nor does it come back drained if it is started anew.
-            None if drained => {
-                let message = "the agent is not connected; revoke it if it must not come back";
-                return Err(status::precondition("AGENT_NOT_CONNECTED", message));
+        if drained != was_drained {
+            let action = if drained { "DrainAgent" } else { "UndrainAgent" };
+            self.record(self.entry(action, None, &agent)).await?;
+            let since = drained.then(|| self.clock.wall());
+            let done = self.agents.set_drained(&agent, since).await;
+            if let Some(view) = done.map_err(|error| status::store(&error))? {
+                self.lanes.set_drained(view.holders, drained).await;
             }
-            None => {}
         }
         let seen = self.visible_agents().remove(&agent).unwrap_or_default();
         Ok(self.agent_view(&agent, seen).await)

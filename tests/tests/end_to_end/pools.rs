@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use postrider_proto::v1::{self, AgentState, DeliveryState, HoldReason};
 use postrider_tests::api::{duration, event};
-use postrider_tests::receiver::Answer;
+use postrider_tests::receiver::{Answer, Receiver};
 use postrider_tests::wait::{eventually, when};
 use postrider_tests::world::{Agent, AgentSettings, World};
 use prost_types::FieldMask;
@@ -206,5 +206,33 @@ async fn a_drained_agent_finishes_gets_nothing_and_stays_so_across_restarts_of_t
     assert!(back.drain_time.is_none());
     let (_, third) = world.api.emit_to_one(event("a.b", "{}")).await?;
     world.api.delivery_in(&third, DeliveryState::Delivered).await?;
+    Ok(())
+}
+
+/// Two agents could each open a connection to every endpoint; one will do for what comes now and then.
+#[tokio::test]
+async fn a_quiet_subscription_keeps_to_one_agent_and_its_connection() -> Result<()> {
+    const ENDPOINTS: usize = 6;
+    const ROUNDS: usize = 10;
+    let mut receivers = Vec::new();
+    for _ in 0..ENDPOINTS {
+        receivers.push(Receiver::start().await?);
+    }
+    let ports = receivers.iter().map(Receiver::port).collect();
+    let world = World::with(AgentSettings { ports, ..AgentSettings::default() }, &[]).await?;
+    let _second = world.another_agent("agent-2").await?;
+    for receiver in &receivers {
+        let wanted = v1::Subscription { url: receiver.url("/"), ..v1::Subscription::default() };
+        world.api.subscribe(wanted, "").await?;
+    }
+    for round in 1..=ROUNDS {
+        world.api.emit(event("a.b", "{}")).await?;
+        eventually("everybody has it", async || {
+            Ok(when(receivers.iter().all(|receiver| receiver.count() == round)))
+        })
+        .await?;
+    }
+    let opened: Vec<usize> = receivers.iter().map(Receiver::connections).collect();
+    assert_eq!(opened, [1; ENDPOINTS], "connections by endpoint");
     Ok(())
 }
