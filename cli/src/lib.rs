@@ -23,7 +23,9 @@ use std::process::ExitCode;
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
-use crate::verbs::{Context, agents, pools, cancel, completions, deliveries, emit, event_types, events, explain};
+use crate::verbs::{
+    Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
+};
 use crate::verbs::{audit, egress, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 

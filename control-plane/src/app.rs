@@ -229,7 +229,6 @@ impl Parts {
         let clock = Clock::start();
         let known = Known::load(&store, &sealer, config, clock).await?;
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
-        let diagnoses = Diagnoses::new(clock);
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
@@ -243,16 +242,6 @@ impl Parts {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
         let operations = Arc::new(Operations::load(store.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let links = Links {
-            lanes: lanes.clone(),
-            visits: Visits::new(clock),
-            dispatcher,
-            agents: agents.clone(),
-            identities: identities.clone(),
-            diagnoses: diagnoses.clone(),
-            closing: closing.clone(),
-            sessions: TaskTracker::new(),
-        };
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
@@ -262,7 +251,7 @@ impl Parts {
             updates: updates.clone(),
             agents: agents.clone(),
             pools,
-            diagnoses,
+            diagnoses: Diagnoses::new(clock),
             webhook_origin: config.webhook_origin.clone(),
             tokens: tokens.clone(),
             uses: uses.clone(),
@@ -276,6 +265,7 @@ impl Parts {
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
+        let links = links(&api, dispatcher, closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, disable, clock);
         let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
@@ -408,6 +398,19 @@ fn server(streams: u32) -> Server {
         .http2_max_local_error_reset_streams(Some(MAX_REFUSED))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+}
+
+fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links {
+    Links {
+        lanes: api.lanes.clone(),
+        visits: Visits::new(dispatcher.clock),
+        dispatcher,
+        agents: api.agents.clone(),
+        identities: api.identities.clone(),
+        diagnoses: api.diagnoses.clone(),
+        closing,
+        sessions: TaskTracker::new(),
+    }
 }
 
 /// What time brings to authorities, join tokens and identities.

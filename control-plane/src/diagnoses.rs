@@ -63,13 +63,17 @@ pub struct Seen {
 #[derive(Debug, thiserror::Error)]
 pub enum Unseen {
     /// Nobody is there.
-    #[error("no agent of the pool {0} is connected; start one, or look at `postrider agents list --pool {0}`")]
+    #[error(
+        "no agent of the pool {0} is connected; start one, or look at `postrider agents list --pool {0}`"
+    )]
     NoAgent(PoolName),
     /// The agent that was named is not.
     #[error("no connected agent {0} delivers for this subscription; name one of its pool, or none")]
     NotThere(AgentId),
     /// Whoever is there cannot look.
-    #[error("the agent {agent}, version {version}, is too old to look at endpoints; install the control plane's version there, or name another agent")]
+    #[error(
+        "the agent {agent}, version {version}, is too old to look at endpoints; install the control plane's version there, or name another agent"
+    )]
     TooOld {
         /// Who.
         agent: AgentId,
@@ -237,7 +241,9 @@ mod tests {
         let (new, _asked) = diagnoses.sit(HolderId(3), who("new", "edge", true));
         assert_eq!(chosen(&diagnoses, &["edge", "spare"], None).as_deref(), Ok("new"));
         assert_eq!(chosen(&diagnoses, &["edge", "spare"], Some("spare")).as_deref(), Ok("spare"));
-        assert!(chosen(&diagnoses, &["edge"], Some("spare")).unwrap_err().contains("no connected agent spare"));
+        assert!(
+            chosen(&diagnoses, &["edge"], Some("spare")).unwrap_err().contains("no connected agent spare")
+        );
         drop(new);
         assert!(chosen(&diagnoses, &["edge"], Some("new")).is_err(), "it has left");
     }

@@ -9,6 +9,7 @@ mod looks;
 mod outbox;
 mod session;
 mod signed;
+mod trust;
 mod visits;
 
 use std::sync::Arc;

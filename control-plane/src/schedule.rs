@@ -25,8 +25,8 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 
 pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
-pub use self::agents::{Connected, HolderId, Station};
 use self::agents::Holder;
+pub use self::agents::{Connected, HolderId, Station};
 use self::pools::Pool;
 pub use self::pools::{Fallback, PoolView};
 pub use self::reports::Reported;
@@ -369,8 +369,7 @@ impl Scheduler {
         let id = settings.id;
         lane.set_rate(settings.rate_limit, now);
         lane.hold(settings.held);
-        let slot =
-            Slot { settings, lane, queue: None, warm: None, timer: None, low_water, deleted: false };
+        let slot = Slot { settings, lane, queue: None, warm: None, timer: None, low_water, deleted: false };
         self.lanes.insert(id, slot);
         self.touch(id, now);
     }

@@ -8,6 +8,7 @@
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
+mod pool;
 mod query;
 mod secrets;
 mod sled;
@@ -23,11 +24,11 @@ use postrider_domain::id::{
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
-use postrider_domain::pool;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
+pub use self::pool::PoolRow;
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
@@ -233,19 +234,6 @@ pub struct AgentRow {
     pub max_in_flight: u32,
     /// Since when this run of its process is drained.
     pub drained: Option<Timestamp>,
-}
-
-/// A pool that was created.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolRow {
-    /// Its name.
-    pub name: PoolName,
-    /// What it has.
-    pub settings: pool::Settings,
-    /// When it was created.
-    pub created: Timestamp,
-    /// When it was last changed.
-    pub updated: Timestamp,
 }
 
 /// A token of the API. A revoked one has no row.

@@ -49,19 +49,19 @@ impl Settings {
 }
 
 /// Why `fallback` cannot stand in for `name`: one step is all there is, so there are no circles.
-fn circle(
-    name: &PoolName,
-    fallback: &PoolName,
-    fallbacks: &BTreeMap<PoolName, PoolName>,
-) -> Option<String> {
+fn circle(name: &PoolName, fallback: &PoolName, fallbacks: &BTreeMap<PoolName, PoolName>) -> Option<String> {
     if fallback == name {
         return Some("must be another pool; leave it empty for none".to_owned());
     }
     if let Some(next) = fallbacks.get(fallback) {
-        return Some(format!("cannot be {fallback}, which itself falls back on {next}: there is one step only"));
+        return Some(format!(
+            "cannot be {fallback}, which itself falls back on {next}: there is one step only"
+        ));
     }
     let other = fallbacks.iter().find(|(other, of_other)| *of_other == name && *other != name);
-    other.map(|(other, _)| format!("must be empty, since {other} falls back on {name}: there is one step only"))
+    other.map(|(other, _)| {
+        format!("must be empty, since {other} falls back on {name}: there is one step only")
+    })
 }
 
 #[cfg(test)]

@@ -73,7 +73,11 @@ pub fn is_origin(text: &str) -> bool {
 #[must_use]
 pub fn wanted_rate(limit: Option<RateLimit>) -> Option<u32> {
     let a_minute = limit?.per_second * 60.0;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the range of a limit")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is within the range of a limit"
+    )]
     Some(a_minute.floor().clamp(1.0, f64::from(u32::MAX)) as u32)
 }
 
@@ -101,13 +105,15 @@ fn consent(origin: &str, answer: Answer<'_>) -> (State, String) {
         ));
     }
     match answer.origin.map(str::trim) {
-        None | Some("") => {
-            refused("the endpoint answered OPTIONS without WebHook-Allowed-Origin: it does not consent".to_owned())
-        }
+        None | Some("") => refused(
+            "the endpoint answered OPTIONS without WebHook-Allowed-Origin: it does not consent".to_owned(),
+        ),
         Some(allowed) if allowed == "*" || allowed.eq_ignore_ascii_case(origin) => {
             (State::Validated, String::new())
         }
-        Some(_) => refused(format!("the endpoint allows another origin in WebHook-Allowed-Origin than {origin}")),
+        Some(_) => {
+            refused(format!("the endpoint allows another origin in WebHook-Allowed-Origin than {origin}"))
+        }
     }
 }
 
@@ -117,7 +123,10 @@ fn rate(said: Option<&str>, wanted: Option<u32>) -> (Option<u32>, &'static str) 
         Some("*") => (None, ""),
         Some(text) => match text.parse() {
             Ok(rate) if rate > 0 => (Some(rate), ""),
-            _ => (None, "the endpoint's WebHook-Allowed-Rate is neither a positive number nor *; it is not counted"),
+            _ => (
+                None,
+                "the endpoint's WebHook-Allowed-Rate is neither a positive number nor *; it is not counted",
+            ),
         },
         None if wanted.is_some() => {
             (None, "the endpoint did not answer WebHook-Request-Rate with WebHook-Allowed-Rate, as it should")

@@ -54,7 +54,9 @@ pub fn read(wire: agent::Diagnosis) -> Option<Found> {
     let class = match OutcomeKind::try_from(wire.kind).ok()? {
         OutcomeKind::Unspecified => return None,
         OutcomeKind::NotStarted => return Some(Found::NotStarted),
-        OutcomeKind::Response => Class::of_status(u16::try_from(wire.http_status).ok().filter(|status| *status > 0)?),
+        OutcomeKind::Response => {
+            Class::of_status(u16::try_from(wire.http_status).ok().filter(|status| *status > 0)?)
+        }
         OutcomeKind::Timeout => Class::Timeout,
         OutcomeKind::Dns => Class::Dns,
         OutcomeKind::Connect => Class::Connect,

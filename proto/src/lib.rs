@@ -4,8 +4,8 @@
 //! beside them turn wire messages into domain values and back; nothing else in Postrider does.
 
 pub mod attempt;
-pub mod diagnosis;
 pub mod delivery;
+pub mod diagnosis;
 pub mod event_type;
 pub mod operation;
 pub mod pool;

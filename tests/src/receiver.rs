@@ -171,7 +171,8 @@ async fn receive(
     let (number, answer) = {
         let mut state = lock(state);
         let answer = next_answer(&mut state, &path);
-        let post = Post { method: head.method, path, id, headers: head.headers, body, at: now(), answered: 0 };
+        let post =
+            Post { method: head.method, path, id, headers: head.headers, body, at: now(), answered: 0 };
         state.posts.push(post);
         (state.posts.len() - 1, answer)
     };

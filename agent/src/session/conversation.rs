@@ -11,7 +11,8 @@ use std::time::Duration;
 use postrider_proto::agent::agent_message::Message as Said;
 use postrider_proto::agent::control_message::Message as Heard;
 use postrider_proto::agent::{
-    AgentMessage, ControlMessage, Diagnose, Diagnosis, Draining, Goodbye, Heartbeat, HeartbeatAck, Job, JobKey, Outcomes,
+    AgentMessage, ControlMessage, Diagnose, Diagnosis, Draining, Goodbye, Heartbeat, HeartbeatAck, Job,
+    JobKey, Outcomes,
 };
 use tokio::time::{sleep_until, timeout};
 use tonic::Status;

@@ -68,7 +68,11 @@ fn failed(id: u64, detail: &str) -> Diagnosis {
 /// The agent's owner can see what was looked at, and why not.
 fn log(id: u64, sight: &Sight) {
     if let Some(refusal) = &sight.refusal {
-        tracing::warn!(look = id, refusal.code = refusal.code().as_str(), "refused by the egress rules: {refusal}");
+        tracing::warn!(
+            look = id,
+            refusal.code = refusal.code().as_str(),
+            "refused by the egress rules: {refusal}"
+        );
     }
     if let Some(cause) = &sight.cause {
         tracing::warn!(look = id, "{cause}");

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use postrider_domain::egress::{CredentialHost, Destination, Host};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::RootCertStore;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 

@@ -56,10 +56,7 @@ impl Tls {
 
 /// The settings for endpoints whose certificates are from `roots`. Each call's settings remember TLS sessions of
 /// their own, so a session that was opened with an identity is not resumed without it.
-pub(crate) fn client_config(
-    roots: RootCertStore,
-    identity: Option<Identity>,
-) -> Result<Tls, rustls::Error> {
+pub(crate) fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<Tls, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // None is made without roots: nothing is trusted then.
     let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(&provider));

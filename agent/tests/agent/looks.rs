@@ -106,7 +106,11 @@ async fn a_look_is_judged_as_a_job_is_and_a_name_is_looked_up_once() {
     assert_eq!((sight.kind, code(&sight)), (OutcomeKind::RefusedByPolicy, "v4_private"));
     assert!(!sight.detail.contains("10.1.2.3") && sight.trace.connect.is_none() && sight.trace.dns.is_some());
     let addresses: Vec<_> = sight.seen.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["10.1.2.3", "127.0.0.1"], "what was refused is what the owner's operator must see");
+    assert_eq!(
+        addresses,
+        ["10.1.2.3", "127.0.0.1"],
+        "what was refused is what the owner's operator must see"
+    );
     for (url, expected) in [
         ("http://10.1.2.3/", "v4_private"),
         ("ftp://127.0.0.1/", "scheme"),
@@ -128,7 +132,11 @@ async fn a_look_is_judged_as_a_job_is_and_a_name_is_looked_up_once() {
 
 #[tokio::test]
 async fn a_look_ends_at_its_deadline() {
-    let silent = Endpoint::start(|_stream, _| std::future::pending()).await;
+    let silent = Endpoint::start(|stream, _| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await;
     let wanted = Look { timeout: Duration::from_millis(200), ..look(Method::HEAD, silent.url("http")) };
     let sight = transport(&silent).look(wanted).await;
     assert_eq!(sight.kind, OutcomeKind::Timeout);

@@ -33,8 +33,7 @@ pub(crate) struct Validate {
 impl Look {
     pub(crate) async fn diagnose(self, context: &Context, tenant: String) -> Result<()> {
         let step = format!("diagnose {}", self.id);
-        let request =
-            v1::DiagnoseSubscriptionRequest { tenant, subscription: self.id, agent: self.agent };
+        let request = v1::DiagnoseSubscriptionRequest { tenant, subscription: self.id, agent: self.agent };
         let answer = context.client.subscriptions().diagnose_subscription(request).await.doing(step)?;
         context.format.one(&Diagnosis::from(promised(answer.into_inner().diagnosis, "diagnosis")?))
     }

@@ -81,7 +81,8 @@ impl From<v1::EndpointCertificate> for Certificate {
 impl Certificate {
     fn sentence(&self) -> String {
         let until = self.not_after.as_deref().unwrap_or("?");
-        let names = if self.names.is_empty() { String::new() } else { format!(", for {}", self.names.join(", ")) };
+        let names =
+            if self.names.is_empty() { String::new() } else { format!(", for {}", self.names.join(", ")) };
         format!("{}, from {}, until {until}{names}", self.subject, self.issuer)
     }
 }

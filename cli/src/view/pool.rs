@@ -98,7 +98,9 @@ impl Pool {
         match (&self.status.no_agent_since, self.status.held_subscriptions) {
             (None, _) | (_, 0) => String::new(),
             (Some(since), held) => {
-                format!("deliveries of {held} subscriptions wait: no agent takes jobs since {since}; no attempt is spent")
+                format!(
+                    "deliveries of {held} subscriptions wait: no agent takes jobs since {since}; no attempt is spent"
+                )
             }
         }
     }
@@ -135,7 +137,10 @@ impl View for Pool {
             ("Subscriptions", self.status.subscriptions.to_string()),
             ("Held", self.held()),
             ("Fallback", self.fallback()),
-            ("Created", self.create_time.clone().unwrap_or_else(|| "only named, by what is in it".to_owned())),
+            (
+                "Created",
+                self.create_time.clone().unwrap_or_else(|| "only named, by what is in it".to_owned()),
+            ),
             ("Updated", self.update_time.clone().unwrap_or_default()),
         ]
     }
@@ -155,7 +160,9 @@ mod tests {
         };
         let pool = Pool::from(v1::Pool { name: "edge".into(), status: Some(status), ..Default::default() });
         assert_eq!(pool.agents(), "2 disconnected");
-        assert!(pool.held().starts_with("deliveries of 3 subscriptions wait: no agent takes jobs since 2026"));
+        assert!(
+            pool.held().starts_with("deliveries of 3 subscriptions wait: no agent takes jobs since 2026")
+        );
         let json = serde_json::to_value(&pool).unwrap();
         assert_eq!((json.as_object().unwrap().len(), json["status"].as_object().unwrap().len()), (7, 10));
     }

@@ -168,7 +168,8 @@ impl Api {
         let connected = seen.view.as_ref().is_some_and(|view| !view.holders.is_empty());
         let was_drained = seen.view.as_ref().is_some_and(|view| view.row.drained.is_some());
         if drained && !connected {
-            let message = "the agent is not connected, so it has nothing to finish; revoke it if it must not come back";
+            let message =
+                "the agent is not connected, so it has nothing to finish; revoke it if it must not come back";
             return Err(status::precondition("AGENT_NOT_CONNECTED", message));
         }
         if drained != was_drained {
@@ -187,7 +188,8 @@ impl Api {
     /// The pool, state and version of every agent that is seen and not revoked.
     pub(super) fn agents_by_pool(&self) -> Vec<(PoolName, AgentState, String)> {
         let agents = self.visible_agents().into_values();
-        let kept = agents.filter(|seen| seen.identity.as_ref().is_none_or(|identity| identity.revoked.is_none()));
+        let kept =
+            agents.filter(|seen| seen.identity.as_ref().is_none_or(|identity| identity.revoked.is_none()));
         let told = kept.filter_map(|seen| {
             let state = seen.view.as_ref().map_or(AgentState::Disconnected, state);
             let version = seen.view.as_ref().map(|view| view.row.version.clone()).unwrap_or_default();

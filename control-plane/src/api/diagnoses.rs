@@ -40,11 +40,13 @@ impl Api {
     ) -> Result<v1::ValidateSubscriptionResponse, Status> {
         let row = self.subscription(&request.tenant, &request.subscription)?;
         if !row.subscription.handshake {
-            let message = "the subscription does not want a validation handshake; set validation_handshake first";
+            let message =
+                "the subscription does not want a validation handshake; set validation_handshake first";
             return Err(status::precondition("VALIDATION_NOT_WANTED", message));
         }
         let Some(origin) = &self.webhook_origin else {
-            let message = "the control plane does not know by which name it asks; set webhook_origin in its settings";
+            let message =
+                "the control plane does not know by which name it asks; set webhook_origin in its settings";
             return Err(status::precondition("WEBHOOK_ORIGIN_UNKNOWN", message));
         };
         let wanted = wanted_rate(row.subscription.rate_limit);

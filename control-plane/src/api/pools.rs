@@ -224,7 +224,9 @@ impl Api {
         let rows = self.registry.all();
         let subscriptions = rows.iter().filter(|row| row.subscription.pool == *name).count();
         if subscriptions > 0 {
-            return Some(format!("{subscriptions} subscriptions deliver by it; give them another pool first"));
+            return Some(format!(
+                "{subscriptions} subscriptions deliver by it; give them another pool first"
+            ));
         }
         if let Some((other, _)) = self.pools.fallbacks().into_iter().find(|(_, fallback)| fallback == name) {
             return Some(format!("{other} falls back on it; change that first"));
@@ -235,8 +237,7 @@ impl Api {
         }
         let now = self.clock.wall();
         let tokens = self.identities.join_tokens();
-        let open =
-            |token: &&crate::store::JoinTokenRow| token.expires > now && token.uses < token.max_uses;
+        let open = |token: &&crate::store::JoinTokenRow| token.expires > now && token.uses < token.max_uses;
         let token = tokens.iter().filter(open).find(|token| token.pool == *name)?;
         Some(format!("the join token {} lets agents into it; revoke that first", token.id))
     }

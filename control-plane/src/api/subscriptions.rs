@@ -304,7 +304,10 @@ impl Api {
         shown
     }
 
-    async fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+    async fn created(
+        &self,
+        row: &KeyedSubscription,
+    ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {

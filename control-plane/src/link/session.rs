@@ -16,7 +16,6 @@ use postrider_proto::agent::{
 use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
@@ -25,10 +24,11 @@ use super::hello::{self, Accepted, permanent, temporary};
 use super::looks::Looks;
 use super::outbox::Outbox;
 use super::signed::Signed;
+use super::trust::Trust;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
 use crate::diagnoses::Who;
 use crate::dispatch::Prepared;
-use crate::identities::{Identities, own_entry};
+use crate::identities::own_entry;
 use crate::lanes::LinkCommand;
 use crate::listen::AgentCertificate;
 use crate::schedule::{Assignment, HolderId};
@@ -162,32 +162,6 @@ struct Session {
     trust: Trust,
 }
 
-/// How long the session may go on.
-struct Trust {
-    /// Cancelled when it may not.
-    ended: CancellationToken,
-    /// When the certificate ends.
-    expires: Option<Instant>,
-}
-
-impl Trust {
-    fn of(
-        certificate: Option<&AgentCertificate>,
-        agent: &AgentId,
-        identities: &Identities,
-        now: Timestamp,
-    ) -> Result<Self, Reject> {
-        let Some(certificate) = certificate else {
-            return Ok(Self { ended: CancellationToken::new(), expires: None });
-        };
-        // Judged in the handshake already; it may have been revoked since.
-        let admitted = identities.admits(&certificate.identity);
-        let ended = identities.ended(agent).filter(|_| admitted);
-        let ended = ended.ok_or_else(revoked)?;
-        Ok(Self { ended, expires: Some(from_now(certificate.expires.since(now))) })
-    }
-}
-
 impl Session {
     /// Makes the stream known to all that want to know; nothing when we are stopping.
     async fn open(links: &Links, accepted: Accepted, trust: Trust, outbound: Outbound) -> Option<Self> {
@@ -289,7 +263,11 @@ impl Session {
                 self.obey(&mut last).await
             }
             FromAgent::Diagnosis(said) => {
-                if self.looks.answered(said) { Ok(()) } else { Err(protocol_error("a diagnosis must say how it ended")) }
+                if self.looks.answered(said) {
+                    Ok(())
+                } else {
+                    Err(protocol_error("a diagnosis must say how it ended"))
+                }
             }
             FromAgent::Goodbye(_) => Err(End::Closed),
         }
@@ -500,7 +478,7 @@ fn message(said: ToAgent) -> ControlMessage {
     ControlMessage { message: Some(said) }
 }
 
-fn revoked() -> Reject {
+pub(super) fn revoked() -> Reject {
     permanent(
         RejectCode::Revoked,
         "the agent is revoked, or its authority is trusted no more; remove its identity and enrol with a new join string",
@@ -512,7 +490,7 @@ fn silence() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline for tokio's own timer")]
-fn from_now(duration: Duration) -> Instant {
+pub(super) fn from_now(duration: Duration) -> Instant {
     Instant::now() + duration
 }
 

@@ -150,9 +150,8 @@ impl Scheduler {
     /// Which of these subscriptions have no agent that takes jobs.
     #[must_use]
     pub fn unserved(&self, lanes: &[SubscriptionId]) -> HashSet<SubscriptionId> {
-        let unserved = |id: &&SubscriptionId| {
-            self.lanes.get(*id).is_some_and(|slot| !self.is_served(&slot.settings))
-        };
+        let unserved =
+            |id: &&SubscriptionId| self.lanes.get(*id).is_some_and(|slot| !self.is_served(&slot.settings));
         lanes.iter().filter(unserved).copied().collect()
     }
 

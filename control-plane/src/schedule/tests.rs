@@ -155,8 +155,13 @@ impl World {
             instance: agent.instance.to_string(),
             stream: 0,
         };
-        let hello =
-            Connected { station, pool: PoolName::default_pool(), max_in_flight: AGENT_CREDIT, in_flight, drained: false };
+        let hello = Connected {
+            station,
+            pool: PoolName::default_pool(),
+            max_in_flight: AGENT_CREDIT,
+            in_flight,
+            drained: false,
+        };
         let holder = self.scheduler.connected(hello, self.now);
         let first = self.agents[which].outbox.keys().next().copied().unwrap_or(self.agents[which].next);
         self.agents[which].holder = Some(holder);

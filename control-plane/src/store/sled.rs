@@ -38,8 +38,7 @@ use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
     JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention,
-    Settlement,
-    Store, StoreError, SubscriptionRow, TokenRow,
+    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.

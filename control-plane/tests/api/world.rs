@@ -15,8 +15,8 @@ use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
 use postrider_control_plane::operations::Operations;
-use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::pools::Pools;
+use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
 use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper};
@@ -109,9 +109,7 @@ impl World {
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
-        let pools = Arc::new(Pools::load(dynamic.clone()).await.unwrap());
-        let operations = Operations::load(dynamic.clone(), clock).await.unwrap();
-        let operations = Arc::new(operations);
+        let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
@@ -122,6 +120,7 @@ impl World {
         });
         tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
         let api = Api {
+            pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
             store: dynamic,
             sealer,
             registry,
@@ -129,7 +128,6 @@ impl World {
             lanes,
             updates,
             agents: Arc::new(agents),
-            pools,
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,
             tokens,

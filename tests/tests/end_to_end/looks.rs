@@ -179,7 +179,11 @@ async fn an_endpoint_is_asked_for_its_consent_and_its_answer_is_kept() -> Result
     let kept = done.subscription.and_then(|subscription| subscription.validation).context("not kept")?;
     assert_eq!((kept.state(), kept.allowed_rate_per_minute), (ValidationState::Validated, 120));
     assert_eq!(kept.allowed_origin, "postrider.example.com");
-    assert!(done.warnings.iter().any(|warning| warning.contains("set rate_limit to 2 a second")), "{:?}", done.warnings);
+    assert!(
+        done.warnings.iter().any(|warning| warning.contains("set rate_limit to 2 a second")),
+        "{:?}",
+        done.warnings
+    );
 
     // It outlives a restart; a refusal takes its place.
     world.control_plane.kill()?;
@@ -208,12 +212,17 @@ async fn an_endpoint_is_asked_for_its_consent_and_its_answer_is_kept() -> Result
     let request = v1::UpdateSubscriptionRequest { subscription: Some(moved), update_mask };
     let moved = world.api.subscriptions().update_subscription(request).await?.into_inner();
     assert_eq!(moved.subscription.context("no subscription")?.validation, None);
-    assert!(moved.warnings.iter().any(|warning| warning.contains("was not asked yet")), "{:?}", moved.warnings);
+    assert!(
+        moved.warnings.iter().any(|warning| warning.contains("was not asked yet")),
+        "{:?}",
+        moved.warnings
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn the_handshake_is_for_cloudevents_when_it_is_wanted_and_never_for_what_the_policy_refuses() -> Result<()> {
+async fn the_handshake_is_for_cloudevents_when_it_is_wanted_and_never_for_what_the_policy_refuses()
+-> Result<()> {
     let world = World::with(AgentSettings::default(), &[ORIGIN]).await?;
     let wanted = |format: BodyFormat, handshake| v1::Subscription {
         url: "http://10.1.2.3/".into(),

@@ -30,12 +30,8 @@ fn named(name: &str) -> v1::Pool {
 /// An agent of another pool, started and connected.
 async fn agent_of(world: &World, id: &str, pool: &str) -> Result<Agent> {
     let join = Some(world.api.join(pool, 5).await?.expose_text().to_string());
-    let settings = AgentSettings {
-        id: id.to_owned(),
-        pool: pool.to_owned(),
-        join,
-        ..world.agent.settings.clone()
-    };
+    let settings =
+        AgentSettings { id: id.to_owned(), pool: pool.to_owned(), join, ..world.agent.settings.clone() };
     let mut agent = Agent::new(world.folder(), settings);
     agent.start()?;
     world.api.agent_connected(id, agent.settings.streams).await?;
@@ -69,7 +65,11 @@ async fn a_pool_shows_its_agents_and_what_waits_for_some() -> Result<()> {
     };
     let request = v1::CreateSubscriptionRequest { subscription: Some(wanted), ..Default::default() };
     let made = world.api.subscriptions().create_subscription(request).await?.into_inner();
-    assert!(made.warnings.iter().any(|warning| warning.contains("there is no pool edge")), "{:?}", made.warnings);
+    assert!(
+        made.warnings.iter().any(|warning| warning.contains("there is no pool edge")),
+        "{:?}",
+        made.warnings
+    );
     assert!(made.subscription.context("no subscription")?.no_agent);
     create(&world, v1::Pool { description: "At the edge.".into(), ..named("edge") }).await?;
     let (_, delivery) = world.api.emit_to_one(event("a.b", "{}")).await?;
@@ -80,7 +80,8 @@ async fn a_pool_shows_its_agents_and_what_waits_for_some() -> Result<()> {
     let printed = world.cli().run(&["pools", "get", "edge"]).await?;
     assert!(printed.stdout.contains("deliveries of 1 subscriptions wait"), "{}", printed.stdout);
     let listed = world.cli().json(&["pools", "list"]).await?;
-    let names: Vec<_> = listed.as_array().context("a list")?.iter().map(|pool| pool["name"].clone()).collect();
+    let names: Vec<_> =
+        listed.as_array().context("a list")?.iter().map(|pool| pool["name"].clone()).collect();
     assert_eq!(names, ["default", "edge"]);
 
     let in_use = world.api.pools().delete_pool(v1::DeletePoolRequest { pool: "edge".into() }).await;
@@ -167,7 +168,8 @@ async fn a_fallback_delivers_only_where_it_may_and_until_an_agent_is_back() -> R
 }
 
 #[tokio::test]
-async fn a_drained_agent_finishes_gets_nothing_and_stays_so_across_restarts_of_the_control_plane() -> Result<()> {
+async fn a_drained_agent_finishes_gets_nothing_and_stays_so_across_restarts_of_the_control_plane()
+-> Result<()> {
     let mut world = World::start().await?;
     world.receiver.script("/a", [Answer::Late(204, Duration::from_secs(2)), Answer::Status(204)]);
     world.subscribe("/a").await?;

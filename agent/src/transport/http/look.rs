@@ -92,15 +92,6 @@ fn answers(headers: &HeaderMap) -> Vec<(&'static str, String)> {
 
 impl Sight {
     fn of(kind: OutcomeKind, trace: Trace, seen: Seen) -> Sight {
-        Sight {
-            kind,
-            detail: "",
-            refusal: None,
-            cause: None,
-            status: None,
-            headers: Vec::new(),
-            trace,
-            seen,
-        }
+        Sight { kind, detail: "", refusal: None, cause: None, status: None, headers: Vec::new(), trace, seen }
     }
 }

@@ -44,8 +44,7 @@ impl Small {
 
     fn connect(&mut self, agent: &str, of: &str, in_flight: Vec<JobKey>) -> HolderId {
         let station = Station { agent: agent.parse().unwrap(), instance: "1".into(), stream: 0 };
-        let hello =
-            Connected { station, pool: pool(of), max_in_flight: 32, in_flight, drained: false };
+        let hello = Connected { station, pool: pool(of), max_in_flight: 32, in_flight, drained: false };
         self.scheduler.connected(hello, self.now)
     }
 
@@ -139,7 +138,9 @@ fn only_the_fallback_that_is_set_may_speak_of_a_pools_jobs() {
     }
     // The other way round it is no fallback.
     let mut world = Small::new(true);
-    world.scheduler.changed(LaneSettings { pool: pool("spare"), allow_fallback: true, ..settings(0) }, world.now);
+    world
+        .scheduler
+        .changed(LaneSettings { pool: pool("spare"), allow_fallback: true, ..settings(0) }, world.now);
     let id = world.accept();
     world.connect("e", "edge", vec![key(id)]);
     assert_eq!(trespasses(&world.effects()), 1);
@@ -170,8 +171,12 @@ fn lanes_move_to_and_fro_without_getting_a_second_turn() {
         world.pass(AFTER);
         world.scheduler.disconnected(edge, world.now);
     }
-    let standing: usize =
-        world.scheduler.pools.values().map(|pool| pool.ready.iter().filter(|id| **id == lane(0)).count()).sum();
+    let standing: usize = world
+        .scheduler
+        .pools
+        .values()
+        .map(|pool| pool.ready.iter().filter(|id| **id == lane(0)).count())
+        .sum();
     assert_eq!(standing, 1, "it stands in one queue, once");
 }
 

@@ -13,8 +13,13 @@ fn lanes_take_turns_and_one_dead_endpoint_holds_nobody_up() {
         scheduler.accepted(&deliveries, now);
     }
     let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-    let hello =
-        Connected { station, pool: PoolName::default_pool(), max_in_flight: 100, in_flight: Vec::new(), drained: false };
+    let hello = Connected {
+        station,
+        pool: PoolName::default_pool(),
+        max_in_flight: 100,
+        in_flight: Vec::new(),
+        drained: false,
+    };
     scheduler.connected(hello, now);
     let effects = scheduler.effects(now);
     let jobs = effects.iter().find_map(|effect| match effect {

@@ -91,6 +91,7 @@ pub(super) fn all() -> Vec<Call> {
         tenants(),
         event_types(),
         subscriptions(),
+        looks(),
         signing_keys(),
         events(),
         deliveries(),
@@ -201,6 +202,17 @@ fn subscriptions() -> Vec<Call> {
             subscription: t.subscription.as_str(),
         })
         .audits(subscription),
+        call!("SubscriptionService/TestSubscription", OPERATE, Within, |t| TestSubscriptionRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+            request_id: REQUEST_ID,
+        })
+        .audits(subscription),
+    ]
+}
+
+fn looks() -> Vec<Call> {
+    vec![
         // Nobody is there who could look, and nobody wants the handshake.
         call!("SubscriptionService/DiagnoseSubscription", OPERATE, Within, |t| DiagnoseSubscriptionRequest {
             tenant: t.tenant.as_str(),
@@ -212,12 +224,6 @@ fn subscriptions() -> Vec<Call> {
             subscription: t.subscription.as_str(),
         })
         .ends(Code::FailedPrecondition),
-        call!("SubscriptionService/TestSubscription", OPERATE, Within, |t| TestSubscriptionRequest {
-            tenant: t.tenant.as_str(),
-            subscription: t.subscription.as_str(),
-            request_id: REQUEST_ID,
-        })
-        .audits(subscription),
     ]
 }
 
