@@ -293,7 +293,7 @@ impl Runner {
             }
             Input::PoolChanged(name, fallback) => self.scheduler.pool_changed(&name, fallback, now),
             Input::Pools(answer) => {
-                let _nobody_waits = answer.send(self.scheduler.pools());
+                let _nobody_waits = answer.send(self.scheduler.pools(now));
             }
             Input::Unserved(ids, answer) => {
                 let _nobody_waits = answer.send(self.scheduler.unserved(&ids));

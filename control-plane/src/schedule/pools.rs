@@ -123,7 +123,8 @@ impl Scheduler {
 
     /// How every pool is now that has agents or lanes, or had.
     #[must_use]
-    pub fn pools(&self) -> HashMap<PoolName, PoolView> {
+    pub fn pools(&self, now: Timestamp) -> HashMap<PoolName, PoolView> {
+        let waits = |id: &&SubscriptionId| self.lanes.get(*id).is_some_and(|slot| slot.lane.is_ready(now));
         let view = |pool: &Pool| {
             let holders = || pool.holders.iter().filter_map(|id| self.holders.get(id));
             PoolView {
@@ -133,7 +134,10 @@ impl Scheduler {
                     .map(|holder| holder.max_in_flight)
                     .sum(),
                 no_agent_since: pool.unserved_since,
-                held_lanes: if pool.unserved_since.is_some() { pool.ready.len() } else { 0 },
+                held_lanes: match pool.unserved_since {
+                    Some(_) => pool.ready.iter().filter(waits).count(),
+                    None => 0,
+                },
                 taken_over_by: pool.stands_in().cloned(),
             }
         };

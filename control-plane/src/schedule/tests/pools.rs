@@ -79,11 +79,11 @@ fn a_fallback_takes_over_after_its_time_and_gives_back_at_once() {
     assert_eq!(world.scheduler.condition(id, world.now), Condition::NoAgent);
     assert!(world.scheduler.next_tick(world.now) <= world.now + AFTER);
     assert!(handed(&world.pass(AFTER - Duration::from_millis(1))).is_empty(), "it is too early");
-    assert_eq!(world.scheduler.pools()[&pool("edge")].held_lanes, 1);
+    assert_eq!(world.scheduler.pools(world.now)[&pool("edge")].held_lanes, 1);
     let effects = world.pass(Duration::from_millis(1));
     assert_eq!(handed(&effects), [(spare, 1)]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Fallback { taken_over_by: Some(_), .. })));
-    let view = &world.scheduler.pools()[&pool("edge")];
+    let view = &world.scheduler.pools(world.now)[&pool("edge")];
     assert_eq!((view.held_lanes, view.taken_over_by.clone()), (0, Some(pool("spare"))));
     world.accept();
     assert_eq!(world.handed(), [(spare, 1)]);
@@ -190,7 +190,7 @@ fn a_drained_agent_finishes_and_gets_nothing_until_it_is_undrained() {
     let second = world.accept();
     assert!(world.handed().is_empty());
     assert_eq!(world.scheduler.condition(second, world.now), Condition::NoAgent);
-    assert_eq!(world.scheduler.pools()[&pool("edge")].max_in_flight, 0);
+    assert_eq!(world.scheduler.pools(world.now)[&pool("edge")].max_in_flight, 0);
     let report = Report::Made(Box::new(response(200)));
     world.scheduler.reported(Reported { holder: edge, sequence: 1 }, key(id), report, 0.5, world.now);
     assert_eq!((trespasses(&world.effects()), world.scheduler.jobs_held(edge)), (0, 0));
