@@ -71,7 +71,6 @@ enum Drain {
 }
 
 /// What the loop wakes up for.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack, for a moment")]
 enum Event {
     Stop,
     Heard(Result<Option<ControlMessage>, Status>),
