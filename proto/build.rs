@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "postrider/v1/tenants.proto",
     "postrider/v1/event_types.proto",
     "postrider/v1/subscriptions.proto",
@@ -14,6 +14,7 @@ const FILES: [&str; 14] = [
     "postrider/v1/deliveries.proto",
     "postrider/v1/operations.proto",
     "postrider/v1/agents.proto",
+    "postrider/v1/pools.proto",
     "postrider/v1/tokens.proto",
     "postrider/v1/audit.proto",
     "postrider/v1/secrets.proto",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_proto::agent::{Hello, JobKey, Outcome, Reject, RejectCode};
+use postrider_proto::diagnosis::CAPABILITY;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -29,6 +30,7 @@ use crate::with_causes;
 mod attempt;
 mod conversation;
 mod link;
+mod look;
 mod running;
 
 pub use self::link::Link;
@@ -223,7 +225,7 @@ impl Stream {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: Vec::new(),
+            capabilities: vec![CAPABILITY.to_owned()],
             agent_id: self.identity.agent_id.clone(),
             pool: self.identity.pool.clone(),
             instance_id: self.identity.instance_id.clone(),

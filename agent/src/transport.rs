@@ -7,15 +7,16 @@
 //! `connector` dials one of them, perhaps through a [`proxy`], and `response` reads the answer within bounds.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, Method};
 use async_trait::async_trait;
 use bytes::Bytes;
 use postrider_domain::egress::Refusal;
 use postrider_proto::agent::OutcomeKind;
+use rustls::pki_types::CertificateDer;
 
 use crate::clock::Instant;
 use crate::gate::Gate;
@@ -34,6 +35,7 @@ pub mod proxy;
 pub mod resolver;
 pub(crate) mod response;
 pub mod tls;
+pub(crate) mod witness;
 
 /// Makes one POST. A failed one is a [`Report`] too.
 #[async_trait]
@@ -41,6 +43,57 @@ pub trait Transport: Send + Sync {
     /// Sends `request` at most once, and says what happened. Ends within a second after its deadline, which reading
     /// a response's body may take.
     async fn post(&self, request: Request) -> Report;
+
+    /// Looks at an endpoint by a request without a body, on a new connection that is not kept. It is judged as a POST is.
+    /// Ends at its deadline.
+    async fn look(&self, look: Look) -> Sight;
+}
+
+/// A look, as the control plane wants it.
+#[derive(Debug)]
+pub struct Look {
+    /// HEAD or OPTIONS.
+    pub method: Method,
+    /// At what, as it was received.
+    pub url: String,
+    /// All headers but `host`.
+    pub headers: HeaderMap,
+    /// For the TCP connection.
+    pub connect_timeout: Duration,
+    /// For everything up to the response's headers.
+    pub timeout: Duration,
+}
+
+/// What came of a look.
+#[derive(Debug)]
+pub struct Sight {
+    /// The class of it.
+    pub kind: OutcomeKind,
+    /// A coarse sentence; empty after a response.
+    pub detail: &'static str,
+    /// The rule that refused.
+    pub refusal: Option<Box<Refusal>>,
+    /// What is wrong on the agent's own side. For the log of the agent's owner only.
+    pub cause: Option<Box<str>>,
+    /// The response's status, if there was one.
+    pub status: Option<u16>,
+    /// The response's headers that answer a validation handshake.
+    pub headers: Vec<(&'static str, String)>,
+    /// How far it came, and how long that took.
+    pub trace: Trace,
+    /// What else was seen.
+    pub seen: Seen,
+}
+
+/// What a look sees beside what every request does.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// What the name resolved to, before it was judged.
+    pub addresses: Vec<IpAddr>,
+    /// Whether the owner's proxy was asked for the connection.
+    pub through_proxy: bool,
+    /// The chain that the endpoint showed, its own certificate first.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// An attempt, as the control plane wants it.
@@ -115,6 +168,8 @@ pub struct Trace {
     pub peer: Option<SocketAddr>,
     /// What is being done; names what a deadline cut off.
     pub(crate) phase: Phase,
+    /// For a look; jobs have none.
+    pub(crate) seen: Option<Box<Seen>>,
 }
 
 /// What a request is waiting for.

@@ -1,18 +1,23 @@
 //! Between the messages of the agent protocol and what the transport takes and gives.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use postrider_domain::headers::Reserved;
-use postrider_proto::agent::{Header, Job, JobKey, Outcome};
+use postrider_proto::agent::{Diagnose, Diagnosis, Header, Job, JobKey, Outcome, SeenCertificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::clock::Instant;
 use crate::gate::Gate;
-use crate::transport::{Report, Request};
+use crate::transport::{Look, Report, Request, Sight};
 
 /// What an outcome takes besides its strings and its body.
 const OUTCOME_OVERHEAD: usize = 128;
+/// Names of a certificate that are told.
+const MAX_NAMES: usize = 20;
 
 /// The job asks for a request that cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +35,72 @@ pub(crate) fn request(job: Job, gate: Arc<Gate>, start_by: Instant) -> Result<Re
         timeout: Duration::from_millis(job.timeout_ms.into()),
         keep_response_bytes: usize::try_from(job.keep_response_bytes).unwrap_or(usize::MAX),
         gate,
+    })
+}
+
+/// The look that the control plane asks for.
+pub(crate) fn look(diagnose: Diagnose) -> Result<Look, Unsendable> {
+    let method = match diagnose.method.as_str() {
+        "HEAD" => Method::HEAD,
+        "OPTIONS" => Method::OPTIONS,
+        // Nothing that could change something at the endpoint is sent but a job.
+        _ => return Err(Unsendable),
+    };
+    Ok(Look {
+        method,
+        headers: header_map(diagnose.headers).ok_or(Unsendable)?,
+        url: diagnose.url,
+        connect_timeout: Duration::from_millis(diagnose.connect_timeout_ms.into()),
+        timeout: Duration::from_millis(diagnose.timeout_ms.into()),
+    })
+}
+
+/// What came of the look `id`.
+pub(crate) fn diagnosis(id: u64, sight: Sight) -> Diagnosis {
+    let Sight { kind, detail, refusal, status, headers, trace, seen, cause: _ } = sight;
+    let (refusal_code, refusal) =
+        refusal.map(|refusal| (refusal.code().as_str().to_owned(), refusal.to_string())).unwrap_or_default();
+    Diagnosis {
+        id,
+        kind: kind.into(),
+        detail: detail.to_owned(),
+        http_status: status.map_or(0, u32::from),
+        headers: wire_headers(headers),
+        refusal_code,
+        refusal,
+        addresses: seen.addresses.iter().map(ToString::to_string).collect(),
+        peer: trace.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        through_proxy: seen.through_proxy,
+        certificates: seen.certificates.iter().filter_map(|der| certificate(der)).collect(),
+        dns_us: trace.dns.map(micros),
+        connect_us: trace.connect.map(micros),
+        tls_us: trace.tls.map(micros),
+        first_byte_us: trace.first_byte.map(micros),
+        total_us: micros(trace.total),
+        http_version: trace.http_version.to_owned(),
+        tls_version: trace.tls_version.to_owned(),
+    }
+}
+
+/// What a certificate says; nothing when it is none.
+fn certificate(der: &[u8]) -> Option<SeenCertificate> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names).take(MAX_NAMES);
+    let names = names.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            _ => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+        },
+        _ => None,
+    });
+    Some(SeenCertificate {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+        names: names.collect(),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::verbs::{
     agents, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
 };
 use crate::verbs::{
-    audit, egress, operations, replay, secrets, subscriptions, tail, tenants, tokens, verify,
+    audit, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
 };
 
 /// Above the options that all verbs share.
@@ -97,6 +97,9 @@ pub(crate) enum Command {
     /// The processes that POST
     #[command(subcommand)]
     Agents(agents::Verb),
+    /// Groups of agents with the same reach
+    #[command(subcommand)]
+    Pools(pools::Verb),
     /// Who may call the API
     #[command(subcommand)]
     Tokens(tokens::Verb),

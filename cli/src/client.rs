@@ -207,6 +207,10 @@ impl Client {
         agents, agent_service_client::AgentServiceClient
     );
     service!(
+        /// Pools.
+        pools, pool_service_client::PoolServiceClient
+    );
+    service!(
         /// Tokens.
         tokens, token_service_client::TokenServiceClient
     );

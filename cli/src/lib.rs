@@ -23,7 +23,9 @@ use std::process::ExitCode;
 use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
-use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events, explain};
+use crate::verbs::{
+    Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
+};
 use crate::verbs::{audit, egress, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
@@ -92,6 +94,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
         Command::Agents(verb) => agents::run(context, verb).await,
+        Command::Pools(verb) => pools::run(context, verb).await,
         Command::Tokens(verb) => tokens::run(context, verb).await,
         Command::Audit(verb) => audit::run(context, verb).await,
         Command::Secrets(verb) => secrets::run(context, verb).await,

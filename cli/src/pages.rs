@@ -49,6 +49,7 @@ page!(ExplainMatchResponse, MatchExplanation, explanations);
 page!(ListDeliveriesResponse, Delivery, deliveries);
 page!(ListOperationsResponse, Operation, operations);
 page!(ListAgentsResponse, Agent, agents);
+page!(ListPoolsResponse, Pool, pools);
 page!(ListJoinTokensResponse, JoinToken, join_tokens);
 page!(ListTokensResponse, Token, tokens);
 page!(ListAuditRecordsResponse, AuditRecord, records);

@@ -8,6 +8,7 @@ pub(crate) mod attempt;
 pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod delivery;
+pub(crate) mod diagnosis;
 pub(crate) mod event;
 pub(crate) mod event_type;
 pub(crate) mod explanation;
@@ -15,6 +16,7 @@ pub(crate) mod health;
 pub(crate) mod join_token;
 pub(crate) mod key;
 pub(crate) mod operation;
+pub(crate) mod pool;
 pub(crate) mod secrets;
 pub(crate) mod subscription;
 pub(crate) mod tenant;
@@ -71,6 +73,7 @@ word!(AgentState, "AGENT_STATE_");
 word!(Role, "ROLE_");
 word!(RewrapState, "REWRAP_STATE_");
 word!(OperationState, "OPERATION_STATE_");
+word!(ValidationState, "VALIDATION_STATE_");
 
 /// The word of an enum's value; a value newer than this command is its number.
 pub(crate) fn word<W: Word>(value: i32) -> String {

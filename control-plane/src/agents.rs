@@ -58,13 +58,15 @@ impl Agents {
             if view.row.instance != row.instance {
                 view.holders.clear();
                 view.draining = false;
+                view.row.drained = None;
             }
+            let drained = view.row.drained;
             let connected_at = if view.holders.is_empty() { row.connected_at } else { view.row.connected_at };
             view.holders.push(holder);
             // As many as this run of the process ever had: after a crash of ours, all of them are awaited, also when
             // only some are back before the next crash.
             let before = if view.row.instance == row.instance { view.row.streams } else { 0 };
-            view.row = AgentRow { streams: open_streams(view).max(before), connected_at, ..row };
+            view.row = AgentRow { streams: open_streams(view).max(before), connected_at, drained, ..row };
             view.row.clone()
         };
         self.write(&row).await;
@@ -97,6 +99,40 @@ impl Agents {
         if let Some(view) = self.lock().get_mut(id) {
             view.draining = true;
         }
+    }
+
+    /// Since when this run of an agent is drained.
+    #[must_use]
+    pub fn drained(&self, id: &AgentId, instance: &str) -> Option<Timestamp> {
+        let known = self.lock();
+        known.get(id).filter(|view| view.row.instance == instance).and_then(|view| view.row.drained)
+    }
+
+    /// Drains this run of an agent, from a time on, or gives it jobs again, and returns it as it is then, with all its open
+    /// streams; `None` when it was not seen lately.
+    ///
+    /// # Errors
+    /// When the store cannot be written: then nothing has changed.
+    pub async fn set_drained(
+        &self,
+        id: &AgentId,
+        drained: Option<Timestamp>,
+    ) -> Result<Option<AgentView>, StoreError> {
+        let (before, view) = {
+            let mut known = self.lock();
+            let Some(view) = known.get_mut(id) else { return Ok(None) };
+            let before = view.row.drained;
+            view.row.drained = drained.map(|now| before.unwrap_or(now));
+            (before, view.clone())
+        };
+        // Known before it is written: a stream that opens meanwhile writes the same.
+        let written = self.store.put_agent(&view.row).await;
+        if written.is_err()
+            && let Some(view) = self.lock().get_mut(id)
+        {
+            view.row.drained = before;
+        }
+        written.map(|()| Some(view))
     }
 
     /// Every agent by id.

@@ -6,6 +6,7 @@ mod audit;
 mod authorities;
 mod changes;
 mod deliveries;
+mod diagnoses;
 mod event_types;
 mod events;
 mod explain;
@@ -14,6 +15,7 @@ mod gate;
 mod join_tokens;
 mod operations;
 mod page;
+mod pools;
 mod requests;
 mod secrets;
 mod signing_keys;
@@ -36,12 +38,14 @@ pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
 use crate::clock::Clock;
+use crate::diagnoses::Diagnoses;
 use crate::disabler::Changes;
 use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
 use crate::operations::Operations;
+use crate::pools::Pools;
 use crate::registry::Registry;
 use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
@@ -68,6 +72,12 @@ pub struct Api {
     pub updates: Updates,
     /// Agents.
     pub agents: Arc<Agents>,
+    /// Pools that were created.
+    pub pools: Arc<Pools>,
+    /// Looks at endpoints.
+    pub diagnoses: Arc<Diagnoses>,
+    /// By which name endpoints are asked for their consent.
+    pub webhook_origin: Option<String>,
     /// How signing keys were used.
     pub uses: Arc<KeyUses>,
     /// Who may call.

@@ -35,6 +35,7 @@ use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
 use crate::identities::Identities;
@@ -43,6 +44,7 @@ use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
 use crate::operations::Operations;
+use crate::pools::Pools;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
@@ -63,7 +65,7 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
@@ -71,6 +73,7 @@ const SERVICES: [&str; 12] = [
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
     "postrider.v1.OperationService",
+    "postrider.v1.PoolService",
     "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
@@ -158,6 +161,7 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
 struct Known {
     registry: Arc<Registry>,
     agents: Arc<Agents>,
+    pools: Arc<Pools>,
     tokens: Arc<Tokens>,
     uses: Arc<KeyUses>,
     identities: Arc<Identities>,
@@ -186,13 +190,18 @@ impl Known {
             clock.wall(),
         );
         let authorities = Arc::new(authorities.await.context("the agents' authority")?);
+        let pools = Arc::new(Pools::load(store.clone()).await?);
         let mut scheduler = Scheduler::new(store.epoch());
+        for row in pools.list() {
+            scheduler.pool_changed(&row.name, row.fallback(), clock.now());
+        }
         scheduler.await_agents(expected, clock.now() + config.resume_window);
         for row in registry.all() {
             let lane = store.lane(row.subscription.id).await?;
             scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
         }
-        Ok(Self { registry, agents: Arc::new(agents), tokens, uses, identities, authorities, scheduler })
+        let agents = Arc::new(agents);
+        Ok(Self { registry, agents, pools, tokens, uses, identities, authorities, scheduler })
     }
 }
 
@@ -216,7 +225,7 @@ impl Parts {
     async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
         let known = Known::load(&store, &sealer, config, clock).await?;
-        let Known { registry, agents, tokens, uses, identities, authorities, scheduler } = known;
+        let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
         let (changes, changes_queue) = disabler::queue();
@@ -231,7 +240,6 @@ impl Parts {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
         let operations = Arc::new(Operations::load(store.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
-        let links = links(lanes.clone(), dispatcher, agents.clone(), identities.clone(), closing.clone());
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
@@ -241,6 +249,9 @@ impl Parts {
             changes: changes.clone(),
             updates: updates.clone(),
             agents: agents.clone(),
+            pools,
+            diagnoses: Diagnoses::new(clock),
+            webhook_origin: config.webhook_origin.clone(),
             tokens: tokens.clone(),
             uses: uses.clone(),
             identities: identities.clone(),
@@ -253,6 +264,7 @@ impl Parts {
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
+        let links = links(&api, dispatcher, closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
         let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
@@ -335,6 +347,7 @@ impl Parts {
             .add_service(v1::signing_key_service_server::SigningKeyServiceServer::new(api.clone()))
             .add_service(v1::operation_service_server::OperationServiceServer::new(api.clone()))
             .add_service(v1::agent_service_server::AgentServiceServer::new(api.clone()))
+            .add_service(v1::pool_service_server::PoolServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
@@ -387,15 +400,17 @@ fn server(streams: u32) -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }
 
-fn links(
-    lanes: Lanes,
-    dispatcher: Dispatcher,
-    agents: Arc<Agents>,
-    identities: Arc<Identities>,
-    closing: CancellationToken,
-) -> Links {
-    let visits = Visits::new(dispatcher.clock);
-    Links { lanes, dispatcher, agents, identities, visits, closing, sessions: TaskTracker::new() }
+fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links {
+    Links {
+        lanes: api.lanes.clone(),
+        visits: Visits::new(dispatcher.clock),
+        dispatcher,
+        agents: api.agents.clone(),
+        identities: api.identities.clone(),
+        diagnoses: api.diagnoses.clone(),
+        closing,
+        sessions: TaskTracker::new(),
+    }
 }
 
 /// What time brings to authorities, join tokens and identities.

@@ -69,6 +69,10 @@ pub struct Settings {
     /// Trust domain in agents' identities, spiffe://TRUST_DOMAIN/pool/…/agent/… [default: postrider]
     #[arg(long, env = "POSTRIDER_TRUST_DOMAIN", value_name = "NAME")]
     pub trust_domain: Option<String>,
+    /// The DNS name by which endpoints are asked for their consent (CloudEvents' validation handshake), such as
+    /// postrider.example.com [default: none: they cannot be asked]
+    #[arg(long, env = "POSTRIDER_WEBHOOK_ORIGIN", value_name = "NAME")]
+    pub webhook_origin: Option<String>,
     /// Connections to the API at once: 1 to 1000000 [default: 10000]
     #[arg(long, env = "POSTRIDER_MAX_API_CONNECTIONS", value_name = "NUMBER")]
     pub max_api_connections: Option<usize>,
@@ -158,6 +162,8 @@ pub struct Config {
     pub agent_address: Option<(String, u16)>,
     /// What agents' certificates are made with.
     pub authority: authority::Settings,
+    /// By which name endpoints are asked for their consent.
+    pub webhook_origin: Option<String>,
     /// Connections to the API at once.
     pub max_api_connections: usize,
     /// Connections of agents at once.
@@ -238,6 +244,7 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         agent_ca,
         agent_certificate_lifetime,
         trust_domain,
+        webhook_origin,
         max_api_connections,
         max_agent_connections,
         bootstrap_token_file,
@@ -293,6 +300,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         insecure_loopback,
         agent_address,
         authority,
+        webhook_origin: checker.webhook_origin(settings.webhook_origin),
         max_api_connections: checker.connections("max_api_connections", settings.max_api_connections),
         max_agent_connections: checker.connections("max_agent_connections", settings.max_agent_connections),
         cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,

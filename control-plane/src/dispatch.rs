@@ -26,7 +26,8 @@ use crate::store::{Store, StoreError};
 pub const START_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of a response's body that are kept.
 const KEPT_RESPONSE: u32 = 4096;
-const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
+/// What every request of an agent's is from.
+pub const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
 
 /// What an assignment comes to.
 pub enum Prepared {

@@ -3,13 +3,13 @@
 //! One task owns it. Everybody else talks to it through [`Lanes`]; it talks to links through their command
 //! queues and to the store through reads of its own and the settle queue. It never waits for any of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
-use postrider_domain::id::{DeliveryId, SubscriptionId};
+use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::{Turn, View};
 use postrider_domain::lane::{Breaker, Load};
 use postrider_domain::time::Timestamp;
@@ -22,8 +22,8 @@ use crate::clock::Clock;
 use crate::disabler::{Change, Changes};
 use crate::operational::{About, Notice, Notices};
 use crate::schedule::{
-    Answer, Assignment, Condition, Connected, Effect, HolderId, LaneSettings, Refusal, Reported, Scheduler,
-    Survey, Ticket, Why,
+    Answer, Assignment, Condition, Connected, Effect, Fallback, HolderId, LaneSettings, PoolView, Refusal,
+    Reported, Scheduler, Survey, Ticket, Why,
 };
 use crate::settle::{Item, Stored};
 use crate::store::{DeliveryRow, DueRows, FreshRows, Store};
@@ -59,6 +59,10 @@ enum Input {
     Connected(Connected, mpsc::Sender<LinkCommand>, oneshot::Sender<HolderId>),
     Disconnected(HolderId),
     AgentDraining(HolderId, oneshot::Sender<()>),
+    SetDrained(Vec<HolderId>, bool),
+    PoolChanged(PoolName, Option<Fallback>),
+    Pools(oneshot::Sender<HashMap<PoolName, PoolView>>),
+    Unserved(Vec<SubscriptionId>, oneshot::Sender<HashSet<SubscriptionId>>),
     Reported(HolderId, Vec<(u64, JobKey, Report)>),
     Stored(Stored),
     Retry(DeliveryId, Asked),
@@ -125,6 +129,26 @@ impl Lanes {
     /// An agent wants no more jobs. When this returns, those it will get are in its link's command queue.
     pub async fn agent_draining(&self, holder: HolderId) {
         self.ask(|answer| Input::AgentDraining(holder, answer)).await;
+    }
+
+    /// Somebody wants an agent's holders to get no more jobs, or to get some again.
+    pub async fn set_drained(&self, holders: Vec<HolderId>, drained: bool) {
+        self.send(Input::SetDrained(holders, drained)).await;
+    }
+
+    /// A pool was created, changed or deleted.
+    pub async fn pool_changed(&self, name: PoolName, fallback: Option<Fallback>) {
+        self.send(Input::PoolChanged(name, fallback)).await;
+    }
+
+    /// How pools are now.
+    pub async fn pools(&self) -> HashMap<PoolName, PoolView> {
+        self.ask(Input::Pools).await.unwrap_or_default()
+    }
+
+    /// Which of these subscriptions have no agent that takes jobs.
+    pub async fn unserved(&self, ids: Vec<SubscriptionId>) -> HashSet<SubscriptionId> {
+        self.ask(|answer| Input::Unserved(ids, answer)).await.unwrap_or_default()
     }
 
     /// An agent reports of jobs: the outcome's sequence, the job, what happened.
@@ -281,8 +305,18 @@ impl Runner {
                 self.scheduler.disconnected(holder, now);
             }
             Input::AgentDraining(holder, answer) => {
-                self.scheduler.agent_draining(holder);
+                self.scheduler.agent_draining(holder, now);
                 let _left_already = answer.send(());
+            }
+            Input::SetDrained(holders, drained) => {
+                holders.into_iter().for_each(|id| self.scheduler.set_drained(id, drained, now));
+            }
+            Input::PoolChanged(name, fallback) => self.scheduler.pool_changed(&name, fallback, now),
+            Input::Pools(answer) => {
+                let _nobody_waits = answer.send(self.scheduler.pools(now));
+            }
+            Input::Unserved(ids, answer) => {
+                let _nobody_waits = answer.send(self.scheduler.unserved(&ids));
             }
             Input::Reported(holder, reports) => {
                 for (sequence, key, report) in reports {
@@ -355,6 +389,7 @@ impl Runner {
                 Effect::Turned { id, turn, view, was_disabled } => self.turned(id, turn, view, was_disabled),
                 Effect::Trouble(lane, trouble) => self.write(Item::Trouble(lane, trouble)),
                 Effect::Breaker(id, turned) => tell(id, turned),
+                Effect::Fallback { pool, taken_over_by } => tell_of_fallback(&pool, taken_over_by.as_ref()),
                 Effect::LowWater(lane, number) => self.write(Item::LowWater(lane, number)),
                 Effect::Answer(ticket, answer) => self.answer(ticket, answer),
             }
@@ -456,6 +491,15 @@ fn tell(id: SubscriptionId, breaker: Breaker) {
             info!(subscription = %id, "the endpoint answers again; its deliveries go out, few at once at first");
         }
         Breaker::Closed => info!(subscription = %id, "the endpoint is well"),
+    }
+}
+
+fn tell_of_fallback(pool: &PoolName, taken_over_by: Option<&PoolName>) {
+    match taken_over_by {
+        Some(fallback) => {
+            warn!(%pool, %fallback, "no agent of the pool takes jobs; its fallback delivers for subscriptions that allow it");
+        }
+        None => info!(%pool, "the pool's fallback does not deliver for it any more"),
     }
 }
 

@@ -5,9 +5,11 @@ mod acks;
 mod callers;
 mod enrollment;
 pub mod hello;
+mod looks;
 mod outbox;
 mod session;
 mod signed;
+mod trust;
 mod visits;
 
 use std::sync::Arc;
@@ -25,6 +27,7 @@ pub use self::enrollment::Registrar;
 pub use self::visits::Visits;
 use crate::agents::Agents;
 use crate::api::status;
+use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
@@ -50,6 +53,8 @@ pub struct Links {
     pub agents: Arc<Agents>,
     /// Who may connect.
     pub identities: Arc<Identities>,
+    /// Looks at endpoints.
+    pub diagnoses: Arc<Diagnoses>,
     /// How often agents come.
     pub visits: Arc<Visits>,
     /// Cancelled when sessions must end.

@@ -11,10 +11,11 @@
 mod admin;
 mod agents;
 mod health;
+mod pools;
 mod reports;
 mod written;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
@@ -28,9 +29,11 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 
 pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
+use self::agents::Holder;
 pub use self::agents::{Connected, HolderId, Station};
-use self::agents::{Holder, Pool};
 pub use self::health::Survey;
+use self::pools::Pool;
+pub use self::pools::{Fallback, PoolView};
 pub use self::reports::Reported;
 use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 
@@ -50,6 +53,8 @@ pub struct LaneSettings {
     pub id: SubscriptionId,
     /// Who delivers.
     pub pool: PoolName,
+    /// Whether the pool's fallback may.
+    pub allow_fallback: bool,
     /// When to try again.
     pub retry: retry::Policy,
     /// How many attempts at once.
@@ -81,6 +86,7 @@ impl From<&Subscription> for LaneSettings {
                 endless: subscription.order != Order::None && subscription.head_of_line == HeadOfLine::Block,
                 ..subscription.retry.clone()
             },
+            allow_fallback: subscription.allow_fallback,
             max_in_flight: subscription.max_in_flight as usize,
             rate_limit: subscription.rate_limit,
             order: subscription.order,
@@ -174,6 +180,13 @@ pub enum Effect {
     Trouble(SubscriptionId, Option<Trouble>),
     /// A subscription's breaker has turned: its endpoint fails, answers again, or is well.
     Breaker(SubscriptionId, Breaker),
+    /// A pool's fallback has taken over, or does no longer.
+    Fallback {
+        /// Whose.
+        pool: PoolName,
+        /// Who, while it does.
+        taken_over_by: Option<PoolName>,
+    },
     /// Write how far a lane is settled.
     LowWater(SubscriptionId, LowWater),
     /// Answer who asked.
@@ -206,6 +219,8 @@ pub struct Scheduler {
     /// Lanes whose low water may have changed since it was written.
     settled: HashSet<SubscriptionId>,
     low_water_due: Timestamp,
+    /// When the next pool falls back, if no agent comes.
+    falls_at: Option<Timestamp>,
     unsettled: usize,
     resume: Option<agents::Resume>,
     draining: bool,
@@ -218,8 +233,10 @@ struct Slot {
     health: Health,
     /// What is written of its trouble.
     trouble: Option<Trouble>,
-    /// Whether the lane stands in its pool's queue.
-    queued: bool,
+    /// The pool in whose queue the lane stands.
+    queue: Option<PoolName>,
+    /// Who had its last job, and may have a connection to its endpoint open.
+    warm: Option<HolderId>,
     timer: Option<Timestamp>,
     low_water: LowWater,
     deleted: bool,
@@ -242,6 +259,7 @@ impl Scheduler {
             repeated: HashMap::new(),
             settled: HashSet::new(),
             low_water_due: Timestamp::default(),
+            falls_at: None,
             unsettled: 0,
             resume: None,
             draining: false,
@@ -281,8 +299,7 @@ impl Scheduler {
         slot.follow_state(&settings, now);
         slot.settings = settings;
         self.settled.insert(id);
-        // If it stands in another pool's queue, that pool skips it.
-        slot.queued = false;
+        self.leave_queue(id);
         self.touch(id, now);
     }
 
@@ -350,6 +367,7 @@ impl Scheduler {
         }
         self.expire_lost(now);
         self.end_resume(now);
+        self.fall_back(now);
         if self.low_water_due <= now {
             self.low_water_due = now + LOW_WATER_INTERVAL;
             self.write_low_waters();
@@ -360,7 +378,7 @@ impl Scheduler {
     #[must_use]
     pub fn next_tick(&self, now: Timestamp) -> Timestamp {
         let timer = self.timers.first().map(|(due, _)| *due);
-        let others = [self.first_lost(), self.resume_until()];
+        let others = [self.first_lost(), self.resume_until(), self.falls_at];
         let low_water = (!self.settled.is_empty()).then_some(self.low_water_due);
         timer
             .into_iter()
@@ -399,7 +417,8 @@ impl Scheduler {
             lane,
             health: Health::default(),
             trouble: None,
-            queued: false,
+            queue: None,
+            warm: None,
             timer: None,
             low_water,
             deleted: false,
@@ -415,9 +434,10 @@ impl Scheduler {
         if let Some(load) = slot.lane.wants(now) {
             self.effects.push(Effect::Load { lane: id, load });
         }
-        if !slot.queued && slot.lane.is_ready(now) {
-            slot.queued = true;
-            self.pools.entry(slot.settings.pool.clone()).or_default().ready.push_back(id);
+        if slot.queue.is_none() && slot.lane.is_ready(now) {
+            let pool = pools::serving(&self.pools, &slot.settings).clone();
+            slot.queue = Some(pool.clone());
+            self.pools.entry(pool).or_insert_with(|| Pool::new(now)).ready.push_back(id);
         }
         let timer = slot.lane.wakes(now);
         if slot.timer != timer {
@@ -435,19 +455,18 @@ impl Scheduler {
         let mut batches: HashMap<HolderId, Vec<Assignment>> = HashMap::new();
         for (name, pool) in &mut self.pools {
             while self.unsettled + self.assigned.len() < MAX_UNSETTLED {
-                let Some(holder) = pool.next_with_credit(&self.holders) else { break };
+                let Some(turn) = pool.next_with_credit(&self.holders) else { break };
                 let Some(id) = pool.ready.pop_front() else { break };
-                let Some(slot) =
-                    self.lanes.get_mut(&id).filter(|slot| slot.queued && slot.settings.pool == *name)
-                else {
-                    continue;
-                };
-                slot.queued = false;
+                let in_queue = |slot: &&mut Slot| slot.queue.as_ref() == Some(name);
+                let Some(slot) = self.lanes.get_mut(&id).filter(in_queue) else { continue };
+                slot.queue = None;
                 let Some(delivery) = slot.lane.take(now) else { continue };
                 if slot.lane.is_ready(now) {
-                    slot.queued = true;
+                    slot.queue = Some(name.clone());
                     pool.ready.push_back(id);
                 }
+                let holder = pools::warm_or(slot.warm, turn, name, &self.holders);
+                slot.warm = Some(holder);
                 let id = DeliveryId { subscription: id, sequence: delivery.sequence };
                 let key = JobKey { delivery: id, attempt: delivery.attempts + 1, epoch: self.epoch };
                 if let Some(holder) = self.holders.get_mut(&holder) {
@@ -489,9 +508,6 @@ impl Scheduler {
         }
     }
 }
-
-/// Lanes that are ready, as they come: a queue, so that each gets its turn.
-type Ready = VecDeque<SubscriptionId>;
 
 fn limits(settings: &LaneSettings) -> Limits {
     Limits { window: WINDOW, look_ahead: LOOK_AHEAD, max_in_flight: settings.max_in_flight }

@@ -8,6 +8,7 @@
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
+mod pool;
 mod query;
 mod secrets;
 mod sled;
@@ -29,6 +30,7 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
+pub use self::pool::PoolRow;
 pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
@@ -236,6 +238,8 @@ pub struct AgentRow {
     pub egress_policy_hash: String,
     /// How many jobs it can hold.
     pub max_in_flight: u32,
+    /// Since when this run of its process is drained.
+    pub drained: Option<Timestamp>,
 }
 
 /// A token of the API. A revoked one has no row.
@@ -512,6 +516,13 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError>;
     /// Every operation, by id.
     async fn operations(&self) -> Result<Vec<OperationRow>, StoreError>;
+
+    /// Writes a pool.
+    async fn put_pool(&self, row: &PoolRow, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Removes a pool.
+    async fn delete_pool(&self, name: &PoolName, audit: audit::Entry) -> Result<(), StoreError>;
+    /// Every pool that was created, by name.
+    async fn pools(&self) -> Result<Vec<PoolRow>, StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

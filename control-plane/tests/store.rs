@@ -8,6 +8,9 @@ mod access;
 #[path = "store/crash.rs"]
 mod crash;
 
+#[path = "store/pools.rs"]
+mod pools;
+
 #[path = "store/secrets.rs"]
 mod secrets;
 
@@ -114,6 +117,10 @@ conformance!(Sled, access:
     a_deleted_tenant_takes_its_tokens_and_requests_along,
     the_first_admins_token_is_remembered_for_good,
     nothing_leads_to_another_tenants_delivery,
+);
+
+conformance!(Sled, pools:
+    pools_are_kept_until_they_are_removed,
 );
 
 conformance!(Sled, trust:

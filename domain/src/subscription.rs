@@ -13,6 +13,7 @@ use crate::pattern::Pattern;
 use crate::retry;
 use crate::signing::Profiles;
 use crate::time::Timestamp;
+use crate::validation::Validation;
 use crate::violation::Violation;
 
 /// How many patterns a subscription may have.
@@ -47,6 +48,8 @@ pub struct Subscription {
     pub description: String,
     /// Which agents deliver.
     pub pool: PoolName,
+    /// Whether the pool's fallback may deliver.
+    pub allow_fallback: bool,
     /// The shape of the body.
     pub format: Format,
     /// Extra request headers.
@@ -69,6 +72,10 @@ pub struct Subscription {
     pub timeout: Duration,
     /// Deadline for TCP connect.
     pub connect_timeout: Duration,
+    /// Whether the endpoint may be asked for its consent.
+    pub handshake: bool,
+    /// What it last answered.
+    pub validation: Option<Validation>,
     /// Whether deliveries are dispatched.
     pub state: State,
     /// When it was created.

@@ -10,6 +10,7 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::agent::agent_message::Message as Said;
 use postrider_proto::agent::{self, AgentMessage};
 use postrider_proto::attempt;
+use postrider_proto::diagnosis::{self, Found};
 use postrider_proto::session::{
     JobKey, MAX_KEPT_DETAIL, MAX_KEPT_HEADERS, MAX_KEPT_RESPONSE, Report, read_report,
 };
@@ -21,6 +22,7 @@ const MAX_SENTENCE: usize = 400;
 fuzz_target!(|data: &[u8]| {
     match AgentMessage::decode(data).ok().and_then(|message| message.message) {
         Some(Said::Hello(hello)) => hear_hello(hello),
+        Some(Said::Diagnosis(diagnosis)) => hear_diagnosis(diagnosis),
         Some(Said::Outcomes(outcomes)) => outcomes.outcomes.into_iter().for_each(hear_outcome),
         _ => {}
     }
@@ -65,6 +67,16 @@ fn hear_outcome(wire: agent::Outcome) {
     let started = Timestamp::from_millis(1_770_028_200_000);
     let made = postrider_domain::outcome::Attempt { number: key.attempt, started, agent, outcome: *outcome };
     assert_eq!(attempt::read(attempt::write(&made)), Some(made), "it is not kept as it was told");
+}
+
+fn hear_diagnosis(wire: agent::Diagnosis) {
+    let Some(Found::Looked(looked)) = diagnosis::read(wire) else { return };
+    assert!(looked.headers.len() <= 4 && looked.headers.iter().all(|(_, value)| value.len() <= 256));
+    let mut shown = looked.shown;
+    assert!(shown.certificates.len() <= 8 && shown.addresses.len() <= 64);
+    assert!(shown.detail.len() <= MAX_KEPT_DETAIL && shown.encoded_len() < 128 * 1024);
+    diagnosis::confine(&mut shown);
+    assert!(shown.addresses.is_empty() && shown.peer.is_empty() && shown.refusal.is_empty());
 }
 
 fn bounded(outcome: &Outcome) {

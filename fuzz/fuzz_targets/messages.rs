@@ -33,6 +33,8 @@ const MESSAGES: &[Decode] = messages! {
         PauseOperationRequest ResumeOperationRequest CancelOperationRequest;
     agent: EnrollRequest RenewRequest AgentMessage ControlMessage;
     v1: GetSecretsStatusRequest RewrapSecretsRequest;
+    v1: CreatePoolRequest GetPoolRequest ListPoolsRequest UpdatePoolRequest DeletePoolRequest DrainAgentRequest
+        UndrainAgentRequest DiagnoseSubscriptionRequest ValidateSubscriptionRequest;
 };
 
 /// Messages that have a reading.

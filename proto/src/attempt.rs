@@ -58,7 +58,7 @@ fn write_headers(response: &Response) -> Vec<v1::Header> {
     response.headers.iter().map(header).collect()
 }
 
-fn write_timings(timings: &Timings) -> v1::Timings {
+pub(crate) fn write_timings(timings: &Timings) -> v1::Timings {
     v1::Timings {
         queue: Some(time::write_duration(timings.queue)),
         dns: timings.dns.map(time::write_duration),

@@ -5,14 +5,17 @@
 
 pub mod attempt;
 pub mod delivery;
+pub mod diagnosis;
 pub mod event_type;
 pub mod health;
 pub mod operation;
+pub mod pool;
 pub mod session;
 pub mod signature_profile;
 pub mod signing_key;
 pub mod subscription;
 pub mod time;
+pub mod validation;
 
 #[expect(
     missing_docs,

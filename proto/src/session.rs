@@ -107,7 +107,7 @@ fn kept_headers(headers: Vec<agent::Header>) -> Vec<(String, String)> {
 }
 
 /// The beginning of a text, at most so many bytes of it.
-fn cut(mut text: String, bytes: usize) -> String {
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text
 }

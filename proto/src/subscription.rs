@@ -21,7 +21,7 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 
 use crate::v1;
-use crate::{health, signature_profile, time};
+use crate::{health, signature_profile, time, validation};
 
 /// What stands for the value of a header in answers: the values are credentials of receivers.
 pub const HIDDEN: &str = "***";
@@ -83,6 +83,9 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
         filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
         order: write_order(subscription.order).into(),
         head_of_line: write_head_of_line(subscription.head_of_line).into(),
+        allow_fallback_pool: subscription.allow_fallback,
+        validation_handshake: subscription.handshake,
+        validation: subscription.validation.as_ref().map(validation::write),
         // What the control plane counts, it adds itself.
         ..v1::Subscription::default()
     }
@@ -110,6 +113,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         reader.duration("connect_timeout", wire.connect_timeout.as_ref(), DEFAULT_CONNECT_TIMEOUT);
     let created = reader.time("create_time", wire.create_time.as_ref());
     let updated = reader.time("update_time", wire.update_time.as_ref());
+    let validation = wire.validation.as_ref().and_then(|wire| reader.keep(validation::read(wire))).flatten();
     let max_in_flight = read_max_in_flight(wire);
     let rate_limit = wire.rate_limit.as_ref().map(read_rate_limit);
     let (order, head_of_line) = read_order(wire, &mut reader);
@@ -138,6 +142,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         filter,
         description: wire.description.clone(),
         pool,
+        allow_fallback: wire.allow_fallback_pool,
         format,
         headers,
         profiles,
@@ -149,6 +154,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         failure,
         timeout,
         connect_timeout,
+        handshake: wire.validation_handshake,
+        validation,
         state: read_state(wire),
         created,
         updated,
@@ -177,6 +184,7 @@ fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomH
     let profiles = reader.keep(profiles);
     let format = reader.keep(read_format(wire.body_format));
     reader.headers_suit(format, headers.as_ref());
+    reader.handshake_suits(format, wire.validation_handshake);
     Some((headers?, profiles?, format?))
 }
 
@@ -266,6 +274,14 @@ impl Reader {
         if let Some((name, _)) = headers.iter().find(|(name, _)| format.reserves(name)) {
             let problem = format!("{name} is set by Postrider itself in this body format");
             self.violations.push(Violation::new("headers", problem));
+        }
+    }
+
+    fn handshake_suits(&mut self, format: Option<Format>, wanted: bool) {
+        let suits = |format| matches!(format, Format::CloudEvents | Format::CloudEventsBinary);
+        if wanted && format.is_some_and(|format| !suits(format)) {
+            let problem = "is a handshake of CloudEvents: it needs BODY_FORMAT_CLOUDEVENTS or BODY_FORMAT_CLOUDEVENTS_BINARY";
+            self.violations.push(Violation::new("validation_handshake", problem));
         }
     }
 

@@ -31,6 +31,7 @@ from postrider.v1 import deliveries_pb2 as deliveries, deliveries_pb2_grpc  # no
 from postrider.v1 import event_types_pb2 as event_types, event_types_pb2_grpc  # noqa: E402
 from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
 from postrider.v1 import operations_pb2 as operations, operations_pb2_grpc  # noqa: E402
+from postrider.v1 import pools_pb2 as pools, pools_pb2_grpc  # noqa: E402
 from postrider.v1 import secrets_pb2 as secrets, secrets_pb2_grpc  # noqa: E402
 from postrider.v1 import signing_keys_pb2 as keys, signing_keys_pb2_grpc  # noqa: E402
 from postrider.v1 import subscriptions_pb2 as subscriptions, subscriptions_pb2_grpc  # noqa: E402
@@ -45,6 +46,7 @@ MODULES = [
     events,
     keys,
     operations,
+    pools,
     secrets,
     subscriptions,
     tenants,
@@ -57,6 +59,7 @@ STUBS = {
     "EventTypeService": event_types_pb2_grpc.EventTypeServiceStub,
     "EventService": events_pb2_grpc.EventServiceStub,
     "OperationService": operations_pb2_grpc.OperationServiceStub,
+    "PoolService": pools_pb2_grpc.PoolServiceStub,
     "SecretService": secrets_pb2_grpc.SecretServiceStub,
     "SigningKeyService": signing_keys_pb2_grpc.SigningKeyServiceStub,
     "SubscriptionService": subscriptions_pb2_grpc.SubscriptionServiceStub,
@@ -439,6 +442,63 @@ def check_operations(api):
     api.refused("OperationService.ListOperations", bad, CODE.INVALID_ARGUMENT, field="page_size")
 
 
+def check_looks(api, subscription):
+    def named(kind, **fields):
+        return kind(tenant=TENANT, subscription=fields.pop("subscription", subscription), **fields)
+
+    diagnose = subscriptions.DiagnoseSubscriptionRequest
+    seen = api.ok("SubscriptionService.DiagnoseSubscription", named(diagnose)).diagnosis
+    assert (seen.method, seen.outcome) == ("HEAD", deliveries.OUTCOME_CLASS_SUCCESS), seen
+    api.refused("SubscriptionService.DiagnoseSubscription", named(diagnose, subscription=NOBODY), CODE.NOT_FOUND)
+    bad = named(diagnose, agent="Not Good")
+    api.refused("SubscriptionService.DiagnoseSubscription", bad, CODE.INVALID_ARGUMENT, field="agent")
+
+    validate = subscriptions.ValidateSubscriptionRequest
+    unwanted = named(validate)
+    api.refused(
+        "SubscriptionService.ValidateSubscription", unwanted, CODE.FAILED_PRECONDITION, "VALIDATION_NOT_WANTED"
+    )
+    wanted = subscriptions.Subscription(
+        tenant=TENANT,
+        url=ARGS.url,
+        event_types=["none.such"],
+        body_format=subscriptions.BODY_FORMAT_CLOUDEVENTS,
+        validation_handshake=True,
+    )
+    create = subscriptions.CreateSubscriptionRequest(subscription=wanted)
+    other = api.ok("SubscriptionService.CreateSubscription", create).subscription.id
+    done = api.ok("SubscriptionService.ValidateSubscription", named(validate, subscription=other))
+    assert done.subscription.validation.state == subscriptions.VALIDATION_STATE_REFUSED, done
+    delete = subscriptions.DeleteSubscriptionRequest
+    api.ok("SubscriptionService.DeleteSubscription", named(delete, subscription=other))
+
+
+def check_pools(api):
+    create = pools.CreatePoolRequest
+    made = api.ok("PoolService.CreatePool", create(pool=pools.Pool(name="edge", fallback_pool="default"))).pool
+    assert made.create_time.seconds > 0 and made.fallback_after.seconds == 30, made
+    again = create(pool=pools.Pool(name="edge"))
+    api.refused("PoolService.CreatePool", again, CODE.ALREADY_EXISTS, "ALREADY_EXISTS")
+    bad = create(pool=pools.Pool(name="Not Good"))
+    api.refused("PoolService.CreatePool", bad, CODE.INVALID_ARGUMENT, field="pool.name")
+    found = api.ok("PoolService.GetPool", pools.GetPoolRequest(pool="default")).pool
+    assert found.status.connected_agents == 1, found
+    api.refused("PoolService.GetPool", pools.GetPoolRequest(pool="nowhere"), CODE.NOT_FOUND)
+    listed = api.ok("PoolService.ListPools", pools.ListPoolsRequest()).pools
+    assert [pool.name for pool in listed] == ["default", "edge"], listed
+    bad = pools.ListPoolsRequest(page_size=-1)
+    api.refused("PoolService.ListPools", bad, CODE.INVALID_ARGUMENT, field="page_size")
+    update = pools.UpdatePoolRequest
+    mask = field_mask_pb2.FieldMask(paths=["description"])
+    described = update(pool=pools.Pool(name="edge", description="At the edge."), update_mask=mask)
+    assert api.ok("PoolService.UpdatePool", described).pool.fallback_pool == "default"
+    mask = field_mask_pb2.FieldMask(paths=["fallback_pool"])
+    circle = update(pool=pools.Pool(name="edge", fallback_pool="edge"), update_mask=mask)
+    api.refused("PoolService.UpdatePool", circle, CODE.INVALID_ARGUMENT, field="pool.fallback_pool")
+    api.ok("PoolService.DeletePool", pools.DeletePoolRequest(pool="edge"))
+    api.refused("PoolService.DeletePool", pools.DeletePoolRequest(pool="edge"), CODE.NOT_FOUND)
+
+
 def check_agents(api):
     listed = api.ok("AgentService.ListAgents", agents.ListAgentsRequest(pool="default")).agents
     assert listed and listed[0].state == agents.AGENT_STATE_CONNECTED, listed
@@ -448,6 +508,12 @@ def check_agents(api):
     assert (found.id, found.instance) == (listed[0].id, listed[0].instance)
     assert len(found.egress_policy_hash) == 64
     api.refused("AgentService.GetAgent", agents.GetAgentRequest(agent="nobody"), CODE.NOT_FOUND)
+    drained = api.ok("AgentService.DrainAgent", agents.DrainAgentRequest(agent=found.id)).agent
+    assert drained.state == agents.AGENT_STATE_DRAINING and drained.drain_time.seconds > 0
+    api.refused("AgentService.DrainAgent", agents.DrainAgentRequest(agent="nobody"), CODE.NOT_FOUND)
+    undrained = api.ok("AgentService.UndrainAgent", agents.UndrainAgentRequest(agent=found.id)).agent
+    assert undrained.state == agents.AGENT_STATE_CONNECTED
+    api.refused("AgentService.UndrainAgent", agents.UndrainAgentRequest(agent="nobody"), CODE.NOT_FOUND)
     # Last of all: it does not come back.
     revoke = agents.RevokeAgentRequest
     revoked = api.ok("AgentService.RevokeAgent", revoke(agent=found.id, reason="every RPC")).agent
@@ -584,6 +650,8 @@ def main():
         event = check_events(api)
         check_deliveries(api, event)
         check_operations(api)
+        check_looks(api, subscription)
+        check_pools(api)
         check_join_tokens(api)
         check_authorities(api, nobody)
         check_tokens(api)

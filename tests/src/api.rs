@@ -107,6 +107,11 @@ impl Api {
         agents, agent_service_client::AgentServiceClient
     );
 
+    service!(
+        /// Pools.
+        pools, pool_service_client::PoolServiceClient
+    );
+
     /// Makes the tenant.
     ///
     /// # Errors

@@ -140,7 +140,15 @@ mod tests {
         headers.insert("webhook-timestamp", "1".parse().unwrap());
         headers.insert("webhook-signature", signature.parse().unwrap());
         let at = crate::clock::now();
-        Post { path: path.into(), id: id.into(), headers, body: Bytes::from(body), at, answered }
+        Post {
+            method: http::Method::POST,
+            path: path.into(),
+            id: id.into(),
+            headers,
+            body: Bytes::from(body),
+            at,
+            answered,
+        }
     }
 
     #[test]

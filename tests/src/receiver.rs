@@ -29,6 +29,8 @@ type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
 /// A POST that has arrived completely.
 #[derive(Clone, Debug)]
 pub struct Post {
+    /// How: POST, unless an agent only looks.
+    pub method: http::Method,
     /// Where: `/a`.
     pub path: String,
     /// The header `webhook-id`.
@@ -48,6 +50,7 @@ pub struct Post {
 struct State {
     posts: Vec<Post>,
     scripts: HashMap<String, Vec<Answer>>,
+    connections: usize,
     open: HashMap<String, usize>,
     peak: HashMap<String, usize>,
 }
@@ -74,6 +77,7 @@ impl Receiver {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                lock(&shared).connections += 1;
                 connections.spawn(serve(stream, shared.clone()));
                 while connections.try_join_next().is_some() {}
             }
@@ -116,6 +120,12 @@ impl Receiver {
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().posts.len()
+    }
+
+    /// How many connections were opened so far.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().connections
     }
 
     /// How many POSTs to a path are not answered yet.
@@ -161,7 +171,8 @@ async fn receive(
     let (number, answer) = {
         let mut state = lock(state);
         let answer = next_answer(&mut state, &path);
-        let post = Post { path, id, headers: head.headers, body, at: now(), answered: 0 };
+        let post =
+            Post { method: head.method, path, id, headers: head.headers, body, at: now(), answered: 0 };
         state.posts.push(post);
         (state.posts.len() - 1, answer)
     };

@@ -11,7 +11,8 @@ use std::time::Duration;
 use postrider_proto::agent::agent_message::Message as Said;
 use postrider_proto::agent::control_message::Message as Heard;
 use postrider_proto::agent::{
-    AgentMessage, ControlMessage, Draining, Goodbye, Heartbeat, HeartbeatAck, Job, JobKey, Outcomes,
+    AgentMessage, ControlMessage, Diagnose, Diagnosis, Draining, Goodbye, Heartbeat, HeartbeatAck, Job,
+    JobKey, Outcomes,
 };
 use tokio::time::{sleep_until, timeout};
 use tonic::Status;
@@ -19,6 +20,7 @@ use tonic::transport::Channel;
 
 use super::attempt::{Finished, attempt};
 use super::link::Opened;
+use super::look::{Looks, not_started};
 use super::{End, Succession, Work};
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
@@ -47,6 +49,8 @@ pub(super) struct Conversation<'a> {
     /// Heartbeats that are not answered, oldest first.
     asked: VecDeque<(u64, Instant)>,
     last_nonce: u64,
+    /// Looks at endpoints that are under way.
+    looks: Looks,
     /// Messages that go before the next outcomes.
     first: VecDeque<Said>,
     drain: Drain,
@@ -67,11 +71,11 @@ enum Drain {
 }
 
 /// What the loop wakes up for.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack, for a moment")]
 enum Event {
     Stop,
     Heard(Result<Option<ControlMessage>, Status>),
     Finished(Finished),
+    Looked(Diagnosis),
     /// There is room for a message, or the connection is gone.
     CanSend(bool),
     Timer,
@@ -98,6 +102,7 @@ impl<'a> Conversation<'a> {
             next_heartbeat: heard,
             asked: VecDeque::new(),
             last_nonce: 0,
+            looks: Looks::default(),
             first: VecDeque::new(),
             drain: Drain::No,
             link,
@@ -122,6 +127,7 @@ impl<'a> Conversation<'a> {
                 () = &mut stopped, if !self.is_stopping() => Event::Stop,
                 heard = self.link.inbound.message() => Event::Heard(heard),
                 finished = self.work.running.next() => Event::Finished(finished),
+                looked = self.looks.next() => Event::Looked(looked),
                 room = self.link.outbound.reserve(), if has_to_say => Event::CanSend(room.is_ok()),
                 () = &mut timer => Event::Timer,
                 channel = &mut successor, if self.drain == Drain::No => Event::Successor(channel),
@@ -130,6 +136,7 @@ impl<'a> Conversation<'a> {
                 Event::Stop => self.begin_to_stop(),
                 Event::Heard(heard) => self.hear(heard),
                 Event::Finished(finished) => self.collect(finished),
+                Event::Looked(diagnosis) => self.tell(diagnosis),
                 Event::CanSend(true) => self.say(),
                 Event::CanSend(false) => Some(End::lost("the connection is closed")),
                 Event::Timer => {
@@ -188,6 +195,7 @@ impl<'a> Conversation<'a> {
                 }
                 None
             }
+            Some(Heard::Diagnose(diagnose)) => self.look(diagnose),
             Some(Heard::Reject(reject)) => Some(End::Rejected(reject)),
             Some(Heard::Welcome(_)) => Some(End::lost("the control plane said Welcome twice")),
             // Something that a newer control plane says, and that this agent did not claim to understand.
@@ -216,6 +224,20 @@ impl<'a> Conversation<'a> {
         let task = attempt(transport, key.clone(), job, Arc::clone(&gate), start_by, received);
         let started = self.work.running.start(key, bytes, gate, task);
         started.err().map(|error| End::lost(error.to_string()))
+    }
+
+    fn look(&mut self, diagnose: Diagnose) -> Option<End> {
+        let refused = if self.is_stopping() {
+            Some(not_started(diagnose.id))
+        } else {
+            self.looks.begin(Arc::clone(&self.work.transport), diagnose)
+        };
+        refused.and_then(|diagnosis| self.tell(diagnosis))
+    }
+
+    fn tell(&mut self, diagnosis: Diagnosis) -> Option<End> {
+        self.first.push_back(Said::Diagnosis(diagnosis));
+        None
     }
 
     fn hand_back(&mut self, key: JobKey, why: &'static str) -> Option<End> {

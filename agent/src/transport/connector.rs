@@ -16,7 +16,6 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -30,6 +29,7 @@ use super::guard::{Guard, Target};
 use super::paced::Paced;
 use super::pool::{Exclusive, Facts, Key, Lease, MAX_STREAMS, Sender, Streams};
 use super::proxy::Proxy;
+use super::tls::Tls;
 use super::{Phase, Trace};
 use crate::clock::now;
 use crate::dial::Address;
@@ -54,7 +54,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// See the [module](self).
 pub(crate) struct Connector {
     guard: Arc<Guard>,
-    tls: TlsConnector,
+    tls: Tls,
     proxy: Option<Proxy>,
 }
 
@@ -62,8 +62,8 @@ pub(crate) struct Connector {
 type Dialled = (TcpStream, SocketAddr);
 
 impl Connector {
-    pub(crate) fn new(guard: Arc<Guard>, tls: Arc<ClientConfig>, proxy: Option<Proxy>) -> Connector {
-        Connector { guard, tls: TlsConnector::from(tls), proxy }
+    pub(crate) fn new(guard: Arc<Guard>, tls: Tls, proxy: Option<Proxy>) -> Connector {
+        Connector { guard, tls, proxy }
     }
 
     /// Whether the proxy finds out where the target is, so that there are no addresses to judge here.
@@ -82,6 +82,10 @@ impl Connector {
     ) -> Result<Lease, Failure> {
         trace.phase = Phase::Connect;
         let began = now();
+        if let Some(seen) = &mut trace.seen {
+            let (host, addresses) = (target.url.host(), key.addresses());
+            seen.through_proxy = self.proxy.as_ref().is_some_and(|proxy| proxy.is_for(host, addresses));
+        }
         let dialled = timeout(connect_timeout, self.dial(target, key)).await;
         let connected = now();
         trace.connect = Some(connected - began);
@@ -94,7 +98,15 @@ impl Connector {
         };
         trace.phase = Phase::Tls;
         let tls = credentials.and_then(|credentials| credentials.tls.as_ref()).unwrap_or(&self.tls);
-        let secured = secure(tls, tcp, server_name.clone()).await;
+        let secured = match &mut trace.seen {
+            None => secure(tls.connector(), tcp, server_name.clone()).await,
+            Some(seen) => {
+                let (connector, witness) = tls.witnessed();
+                let secured = secure(&connector, tcp, server_name.clone()).await;
+                seen.certificates = witness.seen();
+                secured
+            }
+        };
         trace.tls = Some(now() - connected);
         let stream = secured?;
         let session = stream.get_ref().1;

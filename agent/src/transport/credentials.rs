@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use postrider_domain::egress::{CredentialHost, Destination, Host};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest as _, Sha256};
-use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use super::tls::Tls;
 use super::{files, tls};
 
 mod headers;
@@ -63,7 +63,7 @@ pub(crate) struct HostCredentials {
     /// Differs from that of all others, so that a connection is only used with those it was opened with.
     pub(crate) id: u64,
     /// For TLS with this host. `None`: as with every other.
-    pub(crate) tls: Option<TlsConnector>,
+    pub(crate) tls: Option<Tls>,
     /// To be sent, in place of the job's of the same names.
     pub(crate) headers: HeaderMap,
     /// Whether nothing of a response may be kept that could show `headers`.
@@ -230,7 +230,7 @@ impl Contents {
                 Some(pem) => authorities(pem).map_err(|why| in_file("ca", &entry.ca, why))?,
                 None => roots.clone(),
             };
-            Some(TlsConnector::from(self.client_config(entry, roots)?))
+            Some(self.client_config(entry, roots)?)
         } else {
             None
         };
@@ -238,7 +238,7 @@ impl Contents {
         Ok(HostCredentials { id, tls, headers, hide_responses, fingerprint: self.fingerprint() })
     }
 
-    fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Arc<ClientConfig>, Mistake> {
+    fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Tls, Mistake> {
         let identity = match (&self.client_cert, &self.client_key) {
             (Some(cert), Some(key)) => Some((
                 certificates(cert).map_err(|why| in_file("client_cert", &entry.client_cert, why))?,

@@ -22,9 +22,11 @@ use super::pool::{IDLE_TIMEOUT, Key, Lease, Pool, Sender};
 use super::proxy::Proxy;
 use super::resolver::{Resolver, SetUpError};
 use super::response::Keep;
-use super::{Phase, Report, Request, Trace, Transport, credentials, machine, proxy, response};
+use super::{Look, Phase, Report, Request, Sight, Trace, Transport, credentials, machine, proxy, response};
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
+
+mod look;
 
 /// How long a job waits for another's connection to the same server before it opens its own.
 const SHARED_OPENING: Duration = Duration::from_millis(500);
@@ -208,6 +210,9 @@ impl HttpTransport {
         let resolved = Box::pin(self.resolver.resolve(name)).await;
         trace.dns = Some(now() - began);
         let addresses = resolved?;
+        if let Some(seen) = &mut trace.seen {
+            seen.addresses.clone_from(&addresses);
+        }
         self.guard.judge_addresses(target, &addresses).map_err(Failure::refused)?;
         Ok(Arc::new(with_credentials(Key::new(&target.url, addresses))))
     }
@@ -253,6 +258,10 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
+    async fn look(&self, look: Look) -> Sight {
+        self.look_at(look).await
+    }
+
     async fn post(&self, mut request: Request) -> Report {
         let began = now();
         if began > request.start_by || request.gate.is_shut() {

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
+use tokio_rustls::TlsConnector;
+
+use super::witness::Witness;
 
 /// The machine's certificate authorities. None at all is not an error here: an agent may call only `http`
 /// inside its own network. Then every TLS handshake fails, and the agent has said so when it started.
@@ -25,13 +29,38 @@ pub fn system_roots() -> RootCertStore {
 /// A certificate to show, with its chain, and its key.
 pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
+/// How TLS is spoken, and by whom certificates are judged.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    connector: TlsConnector,
+    config: Arc<ClientConfig>,
+    judge: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl Tls {
+    /// For jobs.
+    pub(crate) fn connector(&self) -> &TlsConnector {
+        &self.connector
+    }
+
+    /// The same, seen by a witness. Sessions are not resumed: then no certificate would be shown.
+    pub(crate) fn witnessed(&self) -> (TlsConnector, Arc<Witness>) {
+        let algorithms = self.config.crypto_provider().signature_verification_algorithms;
+        let witness = Witness::new(self.judge.clone(), algorithms);
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::disabled();
+        config.dangerous().set_certificate_verifier(Arc::clone(&witness) as _);
+        (TlsConnector::from(Arc::new(config)), witness)
+    }
+}
+
 /// The settings for endpoints whose certificates are from `roots`. Each call's settings remember TLS sessions of
 /// their own, so a session that was opened with an identity is not resumed without it.
-pub(crate) fn client_config(
-    roots: RootCertStore,
-    identity: Option<Identity>,
-) -> Result<Arc<ClientConfig>, rustls::Error> {
+pub(crate) fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<Tls, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // None is made without roots: nothing is trusted then.
+    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(&provider));
+    let judge = judge.build().ok();
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_root_certificates(roots);
@@ -40,7 +69,8 @@ pub(crate) fn client_config(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let config = Arc::new(config);
+    Ok(Tls { connector: TlsConnector::from(Arc::clone(&config)), config, judge })
 }
 
 /// The version's name on the wire of the agent protocol.

@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod http2;
 mod identity;
+mod looks;
 mod memory;
 mod names;
 mod namespace;

@@ -1,5 +1,7 @@
 //! `postrider agents`: the processes that POST.
 
+use std::time::Duration;
+
 use postrider_proto::v1;
 
 use super::{Context, authorities, enroll_tokens};
@@ -7,6 +9,9 @@ use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
 use crate::view::agent::Agent;
 use crate::view::promised;
+
+/// How often it is looked whether an agent is done.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to do with agents.
 #[derive(clap::Subcommand, Debug)]
@@ -34,6 +39,21 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
+    /// Give an agent no more jobs; it finishes what it has and stays connected
+    ///
+    /// It lasts until `undrain`, or until the agent's process is started anew.
+    Drain {
+        /// Its id
+        id: String,
+        /// Wait until it has no jobs any more
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Give an agent jobs again
+    Undrain {
+        /// Its id
+        id: String,
+    },
     /// What agents enrol by
     #[command(subcommand)]
     EnrollToken(enroll_tokens::Verb),
@@ -60,6 +80,23 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
         Verb::Revoke { id, reason } => {
             let step = format!("revoke the agent «{id}»");
             let answer = api.revoke_agent(v1::RevokeAgentRequest { agent: id, reason }).await.doing(step)?;
+            context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
+        }
+        Verb::Drain { id, wait } => {
+            let step = format!("drain the agent «{id}»");
+            let answer = api.drain_agent(v1::DrainAgentRequest { agent: id }).await.doing(step)?;
+            let mut agent = promised(answer.into_inner().agent, "agent")?;
+            while wait && agent.in_flight > 0 {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let request = v1::GetAgentRequest { agent: agent.id };
+                let answer = api.get_agent(request).await.doing("see whether the agent is done")?;
+                agent = promised(answer.into_inner().agent, "agent")?;
+            }
+            context.format.one(&Agent::from(agent))
+        }
+        Verb::Undrain { id } => {
+            let step = format!("give the agent «{id}» jobs again");
+            let answer = api.undrain_agent(v1::UndrainAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
         Verb::EnrollToken(verb) => enroll_tokens::run(context, verb).await,

@@ -21,6 +21,12 @@ pub(crate) struct Settings {
     /// The pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
+    /// Whether agents of the pool's fallback may deliver while the pool has none [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_fallback_pool: Option<bool>,
+    /// Whether the endpoint may be asked for its consent by `subscriptions validate`; for CloudEvents [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    validation_handshake: Option<bool>,
     /// The shape of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
     #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
     body_format: Option<BodyFormat>,
@@ -114,6 +120,14 @@ impl Settings {
         if let Some(pool) = self.pool {
             subscription.pool = pool;
             wrote("pool");
+        }
+        if let Some(allow) = self.allow_fallback_pool {
+            subscription.allow_fallback_pool = allow;
+            wrote("allow_fallback_pool");
+        }
+        if let Some(wanted) = self.validation_handshake {
+            subscription.validation_handshake = wanted;
+            wrote("validation_handshake");
         }
         if let Some(format) = self.body_format {
             subscription.set_body_format(format);

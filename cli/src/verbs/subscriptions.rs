@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use postrider_proto::v1;
 use prost_types::FieldMask;
 
+use super::looks::{Look, Validate};
 use super::subscription_settings::Settings;
 use super::{Context, input};
 use crate::failure::{Doing as _, Exit, Failure, Result};
@@ -45,6 +46,10 @@ pub(crate) enum Verb {
         /// Its id
         id: String,
     },
+    /// Have an agent look at the endpoint from where it is: name lookup, TCP, TLS, a HEAD request; nothing is delivered
+    Diagnose(Look),
+    /// Ask the endpoint, through an agent, whether it wants to be called (CloudEvents' validation handshake)
+    Validate(Validate),
     /// Emit a test event to this subscription alone, through the whole path
     Test {
         /// Its id
@@ -109,6 +114,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             test(context, v1::TestSubscriptionRequest { tenant, subscription: id, event_type, request_id })
                 .await
         }
+        Verb::Diagnose(look) => look.diagnose(context, tenant).await,
+        Verb::Validate(validate) => validate.run(context, tenant).await,
         Verb::Get { id } => show(context, get(context, tenant, id).await?),
         Verb::List { limit } => {
             let found = pages::collect(limit, "list subscriptions", async |page_size, page_token| {

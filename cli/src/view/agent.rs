@@ -25,6 +25,7 @@ pub(crate) struct Agent {
     certificate_expire_time: Option<String>,
     revoke_time: Option<String>,
     duplicate_time: Option<String>,
+    drain_time: Option<String>,
     #[serde(skip)]
     last_seen: String,
 }
@@ -39,6 +40,7 @@ impl From<v1::Agent> for Agent {
             certificate_expire_time: time(agent.certificate_expire_time.as_ref()),
             revoke_time: time(agent.revoke_time.as_ref()),
             duplicate_time: time(agent.duplicate_time.as_ref()),
+            drain_time: time(agent.drain_time.as_ref()),
             display_name: agent.display_name,
             last_seen: time_for_table(agent.last_seen_time.as_ref()),
             id: agent.id,
@@ -91,6 +93,7 @@ impl View for Agent {
             ("Pool", self.pool.clone()),
             ("State", self.state.clone()),
             ("Alarm", self.alarm()),
+            ("Drained", self.drain_time.as_ref().map(|time| format!("since {time}")).unwrap_or_default()),
             ("Version", self.version.clone()),
             ("Instance", self.instance.clone()),
             ("Connected", self.connect_time.clone().unwrap_or_default()),

@@ -36,7 +36,7 @@ struct Header {
 
 /// Mirrors `postrider.v1.Timings`.
 #[derive(Debug, Serialize)]
-struct Timings {
+pub(crate) struct Timings {
     queue: Option<String>,
     dns: Option<String>,
     connect: Option<String>,
@@ -66,7 +66,7 @@ impl From<v1::Attempt> for Attempt {
     }
 }
 
-fn timings(timings: &v1::Timings) -> Timings {
+pub(crate) fn timings(timings: &v1::Timings) -> Timings {
     Timings {
         queue: duration(timings.queue.as_ref()),
         dns: duration(timings.dns.as_ref()),
@@ -77,7 +77,7 @@ fn timings(timings: &v1::Timings) -> Timings {
     }
 }
 
-fn phases(timings: &v1::Timings) -> Vec<(&'static str, String)> {
+pub(crate) fn phases(timings: &v1::Timings) -> Vec<(&'static str, String)> {
     let phases = [
         ("queue", &timings.queue),
         ("dns", &timings.dns),

@@ -42,6 +42,32 @@ pub(crate) struct Subscription {
     filter_error_count: u64,
     last_filter_error: String,
     last_filter_error_time: Option<String>,
+    allow_fallback_pool: bool,
+    validation_handshake: bool,
+    validation: Option<Validation>,
+    no_agent: bool,
+}
+
+/// Mirrors `postrider.v1.EndpointValidation`.
+#[derive(Debug, Serialize)]
+struct Validation {
+    state: String,
+    time: Option<String>,
+    detail: String,
+    allowed_origin: String,
+    allowed_rate_per_minute: u32,
+}
+
+impl From<v1::EndpointValidation> for Validation {
+    fn from(validation: v1::EndpointValidation) -> Self {
+        Self {
+            state: word::<v1::ValidationState>(validation.state),
+            time: time(validation.time.as_ref()),
+            detail: validation.detail,
+            allowed_origin: validation.allowed_origin,
+            allowed_rate_per_minute: validation.allowed_rate_per_minute,
+        }
+    }
 }
 
 /// Mirrors `postrider.v1.RateLimit`.
@@ -92,6 +118,10 @@ impl From<v1::Subscription> for Subscription {
             filter_error_count: subscription.filter_error_count,
             last_filter_error: subscription.last_filter_error,
             last_filter_error_time: time(subscription.last_filter_error_time.as_ref()),
+            allow_fallback_pool: subscription.allow_fallback_pool,
+            validation_handshake: subscription.validation_handshake,
+            validation: subscription.validation.map(Validation::from),
+            no_agent: subscription.no_agent,
             id: subscription.id,
             tenant: subscription.tenant,
             url: subscription.url,
@@ -154,6 +184,30 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    fn pool_and_fallback(&self) -> String {
+        let fallback = if self.allow_fallback_pool { ", or its fallback" } else { "" };
+        let waits = if self.no_agent { " (no agent takes jobs: deliveries wait)" } else { "" };
+        format!("{}{fallback}{waits}", self.pool)
+    }
+
+    fn consent(&self) -> String {
+        let Some(validation) = &self.validation else {
+            return if self.validation_handshake { "not asked yet".to_owned() } else { String::new() };
+        };
+        let time = validation.time.as_deref().unwrap_or_default();
+        let rate = match validation.allowed_rate_per_minute {
+            0 => String::new(),
+            rate => format!(", {rate} requests a minute"),
+        };
+        let detail = match validation.detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {detail}"),
+        };
+        format!("{} at {time}{rate}{detail}", validation.state)
+    }
+}
+
 impl View for Subscription {
     const COLUMNS: &'static [&'static str] = &["ID", "STATE", "HEALTH", "POOL", "EVENT TYPES", "URL"];
 
@@ -190,7 +244,8 @@ impl View for Subscription {
             ("Filter", self.filter.clone()),
             ("Filter errors", self.filter_errors()),
             ("Description", self.description.clone()),
-            ("Pool", self.pool.clone()),
+            ("Pool", self.pool_and_fallback()),
+            ("Validation", self.consent()),
             ("Body format", self.body_format.clone()),
             ("Headers", headers.collect::<Vec<_>>().join("\n")),
             ("Signed as", self.signature_profiles.join("\n")),
@@ -267,7 +322,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 27);
+        assert_eq!(json.as_object().unwrap().len(), 31);
     }
 
     #[test]

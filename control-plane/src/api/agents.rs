@@ -70,6 +70,24 @@ impl AgentService for Api {
         Ok(Response::new(v1::RevokeAgentResponse { agent: Some(agent) }))
     }
 
+    async fn drain_agent(
+        &self,
+        request: Request<v1::DrainAgentRequest>,
+    ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let (api, request) = self.call(request);
+        let agent = Some(api.set_drained(&request.agent, true).await?);
+        Ok(Response::new(v1::DrainAgentResponse { agent }))
+    }
+
+    async fn undrain_agent(
+        &self,
+        request: Request<v1::UndrainAgentRequest>,
+    ) -> Result<Response<v1::UndrainAgentResponse>, Status> {
+        let (api, request) = self.call(request);
+        let agent = Some(api.set_drained(&request.agent, false).await?);
+        Ok(Response::new(v1::UndrainAgentResponse { agent }))
+    }
+
     async fn create_join_token(
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
@@ -143,6 +161,43 @@ impl Api {
         seen
     }
 
+    /// Drains an agent, or gives it jobs again.
+    async fn set_drained(&self, id: &str, drained: bool) -> Result<Agent, Status> {
+        let agent: AgentId = status::parse("agent", id)?;
+        let seen = self.visible_agents().remove(&agent).ok_or_else(|| status::not_found("agent", id))?;
+        let connected = seen.view.as_ref().is_some_and(|view| !view.holders.is_empty());
+        let was_drained = seen.view.as_ref().is_some_and(|view| view.row.drained.is_some());
+        if drained && !connected {
+            let message =
+                "the agent is not connected, so it has nothing to finish; revoke it if it must not come back";
+            return Err(status::precondition("AGENT_NOT_CONNECTED", message));
+        }
+        if drained != was_drained {
+            let action = if drained { "DrainAgent" } else { "UndrainAgent" };
+            self.record(self.entry(action, None, &agent)).await?;
+            let since = drained.then(|| self.clock.wall());
+            let done = self.agents.set_drained(&agent, since).await;
+            if let Some(view) = done.map_err(|error| status::store(&error))? {
+                self.lanes.set_drained(view.holders, drained).await;
+            }
+        }
+        let seen = self.visible_agents().remove(&agent).unwrap_or_default();
+        Ok(self.agent_view(&agent, seen).await)
+    }
+
+    /// The pool, state and version of every agent that is seen and not revoked.
+    pub(super) fn agents_by_pool(&self) -> Vec<(PoolName, AgentState, String)> {
+        let agents = self.visible_agents().into_values();
+        let kept =
+            agents.filter(|seen| seen.identity.as_ref().is_none_or(|identity| identity.revoked.is_none()));
+        let told = kept.filter_map(|seen| {
+            let state = seen.view.as_ref().map_or(AgentState::Disconnected, state);
+            let version = seen.view.as_ref().map(|view| view.row.version.clone()).unwrap_or_default();
+            Some((seen.pool().parse().ok()?, state, version))
+        });
+        told.collect()
+    }
+
     async fn agent_view(&self, id: &AgentId, seen: Seen) -> Agent {
         let pool = seen.pool().to_owned();
         let agent = match seen.view {
@@ -164,12 +219,8 @@ impl Api {
     }
 
     async fn connected_view(&self, view: AgentView) -> Agent {
-        let AgentView { row, holders, draining } = view;
-        let state = match (holders.is_empty(), draining) {
-            (true, _) => AgentState::Disconnected,
-            (false, true) => AgentState::Draining,
-            (false, false) => AgentState::Connected,
-        };
+        let state = state(&view);
+        let AgentView { row, holders, .. } = view;
         let streams = u32::try_from(holders.len()).unwrap_or(u32::MAX);
         Agent {
             state: state.into(),
@@ -181,7 +232,16 @@ impl Api {
             max_in_flight: row.max_in_flight.saturating_mul(streams.max(1)),
             streams,
             egress_policy_hash: row.egress_policy_hash,
+            drain_time: row.drained.map(time::write),
             ..Agent::default()
         }
+    }
+}
+
+fn state(view: &AgentView) -> AgentState {
+    match (view.holders.is_empty(), view.draining || view.row.drained.is_some()) {
+        (true, _) => AgentState::Disconnected,
+        (false, true) => AgentState::Draining,
+        (false, false) => AgentState::Connected,
     }
 }

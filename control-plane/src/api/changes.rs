@@ -41,6 +41,8 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         filter by |text: &String| if text.is_empty() { "none".to_owned() } else { quoted(text) },
         description by |text: &String| quoted(text),
         pool by |pool: &String| pool.clone(),
+        allow_fallback_pool by |allowed: &bool| allowed.to_string(),
+        validation_handshake by |wanted: &bool| wanted.to_string(),
         body_format by |format: &i32| {
             v1::BodyFormat::try_from(*format).map_or_else(|_| format.to_string(), |known| known.as_str_name().into())
         },

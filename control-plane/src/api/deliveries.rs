@@ -273,12 +273,15 @@ impl Watcher {
 
     /// Sends the event's deliveries as they stand; whether the stream is over by that.
     async fn finished(&self) -> bool {
-        for row in self.rows().await {
+        let rows = self.rows().await;
+        // Judged by what is sent: a delivery that ends meanwhile has an update yet to come.
+        let ended = rows.iter().all(|row| row.delivery.state.has_ended());
+        for row in rows {
             if self.send_row(row, 0).await.is_err() {
                 return true;
             }
         }
-        self.all_ended().await
+        ended
     }
 
     async fn all_ended(&self) -> bool {

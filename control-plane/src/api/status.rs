@@ -91,6 +91,17 @@ pub(super) fn precondition(reason: &str, message: impl Into<String>) -> Status {
     status(Code::FailedPrecondition, reason, message, details)
 }
 
+/// Who would be asked is not there now.
+pub(super) fn unreachable_now(reason: &str, message: impl Into<String>) -> Status {
+    status(Code::Unavailable, reason, message, ErrorDetails::new())
+}
+
+/// It was asked for too often.
+pub(super) fn too_often(reason: &str, message: impl Into<String>, wait: Duration) -> Status {
+    let message = format!("{}; come back in {} s", message.into(), wait.as_secs() + 1);
+    status(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(wait)))
+}
+
 /// Nobody said who calls.
 pub(super) fn no_token() -> Status {
     unauthenticated(

@@ -24,7 +24,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 16] = [
+const SETTABLE: [&str; 18] = [
     "url",
     "event_types",
     "description",
@@ -41,6 +41,8 @@ const SETTABLE: [&str; 16] = [
     "order",
     "head_of_line",
     "failure_policy",
+    "allow_fallback_pool",
+    "validation_handshake",
 ];
 
 #[tonic::async_trait]
@@ -59,7 +61,7 @@ impl SubscriptionService for Api {
             let row = api.subscription(&wanted.tenant, &made)?;
             let entry = api.entry("CreateSubscription", Some(&tenant), row.subscription.id);
             api.record(changes::repeated(entry, &request.request_id)).await?;
-            return api.created(&row);
+            return api.created(&row).await;
         }
         unhide(&mut wanted, &CustomHeaders::default())?;
         let now = api.clock.wall();
@@ -71,6 +73,7 @@ impl SubscriptionService for Api {
             disable_cause: 0,
             create_time: Some(time::write(now)),
             update_time: Some(time::write(now)),
+            validation: None,
             ..wanted
         };
         let subscription = read(&wire)?;
@@ -79,7 +82,7 @@ impl SubscriptionService for Api {
         check_keys(&row)?;
         let remembered = api.remember(id, &new.to_string());
         let row = api.save(row, remembered, "CreateSubscription", &changes::new(&wire)).await?;
-        api.created(&row)
+        api.created(&row).await
     }
 
     async fn get_subscription(
@@ -88,8 +91,7 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        let subscription = api.show_with_health(&[row]).await.pop();
-        Ok(Response::new(v1::GetSubscriptionResponse { subscription }))
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription: Some(api.show(&row).await) }))
     }
 
     async fn list_subscriptions(
@@ -101,7 +103,7 @@ impl SubscriptionService for Api {
         let size = page::size(request.page_size)?;
         let mut rows = api.registry.list(&tenant, page::read(LIST, &request.page_token)?, size + 1);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.subscription.id.to_string());
-        let subscriptions = api.show_with_health(&rows).await;
+        let subscriptions = api.show_all(&rows.iter().map(AsRef::as_ref).collect::<Vec<_>>()).await;
         Ok(Response::new(v1::ListSubscriptionsResponse { subscriptions, next_page_token }))
     }
 
@@ -121,6 +123,10 @@ impl SubscriptionService for Api {
         }
         fields.iter().for_each(|field| set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(api.clock.wall()));
+        if wire.url != before.url || !wire.validation_handshake {
+            // It was another endpoint that answered.
+            wire.validation = None;
+        }
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         check_keys(&row)?;
         let detail = changes::between(&before, &subscription::write(&row.subscription));
@@ -137,8 +143,8 @@ impl SubscriptionService for Api {
         if row.subscription.drops() && fields.contains(&"failure_policy") {
             api.changes.want(Change::Sweep(row.subscription.id));
         }
-        let subscription = Some(api.show(&row));
-        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: warnings(&row) }))
+        let subscription = Some(api.show(&row).await);
+        Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, warnings: api.warnings(&row) }))
     }
 
     async fn pause_subscription(
@@ -148,7 +154,7 @@ impl SubscriptionService for Api {
         let (api, request) = self.call(request);
         let row =
             api.set_state(&request.tenant, &request.subscription, State::Paused, "PauseSubscription").await?;
-        let subscription = Some(api.show(&row));
+        let subscription = Some(api.show(&row).await);
         Ok(Response::new(v1::PauseSubscriptionResponse { subscription }))
     }
 
@@ -160,7 +166,7 @@ impl SubscriptionService for Api {
         let row = api
             .set_state(&request.tenant, &request.subscription, State::Active, "ResumeSubscription")
             .await?;
-        let subscription = Some(api.show(&row));
+        let subscription = Some(api.show(&row).await);
         Ok(Response::new(v1::ResumeSubscriptionResponse { subscription }))
     }
 
@@ -197,6 +203,22 @@ impl SubscriptionService for Api {
         };
         let (event_id, delivery_id) = api.emit_test(&row, id, test).await?;
         Ok(Response::new(v1::TestSubscriptionResponse { event_id, delivery_id }))
+    }
+
+    async fn diagnose_subscription(
+        &self,
+        request: Request<v1::DiagnoseSubscriptionRequest>,
+    ) -> Result<Response<v1::DiagnoseSubscriptionResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.diagnose(request).await.map(Response::new)
+    }
+
+    async fn validate_subscription(
+        &self,
+        request: Request<v1::ValidateSubscriptionRequest>,
+    ) -> Result<Response<v1::ValidateSubscriptionResponse>, Status> {
+        let (api, request) = self.call(request);
+        api.validate(request).await.map(Response::new)
     }
 }
 
@@ -300,19 +322,25 @@ impl Api {
         self.save(row, None, action, detail).await
     }
 
-    /// Subscriptions as users see them, with how their endpoints do.
-    async fn show_with_health(&self, rows: &[Arc<KeyedSubscription>]) -> Vec<v1::Subscription> {
-        let ids = rows.iter().map(|row| row.subscription.id).collect();
+    /// A subscription as users see it, with what only the running control plane knows of it.
+    pub(super) async fn show(&self, row: &KeyedSubscription) -> v1::Subscription {
+        self.show_all(&[row]).await.pop().unwrap_or_default()
+    }
+
+    async fn show_all(&self, rows: &[&KeyedSubscription]) -> Vec<v1::Subscription> {
+        let ids: Vec<_> = rows.iter().map(|row| row.subscription.id).collect();
+        let unserved = self.lanes.unserved(ids.clone()).await;
         let views = self.lanes.health(ids).await;
-        let shown = |(row, view): (&Arc<KeyedSubscription>, Option<View>)| {
-            let health = view.as_ref().map(health::write);
-            v1::Subscription { health, ..self.show(row) }
+        let shown = |(row, view): (&&KeyedSubscription, Option<View>)| v1::Subscription {
+            health: view.as_ref().map(health::write),
+            no_agent: unserved.contains(&row.subscription.id),
+            ..self.show_row(row)
         };
         rows.iter().zip(views).map(shown).collect()
     }
 
-    /// A subscription as users see it, with what only the running control plane knows of it.
-    fn show(&self, row: &KeyedSubscription) -> v1::Subscription {
+    /// The same, without what only the schedule knows.
+    fn show_row(&self, row: &KeyedSubscription) -> v1::Subscription {
         let mut shown = subscription::show(&row.subscription);
         if let Some(failures) = self.registry.unanswered(row.subscription.id) {
             shown.filter_error_count = failures.count;
@@ -322,15 +350,29 @@ impl Api {
         shown
     }
 
-    fn created(&self, row: &KeyedSubscription) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
+    async fn created(
+        &self,
+        row: &KeyedSubscription,
+    ) -> Result<Response<v1::CreateSubscriptionResponse>, Status> {
         let now = self.clock.wall();
         let (key, secret) = row.keys.reveal(None, now).map_err(|error| views::key_error(&error))?;
         Ok(Response::new(v1::CreateSubscriptionResponse {
-            subscription: Some(self.show(row)),
+            subscription: Some(self.show(row).await),
             signing_key: Some(self.show_key(row, key, now)),
             secret: secret.expose_text().to_string(),
-            warnings: warnings(row),
+            warnings: self.warnings(row),
         }))
+    }
+
+    /// What the settings mean that may surprise.
+    fn warnings(&self, row: &KeyedSubscription) -> Vec<String> {
+        let subscription = &row.subscription;
+        let format = subscription.format.warning().map(|warning| format!("body_format: {warning}"));
+        let unvalidated = (subscription.handshake && subscription.validation.is_none()).then(|| {
+            let id = subscription.id;
+            format!("validation_handshake: the endpoint was not asked yet; do it by `postrider subscriptions validate {id}`")
+        });
+        format.into_iter().chain(self.unknown_pool(&subscription.pool)).chain(unvalidated).collect()
     }
 
     /// Emits a test event to one subscription, unless the call is repeated; returns the ids of event and delivery.
@@ -392,10 +434,6 @@ impl Api {
     }
 }
 
-fn warnings(row: &KeyedSubscription) -> Vec<String> {
-    row.subscription.format.warning().map(|warning| format!("body_format: {warning}")).into_iter().collect()
-}
-
 fn read(wire: &v1::Subscription) -> Result<postrider_domain::subscription::Subscription, Status> {
     subscription::read(wire).map_err(|violations| {
         let within: Vec<Violation> =
@@ -427,6 +465,8 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "order" => wire.order = wanted.order,
         "head_of_line" => wire.head_of_line = wanted.head_of_line,
         "failure_policy" => wire.failure_policy = wanted.failure_policy,
+        "allow_fallback_pool" => wire.allow_fallback_pool = wanted.allow_fallback_pool,
+        "validation_handshake" => wire.validation_handshake = wanted.validation_handshake,
         _ => {}
     }
 }

@@ -189,6 +189,16 @@ impl Checker {
         good
     }
 
+    pub(super) fn webhook_origin(&mut self, given: Option<String>) -> Option<String> {
+        let given = given?;
+        let good = postrider_domain::validation::is_origin(&given);
+        self.require(
+            good,
+            &format!("webhook_origin is «{given}»; it must be a DNS name such as postrider.example.com"),
+        );
+        good.then_some(given)
+    }
+
     pub(super) fn authority(
         &mut self,
         trust_domain: Option<String>,

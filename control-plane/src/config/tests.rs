@@ -67,6 +67,7 @@ fn the_example_shows_the_defaults() {
         "agent_address",
         "agent_names",
         "agent_ca",
+        "webhook_origin",
         "insecure_loopback",
         "tenant_emit_rate",
         "tenant_emit_burst",
@@ -80,7 +81,7 @@ fn all_mistakes_are_told_at_once() {
     let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\ncache_mib = 1\nmax_event_kib = 4096\n\
         retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
         agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
-        max_api_connections = 0\n\
+        max_api_connections = 0\nwebhook_origin = 'https://x'\n\
         retain_audit = '1day'\ntenant_emit_rate = 0\ntenant_emit_burst = 2000000";
     let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
     let words = [
@@ -92,6 +93,7 @@ fn all_mistakes_are_told_at_once() {
         "agent_names",
         "trust_domain",
         "agent_certificate_lifetime",
+        "webhook_origin",
         "max_api_connections",
         "retain_events",
         "cache_mib",

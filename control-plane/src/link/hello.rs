@@ -3,6 +3,7 @@
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::time::Timestamp;
 use postrider_proto::agent::{Hello, Reject, RejectCode};
+use postrider_proto::diagnosis;
 use postrider_proto::session::{JobKey, PROTOCOL};
 
 use crate::listen::AgentCertificate;
@@ -24,6 +25,8 @@ pub struct Accepted {
     pub max_bytes: u64,
     /// The sequence of the first outcome that follows.
     pub next_outcome: u64,
+    /// Whether it can look at endpoints.
+    pub diagnoses: bool,
 }
 
 /// Judges a Hello; `now` is what people see as the time of connection.
@@ -67,14 +70,17 @@ pub fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
         streams: 1,
         egress_policy_hash: hello.egress_policy_hash,
         max_in_flight: hello.max_in_flight,
+        drained: None,
     };
     let station = Station { agent: id, instance: hello.instance_id, stream: hello.stream };
-    let connected = Connected { station, pool, max_in_flight: hello.max_in_flight as usize, in_flight };
+    let max_in_flight = hello.max_in_flight as usize;
+    let connected = Connected { station, pool, max_in_flight, in_flight, drained: false };
     Ok(Accepted {
         connected,
         row,
         max_bytes: hello.max_in_flight_bytes.max(1),
         next_outcome: hello.next_outcome_sequence,
+        diagnoses: hello.capabilities.iter().any(|name| name == diagnosis::CAPABILITY),
     })
 }
 

@@ -16,17 +16,19 @@ use postrider_proto::agent::{
 use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::acks::Acks;
-use super::hello::{self, permanent, temporary};
+use super::hello::{self, Accepted, permanent, temporary};
+use super::looks::Looks;
 use super::outbox::Outbox;
 use super::signed::Signed;
+use super::trust::Trust;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
+use crate::diagnoses::Who;
 use crate::dispatch::Prepared;
-use crate::identities::{Identities, own_entry};
+use crate::identities::own_entry;
 use crate::lanes::LinkCommand;
 use crate::listen::AgentCertificate;
 use crate::schedule::{Assignment, HolderId};
@@ -114,22 +116,9 @@ async fn serve(
             return self::reject(&outbound, reject).await;
         }
     };
-    let (sender, commands) = mpsc::channel(accepted.connected.max_in_flight + COMMANDS);
     let agent = accepted.connected.station.agent.clone();
-    let Some(holder) = links.lanes.connected(accepted.connected, sender).await else { return };
-    info!(pool = accepted.row.pool, version = accepted.row.version, "agent connected");
-    links.agents.connected(accepted.row, holder).await;
-    let mut session = Session {
-        agent: agent.clone(),
-        holder,
-        outbound,
-        commands,
-        acks: Acks::new(accepted.next_outcome.max(1)),
-        outbox: Outbox::new(accepted.max_bytes),
-        signed: Signed::default(),
-        trust,
-        links: links.clone(),
-    };
+    let Some(mut session) = Session::open(&links, accepted, trust, outbound).await else { return };
+    let holder = session.holder;
     let end = session.run(inbound).await;
     let lost = matches!(end, End::Lost);
     session.finish(end).await;
@@ -169,36 +158,43 @@ struct Session {
     acks: Acks,
     outbox: Outbox,
     signed: Signed,
+    looks: Looks,
     trust: Trust,
 }
 
-/// How long the session may go on.
-struct Trust {
-    /// Cancelled when it may not.
-    ended: CancellationToken,
-    /// When the certificate ends.
-    expires: Option<Instant>,
-}
-
-impl Trust {
-    fn of(
-        certificate: Option<&AgentCertificate>,
-        agent: &AgentId,
-        identities: &Identities,
-        now: Timestamp,
-    ) -> Result<Self, Reject> {
-        let Some(certificate) = certificate else {
-            return Ok(Self { ended: CancellationToken::new(), expires: None });
-        };
-        // Judged in the handshake already; it may have been revoked since.
-        let admitted = identities.admits(&certificate.identity);
-        let ended = identities.ended(agent).filter(|_| admitted);
-        let ended = ended.ok_or_else(revoked)?;
-        Ok(Self { ended, expires: Some(from_now(certificate.expires.since(now))) })
-    }
-}
-
 impl Session {
+    /// Makes the stream known to all that want to know; nothing when we are stopping.
+    async fn open(links: &Links, accepted: Accepted, trust: Trust, outbound: Outbound) -> Option<Self> {
+        let Accepted { mut connected, row, max_bytes, next_outcome, diagnoses: can_look } = accepted;
+        let (agent, pool) = (connected.station.agent.clone(), connected.pool.clone());
+        let (sender, commands) = mpsc::channel(connected.max_in_flight + COMMANDS);
+        let was_drained = links.agents.drained(&agent, &row.instance).is_some();
+        connected.drained = was_drained;
+        let holder = links.lanes.connected(connected, sender).await?;
+        info!(pool = row.pool, version = row.version, "agent connected");
+        let who = Who { agent: agent.clone(), pool, version: row.version.clone(), can_look };
+        let (seat, questions) = links.diagnoses.sit(holder, who);
+        let instance = row.instance.clone();
+        links.agents.connected(row, holder).await;
+        // Whoever drained it meanwhile did not know of this stream.
+        let is_drained = links.agents.drained(&agent, &instance).is_some();
+        if is_drained != was_drained {
+            links.lanes.set_drained(vec![holder], is_drained).await;
+        }
+        Some(Self {
+            agent,
+            holder,
+            outbound,
+            commands,
+            acks: Acks::new(next_outcome.max(1)),
+            outbox: Outbox::new(max_bytes),
+            signed: Signed::default(),
+            looks: Looks::new(seat, questions),
+            trust,
+            links: links.clone(),
+        })
+    }
+
     async fn run(&mut self, mut inbound: Streaming<AgentMessage>) -> End {
         if let Err(end) = self.welcome().await {
             return end;
@@ -221,6 +217,7 @@ impl Session {
                 taken = self.commands.recv_many(&mut group, GROUP) => {
                     if taken == 0 { Err(protocol_error("the link did not take its commands")) } else { self.obey(&mut group).await }
                 }
+                look = self.looks.next() => self.send(ToAgent::Diagnose(look)).await,
                 () = sleep_until(silent_at) => Err(End::Rejected(temporary(RejectCode::Unavailable, "nothing was heard for 30 seconds"))),
                 () = closing.cancelled() => Err(End::Drained),
                 () = ended.cancelled() => Err(End::Rejected(revoked())),
@@ -264,6 +261,13 @@ impl Session {
                     last.push(command);
                 }
                 self.obey(&mut last).await
+            }
+            FromAgent::Diagnosis(said) => {
+                if self.looks.answered(said) {
+                    Ok(())
+                } else {
+                    Err(protocol_error("a diagnosis must say how it ended"))
+                }
             }
             FromAgent::Goodbye(_) => Err(End::Closed),
         }
@@ -474,7 +478,7 @@ fn message(said: ToAgent) -> ControlMessage {
     ControlMessage { message: Some(said) }
 }
 
-fn revoked() -> Reject {
+pub(super) fn revoked() -> Reject {
     permanent(
         RejectCode::Revoked,
         "the agent is revoked, or its authority is trusted no more; remove its identity and enrol with a new join string",
@@ -486,7 +490,7 @@ fn silence() -> Instant {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline for tokio's own timer")]
-fn from_now(duration: Duration) -> Instant {
+pub(super) fn from_now(duration: Duration) -> Instant {
     Instant::now() + duration
 }
 

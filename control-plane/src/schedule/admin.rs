@@ -68,7 +68,7 @@ pub enum Condition {
     Attempting,
     /// Its lane is held.
     Held,
-    /// No agent is connected in its pool.
+    /// No agent takes jobs for it.
     NoAgent,
     /// Its endpoint is left alone.
     Resting(Rest),
@@ -95,7 +95,7 @@ impl Scheduler {
         }
         match self.lanes.get(&id.subscription) {
             Some(slot) if slot.settings.held || slot.settings.probed_every.is_some() => Condition::Held,
-            Some(slot) if !self.has_agent(&slot.settings.pool) => Condition::NoAgent,
+            Some(slot) if !self.is_served(&slot.settings) => Condition::NoAgent,
             Some(slot) => match slot.lane.rest(now) {
                 Some(rest) => Condition::Resting(rest),
                 None if slot.lane.is_behind(id.sequence) => Condition::Behind,

@@ -7,9 +7,10 @@ use postrider_domain::id::{AgentId, DeliveryId, PoolName};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::{Class, Outcome};
 use postrider_domain::time::Timestamp;
+use postrider_domain::warm;
 use postrider_proto::session::JobKey;
 
-use super::{Effect, Ready, Scheduler, Why};
+use super::{Effect, Scheduler, Why};
 
 /// After a link is lost, its jobs are given away when their timeout and this have passed: the agent may have been
 /// cut off just after it began.
@@ -41,17 +42,22 @@ pub struct Connected {
     pub max_in_flight: usize,
     /// The jobs it still has.
     pub in_flight: Vec<JobKey>,
+    /// Whether it gets no jobs until it is undrained.
+    pub drained: bool,
 }
 
 pub(super) struct Holder {
     pub(super) station: Station,
-    pool: PoolName,
-    max_in_flight: usize,
+    pub(super) pool: PoolName,
+    pub(super) max_in_flight: usize,
     pub(super) jobs: HashMap<DeliveryId, Held>,
     /// Jobs that it has but that are not its to settle (yet): they take room all the same.
     pub(super) others: HashSet<JobKey>,
     connected: bool,
+    /// The agent is stopping.
     draining: bool,
+    /// Somebody wants it to get no jobs.
+    drained: bool,
     lost_at: Option<Timestamp>,
 }
 
@@ -69,34 +75,22 @@ impl Holder {
         self.jobs.insert(key.delivery, Held { key, started: now, timeout });
     }
 
-    fn has_credit(&self) -> bool {
-        self.connected && !self.draining && self.jobs.len() + self.others.len() < self.max_in_flight
+    /// Whether it takes jobs, when it has credit.
+    pub(super) fn serves(&self) -> bool {
+        self.connected && !self.draining && !self.drained
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        self.serves() && self.load().jobs < self.max_in_flight
+    }
+
+    /// How full it is.
+    pub(super) fn load(&self) -> warm::Load {
+        warm::Load { jobs: self.jobs.len() + self.others.len(), most: self.max_in_flight }
     }
 
     fn expiry(&self, held: &Held) -> Option<Timestamp> {
         self.lost_at.map(|lost| lost + held.timeout + LOST_MARGIN)
-    }
-}
-
-/// Agents with the same reach, and the lanes that wait for them.
-#[derive(Default)]
-pub(super) struct Pool {
-    pub(super) ready: Ready,
-    holders: Vec<HolderId>,
-    turn: usize,
-}
-
-impl Pool {
-    /// A holder that can take a job, each in its turn.
-    pub(super) fn next_with_credit(&mut self, holders: &HashMap<HolderId, Holder>) -> Option<HolderId> {
-        for _ in 0..self.holders.len() {
-            self.turn = (self.turn + 1) % self.holders.len();
-            let id = self.holders[self.turn];
-            if holders.get(&id).is_some_and(Holder::has_credit) {
-                return Some(id);
-            }
-        }
-        None
     }
 }
 
@@ -132,10 +126,13 @@ impl Scheduler {
         self.fence_other_processes(&hello.station, now);
         let id = match self.stations.get(&hello.station).copied() {
             Some(id) => self.reattach(id, &hello, now),
-            None => self.attach(&hello),
+            None => self.attach(&hello, now),
         };
         let mut forget = Vec::new();
         for key in hello.in_flight {
+            if self.has(id, key) {
+                continue;
+            }
             if self.is_foreign(id, key) {
                 forget.push(key);
                 self.effects.push(Effect::Trespass { holder: id, key });
@@ -150,14 +147,22 @@ impl Scheduler {
             self.effects.push(Effect::Forget { holder: id, keys: forget });
         }
         self.count_back(&hello.station, now);
+        self.look_at_pool(&hello.pool, now);
         id
     }
 
-    /// Whether a job can only have been given to agents of another pool than the holder's, by the settings of now.
+    /// Whether a holder has exactly this job.
+    pub(super) fn has(&self, id: HolderId, key: JobKey) -> bool {
+        let held = self.holders.get(&id).and_then(|holder| holder.jobs.get(&key.delivery));
+        held.is_some_and(|held| held.key == key)
+    }
+
+    /// Whether a job can only have been given to agents of another pool than the holder's, by the settings of now: it is
+    /// neither the subscription's, nor the one that may stand in for it.
     pub(super) fn is_foreign(&self, id: HolderId, key: JobKey) -> bool {
         let holder = self.holders.get(&id);
         let slot = self.lanes.get(&key.delivery.subscription);
-        holder.zip(slot).is_some_and(|(holder, slot)| holder.pool != slot.settings.pool)
+        holder.zip(slot).is_some_and(|(holder, slot)| !self.may_serve(&holder.pool, &slot.settings))
     }
 
     /// A stream ended. Its jobs may still be under way.
@@ -165,14 +170,25 @@ impl Scheduler {
         let Some(holder) = self.holders.get_mut(&id) else { return };
         holder.connected = false;
         holder.lost_at = Some(now);
+        let pool = holder.pool.clone();
         self.drop_if_done(id);
+        self.look_at_pool(&pool, now);
     }
 
     /// An agent wants no more jobs.
-    pub fn agent_draining(&mut self, id: HolderId) {
-        if let Some(holder) = self.holders.get_mut(&id) {
-            holder.draining = true;
-        }
+    pub fn agent_draining(&mut self, id: HolderId, now: Timestamp) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        holder.draining = true;
+        let pool = holder.pool.clone();
+        self.look_at_pool(&pool, now);
+    }
+
+    /// Somebody wants an agent to get no more jobs, or to get some again.
+    pub fn set_drained(&mut self, id: HolderId, drained: bool, now: Timestamp) {
+        let Some(holder) = self.holders.get_mut(&id) else { return };
+        holder.drained = drained;
+        let pool = holder.pool.clone();
+        self.look_at_pool(&pool, now);
     }
 
     /// How many jobs a holder has.
@@ -181,14 +197,7 @@ impl Scheduler {
         self.holders.get(&id).map_or(0, |holder| holder.jobs.len())
     }
 
-    /// Whether a pool has an agent that is connected.
-    #[must_use]
-    pub fn has_agent(&self, pool: &PoolName) -> bool {
-        let connected = |id: &HolderId| self.holders.get(id).is_some_and(|holder| holder.connected);
-        self.pools.get(pool).is_some_and(|pool| pool.holders.iter().any(connected))
-    }
-
-    fn attach(&mut self, hello: &Connected) -> HolderId {
+    fn attach(&mut self, hello: &Connected, now: Timestamp) -> HolderId {
         self.next_holder += 1;
         let id = HolderId(self.next_holder);
         let holder = Holder {
@@ -199,11 +208,12 @@ impl Scheduler {
             others: HashSet::new(),
             connected: true,
             draining: false,
+            drained: hello.drained,
             lost_at: None,
         };
         self.holders.insert(id, holder);
         self.stations.insert(hello.station.clone(), id);
-        self.pools.entry(hello.pool.clone()).or_default().holders.push(id);
+        self.pool_or_new(&hello.pool, now).holders.push(id);
         id
     }
 
@@ -214,7 +224,7 @@ impl Scheduler {
         let jobs =
             self.holders.get_mut(&old).map(|holder| std::mem::take(&mut holder.jobs)).unwrap_or_default();
         self.remove_holder(old);
-        let id = self.attach(hello);
+        let id = self.attach(hello, now);
         let mut free = Vec::new();
         for (delivery, held) in jobs {
             if hello.in_flight.contains(&held.key) {

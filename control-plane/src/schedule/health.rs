@@ -37,7 +37,7 @@ impl Scheduler {
                 continue;
             }
             survey.lanes.push((*id, backlog));
-            if !self.has_agent(&slot.settings.pool) {
+            if !self.is_served(&slot.settings) {
                 *survey.stranded.entry(slot.settings.pool.clone()).or_default() += backlog.count;
             }
         }

@@ -26,8 +26,7 @@ impl Scheduler {
         if let Some(holder) = self.holders.get_mut(&reported.holder) {
             holder.others.remove(&key);
         }
-        let held = self.holders.get(&reported.holder).and_then(|holder| holder.jobs.get(&key.delivery));
-        let own = held.is_some_and(|held| held.key == key);
+        let own = self.has(reported.holder, key);
         if !own && self.is_foreign(reported.holder, key) {
             // Acknowledged, or the agent would report it for ever.
             self.effects.push(Effect::Acknowledge(reported));

@@ -4,6 +4,7 @@
 mod health;
 mod order;
 mod outage;
+mod pools;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -40,6 +41,7 @@ fn settings(number: u64) -> LaneSettings {
     LaneSettings {
         id: lane(number),
         pool: PoolName::default_pool(),
+        allow_fallback: false,
         retry: retry::Policy::default(),
         max_in_flight: CAP,
         rate_limit: None,
@@ -165,8 +167,13 @@ impl World {
             instance: agent.instance.to_string(),
             stream: 0,
         };
-        let hello =
-            Connected { station, pool: PoolName::default_pool(), max_in_flight: AGENT_CREDIT, in_flight };
+        let hello = Connected {
+            station,
+            pool: PoolName::default_pool(),
+            max_in_flight: AGENT_CREDIT,
+            in_flight,
+            drained: false,
+        };
         let holder = self.scheduler.connected(hello, self.now);
         let first = self.agents[which].outbox.keys().next().copied().unwrap_or(self.agents[which].next);
         self.agents[which].holder = Some(holder);
@@ -253,6 +260,7 @@ impl World {
                 Effect::Withdraw { .. }
                 | Effect::Forget { .. }
                 | Effect::Answer(..)
+                | Effect::Fallback { .. }
                 | Effect::Breaker(..) => {}
                 Effect::Turned { id, turn, .. } => self.turned(id, turn),
                 Effect::Enable(id) => self.change(id, |settings| settings.probed_every = None),

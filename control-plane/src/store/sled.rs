@@ -9,6 +9,7 @@ mod data_keys;
 mod key;
 mod key_use;
 mod operation;
+mod pool;
 mod read;
 mod retention;
 mod token;
@@ -21,7 +22,8 @@ use async_trait::async_trait;
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
-    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId,
+    TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
@@ -35,8 +37,8 @@ use self::writer::Writer;
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
-    Store, StoreError, SubscriptionRow, TokenRow,
+    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention,
+    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -457,6 +459,18 @@ impl Store for SledStore {
 
     async fn audit_span(&self) -> Result<AuditSpan, StoreError> {
         self.read(audit::span).await
+    }
+
+    async fn put_pool(&self, row: &PoolRow, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![pool::write(row)], Some(audit)).await
+    }
+
+    async fn delete_pool(&self, name: &PoolName, audit: Entry) -> Result<(), StoreError> {
+        self.writer.write(vec![(key::pool(name), None)], Some(audit)).await
+    }
+
+    async fn pools(&self) -> Result<Vec<PoolRow>, StoreError> {
+        self.read(pool::all).await
     }
 
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError> {

@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
     DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
-    Store, StoreError, SubscriptionRow, TokenRow,
+    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention,
+    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
-    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
+    AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId,
+    TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
@@ -151,6 +152,9 @@ verbs! {
     audit_records(query: AuditQuery) -> Page<AuditRow, u64>;
     audit_records_after(sequence: u64, limit: usize) -> Vec<Record>;
     audit_span() -> AuditSpan;
+    put_pool(row: &PoolRow, audit: Entry) -> ();
+    delete_pool(name: &PoolName, audit: Entry) -> ();
+    pools() -> Vec<PoolRow>;
     put_agent(agent: &AgentRow) -> ();
     agents() -> Vec<AgentRow>;
     delete_agent(id: &AgentId) -> ();

@@ -9,11 +9,13 @@ use postrider_control_plane::agents::Agents;
 use postrider_control_plane::api::{Api, Caller};
 use postrider_control_plane::authority::{self, Authorities};
 use postrider_control_plane::clock::Clock;
+use postrider_control_plane::diagnoses::Diagnoses;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
 use postrider_control_plane::operations::Operations;
+use postrider_control_plane::pools::Pools;
 use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
@@ -107,8 +109,7 @@ impl World {
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone());
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
-        let operations = Operations::load(dynamic.clone(), clock).await.unwrap();
-        let operations = Arc::new(operations);
+        let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
@@ -121,6 +122,7 @@ impl World {
         });
         tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
         let api = Api {
+            pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
             store: dynamic,
             sealer,
             registry,
@@ -129,6 +131,8 @@ impl World {
             changes,
             updates,
             agents: Arc::new(agents),
+            diagnoses: Diagnoses::new(clock),
+            webhook_origin: None,
             tokens,
             uses: Arc::new(uses),
             identities,

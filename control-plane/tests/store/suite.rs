@@ -454,6 +454,7 @@ pub(crate) async fn requests_and_agents_are_remembered(backend: &dyn Backend) {
         streams: 2,
         egress_policy_hash: "h".into(),
         max_in_flight: 8,
+        drained: Some(at(3)),
     };
     store.put_agent(&agent).await.unwrap();
     assert_eq!(store.agents().await.unwrap(), std::slice::from_ref(&agent));

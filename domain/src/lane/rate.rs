@@ -7,7 +7,7 @@ use crate::violation::Violation;
 
 /// The most that may be asked for, of either.
 pub const MAX_RATE: u32 = 10_000;
-const MIN_PER_SECOND: f64 = 0.1;
+const MIN_PER_SECOND: f64 = RateLimit::SLOWEST;
 
 /// How fast a subscription's endpoint may be called. Retries count.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +19,9 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
+    /// The fewest attempts a second that may be asked for.
+    pub const SLOWEST: f64 = 0.1;
+
     /// With the burst of nobody's choice: what a second brings, and at least one.
     #[must_use]
     pub fn new(per_second: f64) -> Self {

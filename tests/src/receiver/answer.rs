@@ -20,6 +20,8 @@ pub enum Answer {
     Status(u16),
     /// A status with a header.
     Header(u16, &'static str, String),
+    /// A status with headers.
+    Headers(u16, Vec<(&'static str, String)>),
     /// A status with a body.
     Body(u16, String),
     /// A status after a while.
@@ -48,6 +50,12 @@ impl Answer {
             Self::Status(status) => status,
             Self::Header(status, name, value) => {
                 response.headers_mut().insert(name, value.parse()?);
+                status
+            }
+            Self::Headers(status, headers) => {
+                for (name, value) in headers {
+                    response.headers_mut().insert(name, value.parse()?);
+                }
                 status
             }
             Self::Body(status, body) => {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use postrider_tests::binaries::repository;
 use postrider_tests::cli::{Ended, finish};
 use postrider_tests::tools;
-use postrider_tests::world::World;
+use postrider_tests::world::{AgentSettings, World};
 
 async fn python(arguments: &[&str], folder: &Path) -> Result<Ended> {
     let mut command = Command::new(tools::python()?);
@@ -54,7 +54,8 @@ fn reaching(world: &World) -> Result<Vec<String>> {
 
 #[tokio::test]
 async fn a_python_client_calls_every_rpc_with_good_input_and_bad() -> Result<()> {
-    let world = World::start().await?;
+    let origin = "webhook_origin = \"postrider.example.com\"";
+    let world = World::with(AgentSettings::default(), &[origin]).await?;
     let stubs = stubs(world.folder()).await?;
     let program = repository().join("tests/python/every_rpc.py");
     let reaching = reaching(&world)?;

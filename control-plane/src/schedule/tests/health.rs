@@ -162,7 +162,13 @@ fn a_410_while_it_is_probed_ends_the_probes() {
     scheduler.changed(LaneSettings { probed_every: Some(HOUR), ..settings(0) }, now);
     scheduler.accepted(&[(lane(0), Delivery::new(1, EventKey::new(now, 1)))], now);
     let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-    let hello = Connected { station, pool: PoolName::default_pool(), max_in_flight: 9, in_flight: vec![] };
+    let hello = Connected {
+        station,
+        pool: PoolName::default_pool(),
+        max_in_flight: 9,
+        in_flight: vec![],
+        drained: false,
+    };
     let holder = scheduler.connected(hello, now);
     let probe = now + 2 * HOUR;
     scheduler.tick(probe);

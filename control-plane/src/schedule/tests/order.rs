@@ -65,8 +65,13 @@ fn those_behind_one_that_is_blocked_wait_and_go_on_when_it_is_cancelled() {
     let endless = retry::Policy { window: Duration::ZERO, endless: true, ..retry::Policy::default() };
     scheduler.changed(LaneSettings { order: Order::Strict, retry: endless, ..settings(0) }, now);
     let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-    let hello =
-        Connected { station, pool: PoolName::default_pool(), max_in_flight: 8, in_flight: Vec::new() };
+    let hello = Connected {
+        station,
+        pool: PoolName::default_pool(),
+        max_in_flight: 8,
+        in_flight: Vec::new(),
+        drained: false,
+    };
     let holder = scheduler.connected(hello, now);
     let deliveries = [1, 2].map(|sequence| (lane(0), Delivery::new(sequence, EventKey::new(now, 1))));
     scheduler.accepted(&deliveries, now);

@@ -93,8 +93,13 @@ fn retry_after_holds_the_whole_lane_to_the_second_and_at_most_a_day() {
             (1..=5).map(|sequence| (lane(0), Delivery::new(sequence, EventKey::new(now, 1)))).collect();
         scheduler.accepted(&deliveries, now);
         let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-        let hello =
-            Connected { station, pool: PoolName::default_pool(), max_in_flight: 9, in_flight: vec![] };
+        let hello = Connected {
+            station,
+            pool: PoolName::default_pool(),
+            max_in_flight: 9,
+            in_flight: vec![],
+            drained: false,
+        };
         let holder = scheduler.connected(hello, now);
         let given = |effects: Vec<Effect>| {
             effects.into_iter().find_map(|effect| match effect {

@@ -13,8 +13,13 @@ fn lanes_take_turns_and_one_dead_endpoint_holds_nobody_up() {
         scheduler.accepted(&deliveries, now);
     }
     let station = Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 };
-    let hello =
-        Connected { station, pool: PoolName::default_pool(), max_in_flight: 100, in_flight: Vec::new() };
+    let hello = Connected {
+        station,
+        pool: PoolName::default_pool(),
+        max_in_flight: 100,
+        in_flight: Vec::new(),
+        drained: false,
+    };
     scheduler.connected(hello, now);
     let effects = scheduler.effects(now);
     let jobs = effects.iter().find_map(|effect| match effect {
@@ -39,6 +44,7 @@ fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
         pool: PoolName::default_pool(),
         max_in_flight: 1,
         in_flight: Vec::new(),
+        drained: false,
     };
     for (stream, still_awaited) in [(0, true), (0, true), (1, false)] {
         scheduler.connected(hello(stream), now);
@@ -60,6 +66,7 @@ fn an_agent_that_speaks_of_another_pools_job_changes_nothing_and_is_cut_off() {
         pool: pool.parse().unwrap(),
         max_in_flight: 8,
         in_flight,
+        drained: false,
     };
     let thief = scheduler.connected(hello("thief", "elsewhere", vec![key]), now);
     let report = || Report::Made(Box::new(response(200)));

@@ -233,6 +233,7 @@ pub(super) fn agent(row: &AgentRow) -> Vec<u8> {
         streams: row.streams,
         egress_policy_hash: row.egress_policy_hash.clone(),
         max_in_flight: row.max_in_flight,
+        drain_time_ms: row.drained.map_or(0, Timestamp::as_millis),
     }
     .encode_to_vec()
 }
@@ -250,6 +251,7 @@ pub(super) fn read_agent(key: &[u8], value: &[u8]) -> Result<AgentRow, StoreErro
         streams: record.streams,
         egress_policy_hash: record.egress_policy_hash,
         max_in_flight: record.max_in_flight,
+        drained: (record.drain_time_ms != 0).then(|| Timestamp::from_millis(record.drain_time_ms)),
     })
 }
 

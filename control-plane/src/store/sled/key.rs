@@ -3,7 +3,7 @@
 
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
-    AgentId, DeliveryId, EventId, EventKey, OperationId, SubscriptionId, TenantId, TokenId,
+    AgentId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId, TokenId,
 };
 use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
@@ -28,6 +28,7 @@ const KEY_USES: u8 = b'P';
 const LANE: u8 = b'L';
 const META: u8 = b'M';
 const OPERATION: u8 = b'O';
+const POOL: u8 = b'Q';
 const REQUEST: u8 = b'R';
 const SUBSCRIPTION: u8 = b'S';
 const TENANT: u8 = b'T';
@@ -223,6 +224,14 @@ pub(super) fn operations() -> Vec<u8> {
 
 pub(super) fn operation(id: OperationId) -> Vec<u8> {
     Key::new(OPERATION).bytes(&id.to_bytes()).0
+}
+
+pub(super) fn pools() -> Vec<u8> {
+    Key::new(POOL).0
+}
+
+pub(super) fn pool(name: &PoolName) -> Vec<u8> {
+    Key::new(POOL).bytes(name.as_str().as_bytes()).0
 }
 
 pub(super) fn join_tokens() -> Vec<u8> {

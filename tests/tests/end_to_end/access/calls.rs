@@ -91,10 +91,12 @@ pub(super) fn all() -> Vec<Call> {
         tenants(),
         event_types(),
         subscriptions(),
+        looks(),
         signing_keys(),
         events(),
         deliveries(),
         operations(),
+        pools(),
         others(),
     ]
     .into_iter()
@@ -206,6 +208,22 @@ fn subscriptions() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(subscription),
+    ]
+}
+
+fn looks() -> Vec<Call> {
+    vec![
+        // Nobody is there who could look, and nobody wants the handshake.
+        call!("SubscriptionService/DiagnoseSubscription", OPERATE, Within, |t| DiagnoseSubscriptionRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+        })
+        .ends(Code::Unavailable),
+        call!("SubscriptionService/ValidateSubscription", OPERATE, Within, |t| ValidateSubscriptionRequest {
+            tenant: t.tenant.as_str(),
+            subscription: t.subscription.as_str(),
+        })
+        .ends(Code::FailedPrecondition),
     ]
 }
 
@@ -374,6 +392,24 @@ fn operations() -> Vec<Call> {
     ]
 }
 
+fn pools() -> Vec<Call> {
+    let pool: fn(&Things) -> String = |t| t.pool.clone();
+    vec![
+        call!("PoolService/CreatePool", ADMIN, Everything, |t| CreatePoolRequest {
+            pool: v1::Pool { name: t.new_tenant.clone(), ..Default::default() },
+        })
+        .audits(|t| t.new_tenant.clone()),
+        call!("PoolService/GetPool", READ, Everything, |t| GetPoolRequest { pool: t.pool.as_str() }),
+        call!("PoolService/ListPools", READ, Everything, |_t| ListPoolsRequest {}),
+        call!("PoolService/UpdatePool", ADMIN, Everything, |t| UpdatePoolRequest {
+            pool: v1::Pool { name: t.pool.clone(), description: "Ours.".into(), ..Default::default() },
+        })
+        .audits(pool),
+        call!("PoolService/DeletePool", ADMIN, Everything, |t| DeletePoolRequest { pool: t.pool.as_str() })
+            .audits(pool),
+    ]
+}
+
 fn others() -> Vec<Call> {
     vec![
         call!("AgentService/ListAgents", READ, Everything, |_t| ListAgentsRequest {}),
@@ -383,6 +419,14 @@ fn others() -> Vec<Call> {
             agent: t.agent.as_str()
         })
         .audits(|t| t.agent.clone()),
+        // It has enrolled and never connected.
+        call!("AgentService/DrainAgent", OPERATE, Everything, |t| DrainAgentRequest {
+            agent: t.agent.as_str()
+        })
+        .ends(Code::FailedPrecondition),
+        call!("AgentService/UndrainAgent", OPERATE, Everything, |t| UndrainAgentRequest {
+            agent: t.agent.as_str()
+        }),
         call!("AgentService/CreateJoinToken", ADMIN, Everything, |_t| CreateJoinTokenRequest { pool: "a" })
             .audits(|_| "tok_".into()),
         call!("AgentService/ListJoinTokens", ADMIN, Everything, |_t| ListJoinTokensRequest {}),

@@ -41,6 +41,8 @@ pub(super) struct Things {
     pub(super) agent: String,
     /// An operation that is held.
     pub(super) operation: String,
+    /// A pool that nothing else names.
+    pub(super) pool: String,
 }
 
 fn random() -> u128 {
@@ -73,12 +75,13 @@ impl Things {
             join_token: TokenId::new(now, random()).to_string(),
             agent: AgentId::new(now, random()).to_string(),
             operation: OperationId::new(now, random()).to_string(),
+            pool: word("p"),
         }
     }
 
     /// Makes one of everything.
     pub(super) async fn make(world: &Guarded) -> Result<Self> {
-        let Self { tenant, empty_tenant, new_tenant, event_type, named_event, .. } = Self::missing();
+        let Self { tenant, empty_tenant, new_tenant, event_type, named_event, pool, .. } = Self::missing();
         let api = world.control_plane.api(&tenant)?;
         api.create_tenant().await?;
         world.control_plane.api(&empty_tenant)?.create_tenant().await?;
@@ -98,6 +101,8 @@ impl Things {
         let token = world.token(v1::Role::Viewer, Some(&tenant)).await?.id;
         let (join_token, agent) = enrolled(world).await?;
         let operation = paused_operation(&api).await?;
+        let wanted = v1::Pool { name: pool.clone(), ..Default::default() };
+        world.admin.pools().create_pool(v1::CreatePoolRequest { pool: Some(wanted) }).await?;
         Ok(Self {
             tenant,
             empty_tenant,
@@ -114,6 +119,7 @@ impl Things {
             join_token,
             agent,
             operation,
+            pool,
         })
     }
 
@@ -123,7 +129,7 @@ impl Things {
     }
 
     /// Every name.
-    pub(super) fn names(&self) -> [&str; 15] {
+    pub(super) fn names(&self) -> [&str; 16] {
         [
             &self.tenant,
             &self.empty_tenant,
@@ -140,6 +146,7 @@ impl Things {
             &self.join_token,
             &self.agent,
             &self.operation,
+            &self.pool,
         ]
     }
 
