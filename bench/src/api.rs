@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use postrider_proto::v1;
 use postrider_proto::v1::agent_service_client::AgentServiceClient;
 use postrider_proto::v1::delivery_service_client::DeliveryServiceClient;
+use postrider_proto::v1::operation_service_client::OperationServiceClient;
 use postrider_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use postrider_proto::v1::tenant_service_client::TenantServiceClient;
 use tonic::transport::Channel;
@@ -52,7 +53,7 @@ impl Api {
     }
 
     /// Subscribes a URL to the event that is emitted. A cap of 0 is the default.
-    pub(crate) async fn subscribe(&self, url: String, max_in_flight: i32) -> anyhow::Result<()> {
+    pub(crate) async fn subscribe(&self, url: String, max_in_flight: i32) -> anyhow::Result<String> {
         let subscription = v1::Subscription {
             tenant: TENANT.into(),
             url,
@@ -64,7 +65,43 @@ impl Api {
             v1::CreateSubscriptionRequest { subscription: Some(subscription), ..Default::default() };
         let answer =
             SubscriptionServiceClient::new(self.connection.clone()).create_subscription(request).await;
-        answer.context("cannot subscribe").map(drop)
+        let made = answer.context("cannot subscribe")?.into_inner().subscription.unwrap_or_default();
+        Ok(made.id)
+    }
+
+    /// Begins to deliver again what a subscription had; gives the operation.
+    pub(crate) async fn replay(&self, subscription: String, max_per_second: u32) -> anyhow::Result<String> {
+        let replay = v1::Replay { subscription, max_per_second, ..Default::default() };
+        let request =
+            v1::ReplayDeliveriesRequest { tenant: TENANT.into(), replay: Some(replay), ..Default::default() };
+        let answer = self.operations().replay_deliveries(request).await.context("cannot replay")?;
+        Ok(answer.into_inner().operation.unwrap_or_default().id)
+    }
+
+    /// How an operation stands.
+    pub(crate) async fn operation(&self, id: &str) -> anyhow::Result<v1::Operation> {
+        let request = v1::GetOperationRequest { tenant: TENANT.into(), operation: id.into() };
+        let answer = self.operations().get_operation(request).await.context("cannot see the operation")?;
+        Ok(answer.into_inner().operation.unwrap_or_default())
+    }
+
+    /// Pauses an operation; whether it had not ended.
+    pub(crate) async fn pause(&self, id: &str) -> anyhow::Result<bool> {
+        let request = v1::PauseOperationRequest { tenant: TENANT.into(), operation: id.into() };
+        match self.operations().pause_operation(request).await {
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(false),
+            answer => answer.context("cannot pause the operation").map(|_| true),
+        }
+    }
+
+    /// Lets an operation go on.
+    pub(crate) async fn resume(&self, id: &str) -> anyhow::Result<()> {
+        let request = v1::ResumeOperationRequest { tenant: TENANT.into(), operation: id.into() };
+        self.operations().resume_operation(request).await.context("cannot resume the operation").map(drop)
+    }
+
+    fn operations(&self) -> OperationServiceClient<Connection> {
+        OperationServiceClient::new(self.connection.clone())
     }
 
     /// A join string for the agent.

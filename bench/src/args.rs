@@ -59,6 +59,10 @@ pub(crate) enum Name {
     Latency100,
     /// A healthy endpoint beside hanging ones
     Hanging,
+    /// One endpoint that never answers beside a thousand
+    BlackHole,
+    /// Live traffic beside a replay
+    Replay,
     /// A killed control plane
     Resume,
     /// A million waiting deliveries

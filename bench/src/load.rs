@@ -217,6 +217,11 @@ impl Outcome {
         Self { summary, emitted, arrived, lost, duplicates, cpu }
     }
 
+    /// The events that were accepted.
+    pub(crate) fn emitted(&self) -> &[Emitted] {
+        &self.emitted
+    }
+
     /// How many deliveries arrived.
     pub(crate) fn delivered(&self) -> usize {
         self.arrived.len()

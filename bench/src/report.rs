@@ -15,13 +15,15 @@ enum Aim {
 }
 
 /// What is aimed at on two cores: the figure, the aim, the unit, and what it is.
-const AIMS: [(&str, Aim, &str, &str); 11] = [
+const AIMS: [(&str, Aim, &str, &str); 13] = [
     ("one_to_one.deliveries_per_s", Aim::AtLeast(10_000.0), "/s", "deliveries, one subscription"),
     ("fanout10.deliveries_per_s", Aim::AtLeast(25_000.0), "/s", "deliveries, ten subscriptions"),
     ("latency_100.p50_ms", Aim::AtMost(1.0), "ms", "emit to arrival at 100/s, p50"),
     ("latency_100.p99_ms", Aim::AtMost(4.0), "ms", "emit to arrival at 100/s, p99"),
     ("cpu_us_per_delivery", Aim::AtMost(150.0), "µs", "CPU a delivery, control plane and agent"),
     ("hanging.healthy_p99_ratio", Aim::AtMost(1.5), "×", "healthy p99 beside hanging endpoints"),
+    ("black_hole.others_p99_ratio", Aim::AtMost(2.0), "×", "a thousand's p99 beside a hanging one"),
+    ("replay.other_p99_ratio", Aim::AtMost(1.5), "×", "live p99 beside a replay"),
     ("idle.agent_mib", Aim::AtMost(15.0), "MiB", "agent, idle"),
     ("idle.control_plane_mib", Aim::AtMost(60.0), "MiB", "control plane, idle"),
     ("backlog_1m.control_plane_mib", Aim::AtMost(300.0), "MiB", "control plane, a million waiting"),

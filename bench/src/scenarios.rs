@@ -1,11 +1,13 @@
 //! What is measured, one after the other.
 
 mod backlog_1m;
+mod black_hole;
 mod fanout10;
 mod hanging;
 mod idle;
 mod latency_100;
 mod one_to_one;
+mod replay;
 mod resume;
 
 use std::time::Duration;
@@ -61,13 +63,15 @@ pub(crate) async fn run(args: &Args, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-const ALL: [Name; 8] = [
+const ALL: [Name; 10] = [
     Name::Limits,
     Name::Idle,
     Name::OneToOne,
     Name::Fanout10,
     Name::Latency100,
     Name::Hanging,
+    Name::BlackHole,
+    Name::Replay,
     Name::Resume,
     Name::Backlog1m,
 ];
@@ -81,6 +85,8 @@ fn key(name: Name) -> &'static str {
         Name::Fanout10 => "fanout10",
         Name::Latency100 => "latency_100",
         Name::Hanging => "hanging",
+        Name::BlackHole => "black_hole",
+        Name::Replay => "replay",
         Name::Resume => "resume",
         Name::Backlog1m => "backlog_1m",
     }
@@ -121,6 +127,8 @@ async fn measure(name: Name, rig: &mut Rig<'_>, report: &mut Report) -> anyhow::
         Name::Fanout10 => fanout10::measure(rig, report).await,
         Name::Latency100 => latency_100::measure(rig, report).await,
         Name::Hanging => hanging::measure(rig, report).await,
+        Name::BlackHole => black_hole::measure(rig, report).await,
+        Name::Replay => replay::measure(rig, report).await,
         Name::Resume => resume::measure(rig, report).await,
         Name::Backlog1m => backlog_1m::measure(rig, report).await,
     }

@@ -4,7 +4,7 @@
 //! `POST /hook/N` notes an arrival at endpoint N and answers 204; `/slow/N` answers after a while; `/hang` never
 //! answers. `GET /count` says how many have arrived.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,6 +34,8 @@ enum Command {
     Count,
     /// Forget them.
     Reset,
+    /// Say how many requests that are never answered were open at once, at the most.
+    HangingPeak,
     /// Write them to a file, and say how many.
     Save(PathBuf),
 }
@@ -69,6 +71,11 @@ impl Sink {
         self.worker.ask(&Command::Count).await
     }
 
+    /// The most requests that are never answered that were open at once.
+    pub(crate) async fn hanging_peak(&mut self) -> anyhow::Result<usize> {
+        self.worker.ask(&Command::HangingPeak).await
+    }
+
     /// Makes it forget what has arrived.
     pub(crate) async fn reset(&mut self) -> anyhow::Result<()> {
         self.worker.ask::<_, usize>(&Command::Reset).await.map(drop)
@@ -88,10 +95,35 @@ impl Sink {
 }
 
 type Arrivals = Rc<RefCell<Vec<Arrived>>>;
+type Hanging = Rc<Cell<Peak>>;
+
+/// How many are open, and the most that were.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peak {
+    open: usize,
+    most: usize,
+}
+
+/// One request more that is open, until it is dropped.
+struct Open(Hanging);
+
+impl Open {
+    fn new(hanging: Hanging) -> Self {
+        let open = hanging.get().open + 1;
+        hanging.set(Peak { open, most: hanging.get().most.max(open) });
+        Self(hanging)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.update(|peak| Peak { open: peak.open - 1, ..peak });
+    }
+}
 
 /// Runs as the sink until stdin ends.
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let arrivals = Arrivals::default();
+    let (arrivals, hanging) = (Arrivals::default(), Hanging::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("the sink cannot listen")?;
     worker::say(&listener.local_addr()?.port())?;
     let mut commands = worker::commands();
@@ -101,11 +133,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (stream, _) = accepted.context("the sink cannot accept")?;
-                        tokio::task::spawn_local(serve(stream, arrivals.clone()));
+                        tokio::task::spawn_local(serve(stream, arrivals.clone(), hanging.clone()));
                     }
                     command = commands.recv() => {
                         let Some(command) = command else { return Ok(()) };
-                        worker::say(&obey(&command, &mut arrivals.borrow_mut())?)?;
+                        worker::say(&obey(&command, &mut arrivals.borrow_mut(), hanging.get())?)?;
                     }
                 }
             }
@@ -113,19 +145,21 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         .await
 }
 
-fn obey(command: &Command, arrivals: &mut Vec<Arrived>) -> anyhow::Result<usize> {
+fn obey(command: &Command, arrivals: &mut Vec<Arrived>, hanging: Peak) -> anyhow::Result<usize> {
     match command {
         Command::Count => {}
+        Command::HangingPeak => return Ok(hanging.most),
         Command::Reset => arrivals.clear(),
         Command::Save(path) => records::save(path, arrivals)?,
     }
     Ok(arrivals.len())
 }
 
-async fn serve(stream: TcpStream, arrivals: Arrivals) {
+async fn serve(stream: TcpStream, arrivals: Arrivals, hanging: Hanging) {
     // Without it answers are late, and that would show in the figures.
     let _slower = stream.set_nodelay(true);
-    let service = hyper::service::service_fn(move |request| answer(request, arrivals.clone()));
+    let service =
+        hyper::service::service_fn(move |request| answer(request, arrivals.clone(), hanging.clone()));
     // A client that goes away is no concern of the sink.
     let _closed = hyper::server::conn::http1::Builder::new()
         .keep_alive(true)
@@ -133,7 +167,11 @@ async fn serve(stream: TcpStream, arrivals: Arrivals) {
         .await;
 }
 
-async fn answer(request: Request<Incoming>, arrivals: Arrivals) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    arrivals: Arrivals,
+    hanging: Hanging,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, mut body) = request.into_parts();
     while let Some(frame) = body.frame().await {
         if frame.is_err() {
@@ -152,7 +190,10 @@ async fn answer(request: Request<Incoming>, arrivals: Arrivals) -> Result<Respon
             }
             Ok(empty(StatusCode::NO_CONTENT))
         }
-        "hang" => std::future::pending().await,
+        "hang" => {
+            let _open = Open::new(hanging);
+            std::future::pending().await
+        }
         "count" => Ok(Response::new(arrivals.borrow().len().to_string().into())),
         _ => Ok(empty(StatusCode::NOT_FOUND)),
     }

@@ -56,6 +56,8 @@ macro_rules! word {
 
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
 word!(BodyFormat, "BODY_FORMAT_");
+word!(DeliveryOrder, "DELIVERY_ORDER_");
+word!(HeadOfLine, "HEAD_OF_LINE_");
 word!(Strictness, "STRICTNESS_");
 word!(FilterAnswer, "FILTER_ANSWER_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");

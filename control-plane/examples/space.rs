@@ -65,7 +65,7 @@ fn accept(number: u64) -> Accept {
     let key = EventKey::new(at(number), u128::from(number));
     let event_type: postrider_domain::event::EventTypeName =
         "document.completed".parse().expect("it is the name of a type");
-    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default(), None);
     let tenant = "acme".parse().expect("it is a tenant's id");
     let event = Event {
         key,
@@ -77,6 +77,7 @@ fn accept(number: u64) -> Accept {
         data,
         probed_key: None,
         attributes: Attributes::default(),
+        ordering_key: None,
         trace: None,
     };
     let mut idempotency = [0; 16];

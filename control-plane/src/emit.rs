@@ -15,6 +15,7 @@ use postrider_domain::delivery::Delivery;
 use postrider_domain::event::Event;
 use postrider_domain::fair::{Queue, Refused};
 use postrider_domain::id::{DeliveryId, TenantId};
+use postrider_domain::order::OrderingKey;
 use postrider_domain::pace::{Meter, Pace};
 use tokio::sync::{Notify, oneshot};
 
@@ -337,7 +338,10 @@ impl Committer {
             if accepted.duplicate || accepted.deliveries.is_empty() {
                 continue;
             }
-            let fresh = |id: &DeliveryId| (id.subscription, Delivery::new(id.sequence, accepted.key));
+            let ordering = event.ordering_key.as_ref().map(OrderingKey::hash);
+            let fresh = |id: &DeliveryId| {
+                (id.subscription, Delivery::new(id.sequence, accepted.key).ordered_by(ordering))
+            };
             deliveries.extend(accepted.deliveries.iter().map(fresh));
             self.recent.insert(Arc::new(event));
         }

@@ -418,6 +418,9 @@ impl Runner {
                 Load::Fresh { from, limit } => {
                     Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await)
                 }
+                Load::Open { from, limit } => {
+                    Input::Fresh(lane, slow_if_failed(store.open(lane, from, limit).await).await)
+                }
                 Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit).await).await),
             }
         });

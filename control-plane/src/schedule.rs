@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
-use postrider_domain::lane::{Breaker, Lane, Limits, Load, RateLimit};
+use postrider_domain::lane::{Breaker, Lane, Limits, Load, LowWater, RateLimit};
+use postrider_domain::order::{HeadOfLine, Order};
 use postrider_domain::retry;
 use postrider_domain::subscription::{State, Subscription};
 use postrider_domain::time::Timestamp;
@@ -34,6 +35,8 @@ use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 
 /// Deliveries of either kind that a lane keeps in memory.
 const WINDOW: usize = 128;
+/// Deliveries that a lane ordered by key looks through, if many of them stand behind keys that are stuck.
+const LOOK_AHEAD: usize = 2_048;
 /// Outcomes that may wait for the store at once. Beyond it nothing more is handed out.
 pub const MAX_UNSETTLED: usize = 32_768;
 /// How often what lanes have settled is written down.
@@ -54,6 +57,8 @@ pub struct LaneSettings {
     pub max_in_flight: usize,
     /// How fast attempts may follow each other.
     pub rate_limit: Option<RateLimit>,
+    /// Which deliveries wait for one another.
+    pub order: Order,
     /// Whether nothing may be handed out.
     pub held: bool,
     /// An attempt's deadline.
@@ -66,9 +71,13 @@ impl From<&Subscription> for LaneSettings {
             id: subscription.id,
             pool: subscription.pool.clone(),
             allow_fallback: subscription.allow_fallback,
-            retry: subscription.retry.clone(),
+            retry: retry::Policy {
+                endless: subscription.order != Order::None && subscription.head_of_line == HeadOfLine::Block,
+                ..subscription.retry.clone()
+            },
             max_in_flight: subscription.max_in_flight as usize,
             rate_limit: subscription.rate_limit,
+            order: subscription.order,
             held: subscription.state != State::Active,
             timeout: subscription.timeout,
         }
@@ -150,7 +159,7 @@ pub enum Effect {
         taken_over_by: Option<PoolName>,
     },
     /// Write how far a lane is settled.
-    LowWater(SubscriptionId, u64),
+    LowWater(SubscriptionId, LowWater),
     /// Answer who asked.
     Answer(Ticket, Answer),
 }
@@ -197,7 +206,7 @@ struct Slot {
     /// Who had its last job, and may have a connection to its endpoint open.
     warm: Option<HolderId>,
     timer: Option<Timestamp>,
-    low_water: u64,
+    low_water: LowWater,
     deleted: bool,
 }
 
@@ -228,12 +237,9 @@ impl Scheduler {
 
     /// Restores a lane as the store has it.
     pub fn restore(&mut self, settings: LaneSettings, row: LaneRow, now: Timestamp) {
-        let limits = Limits { window: WINDOW, max_in_flight: settings.max_in_flight };
-        let mut lane = if row.waiting {
-            Lane::new(limits, row.low_water, row.end)
-        } else {
-            Lane::without_waiting(limits, row.low_water, row.end)
-        };
+        let first = row.low_water.first_for(settings.order);
+        let lane = if row.waiting { Lane::new } else { Lane::without_waiting };
+        let mut lane = lane(limits(&settings), first, row.end).ordered(settings.order);
         if self.resume.is_some() {
             lane.resume_below(Some(row.end));
         }
@@ -249,12 +255,14 @@ impl Scheduler {
     pub fn changed(&mut self, settings: LaneSettings, now: Timestamp) {
         let id = settings.id;
         let Some(slot) = self.lanes.get_mut(&id) else {
-            let limits = Limits { window: WINDOW, max_in_flight: settings.max_in_flight };
-            self.insert(settings, Lane::empty(limits), 1, now);
+            let lane = Lane::empty(limits(&settings)).ordered(settings.order);
+            self.insert(settings, lane, LowWater::default(), now);
             return;
         };
         slot.lane.set_max_in_flight(settings.max_in_flight);
         slot.lane.set_rate(settings.rate_limit, now);
+        slot.lane.set_order(settings.order);
+        self.settled.insert(id);
         slot.lane.hold(settings.held);
         slot.settings = settings;
         self.leave_queue(id);
@@ -365,7 +373,7 @@ impl Scheduler {
         std::mem::take(&mut self.effects)
     }
 
-    fn insert(&mut self, settings: LaneSettings, mut lane: Lane, low_water: u64, now: Timestamp) {
+    fn insert(&mut self, settings: LaneSettings, mut lane: Lane, low_water: LowWater, now: Timestamp) {
         let id = settings.id;
         lane.set_rate(settings.rate_limit, now);
         lane.hold(settings.held);
@@ -464,6 +472,10 @@ impl Scheduler {
             self.timers.remove(&(timer, id));
         }
     }
+}
+
+fn limits(settings: &LaneSettings) -> Limits {
+    Limits { window: WINDOW, look_ahead: LOOK_AHEAD, max_in_flight: settings.max_in_flight }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DeliveryId, SubscriptionId};
+use postrider_domain::lane::LowWater;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -36,7 +37,7 @@ pub enum Item {
         audit: Option<Box<Entry>>,
     },
     /// How far a lane is settled.
-    LowWater(SubscriptionId, u64),
+    LowWater(SubscriptionId, LowWater),
 }
 
 /// What was written.

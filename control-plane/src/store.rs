@@ -23,6 +23,7 @@ use postrider_domain::id::{
     TokenId,
 };
 use postrider_domain::join::Pin;
+use postrider_domain::lane::LowWater;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
@@ -123,7 +124,7 @@ pub struct Settlement {
     /// The new states.
     pub deliveries: Vec<Settle>,
     /// Below this number every delivery of the lane has ended or waits.
-    pub low_water: Vec<(SubscriptionId, u64)>,
+    pub low_water: Vec<(SubscriptionId, LowWater)>,
     /// What the audit log is told: who wanted some of it.
     pub audit: Vec<audit::Entry>,
 }
@@ -160,8 +161,8 @@ pub struct DueRows {
 /// How a lane was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneRow {
-    /// Below this number every delivery has ended or waits.
-    pub low_water: u64,
+    /// Where to begin to look.
+    pub low_water: LowWater,
     /// One past the last number.
     pub end: u64,
     /// Whether any delivery waits.
@@ -348,6 +349,8 @@ pub trait Store: Send + Sync + 'static {
     async fn settle(&self, settlement: Settlement) -> Result<(), StoreError>;
     /// Pending deliveries of a lane with numbers from `from` on. It looks at a bounded number of rows.
     async fn fresh(&self, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError>;
+    /// Pending and waiting deliveries of a lane with numbers from `from` on. It looks at a bounded number of rows.
+    async fn open(&self, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError>;
     /// The waiting deliveries of a lane that are due first.
     async fn due(&self, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError>;
     /// How a lane was left.

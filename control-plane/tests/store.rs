@@ -95,6 +95,7 @@ conformance!(Sled, suite:
     a_client_chosen_id_is_unique_in_its_tenant,
     deliveries_of_a_lane_are_numbered_without_gaps,
     fresh_rows_come_in_order_and_once,
+    an_ordering_key_is_known_to_the_deliveries,
     due_rows_come_by_time,
     every_attempt_is_remembered,
     lists_page_through_everything_once,

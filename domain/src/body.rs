@@ -144,6 +144,7 @@ mod tests {
             data: Bytes::from_static(b"{ \"b\": 1.50, \"a\": \"\\u00e9\" }"),
             probed_key: None,
             attributes: Attributes::new([("region".to_owned(), "eu".to_owned())]).unwrap(),
+            ordering_key: None,
             trace: state.map(|state| TraceContext::new(PARENT, state).unwrap().unwrap()),
         }
     }

@@ -3,6 +3,7 @@
 //! `pending → (attempting ⇄ waiting) → delivered / exhausted / cancelled`. «Attempting» is not a state
 //! here: that an agent holds a delivery is known to its lane and never written down.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::id::EventKey;
@@ -17,6 +18,8 @@ pub struct Delivery {
     pub sequence: u64,
     /// What is owed.
     pub event: EventKey,
+    /// The hash of the event's ordering key, if it has one.
+    pub ordering: Option<NonZeroU64>,
     /// Where it stands.
     pub state: State,
     /// Attempts that have an outcome.
@@ -78,7 +81,14 @@ impl Delivery {
     /// A delivery that was just accepted.
     #[must_use]
     pub fn new(sequence: u64, event: EventKey) -> Self {
-        Self { sequence, event, state: State::Pending, attempts: 0, failures: 0, window_start: None }
+        let state = State::Pending;
+        Self { sequence, event, ordering: None, state, attempts: 0, failures: 0, window_start: None }
+    }
+
+    /// The same, of an event with this ordering key.
+    #[must_use]
+    pub fn ordered_by(self, ordering: Option<NonZeroU64>) -> Self {
+        Self { ordering, ..self }
     }
 
     /// Records the outcome of the next attempt, which was handed out at `started`. `chance` in 0..1 is the

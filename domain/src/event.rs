@@ -10,6 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::id::{EventId, EventKey, KeyId, TenantId};
+use crate::order::OrderingKey;
 use crate::time::Timestamp;
 use crate::trace::TraceContext;
 use crate::violation::Violation;
@@ -48,6 +49,8 @@ pub struct Event {
     pub probed_key: Option<KeyId>,
     /// What filters can ask beside the data. Not delivered.
     pub attributes: Attributes,
+    /// What it must follow, and be followed by, in order, where subscriptions ask for it.
+    pub ordering_key: Option<OrderingKey>,
     /// The trace that it belongs to, told to receivers.
     pub trace: Option<TraceContext>,
 }
@@ -206,6 +209,7 @@ pub fn content_digest(
     client_id: Option<&EventId>,
     data: &[u8],
     attributes: &Attributes,
+    ordering_key: Option<&OrderingKey>,
 ) -> [u8; 16] {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
@@ -219,6 +223,10 @@ pub fn content_digest(
     for (name, value) in attributes.iter() {
         field(name.as_bytes());
         field(value.as_bytes());
+    }
+    if let Some(key) = ordering_key {
+        field(b"ordering key");
+        field(key.as_str().as_bytes());
     }
     short(&hash.finalize())
 }
@@ -283,13 +291,15 @@ mod tests {
         };
         let none = attributes(&[]);
         let one = attributes(&[("a", "b")]);
-        let base = content_digest(&name("a.b"), time, Some(&id), b"{}", &none);
-        assert_eq!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &none));
-        assert_ne!(base, content_digest(&name("a.c"), time, Some(&id), b"{}", &none));
-        assert_ne!(base, content_digest(&name("a.b"), None, Some(&id), b"{}", &none));
-        assert_ne!(base, content_digest(&name("a.b"), time, None, b"{}", &none));
-        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"[]", &none));
-        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &one));
+        let base = content_digest(&name("a.b"), time, Some(&id), b"{}", &none, None);
+        assert_eq!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &none, None));
+        assert_ne!(base, content_digest(&name("a.c"), time, Some(&id), b"{}", &none, None));
+        assert_ne!(base, content_digest(&name("a.b"), None, Some(&id), b"{}", &none, None));
+        assert_ne!(base, content_digest(&name("a.b"), time, None, b"{}", &none, None));
+        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"[]", &none, None));
+        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &one, None));
+        let key = OrderingKey::new("7").unwrap();
+        assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &none, key.as_ref()));
     }
 
     #[test]

@@ -165,6 +165,8 @@ mod tests {
             retry: Policy::default(),
             max_in_flight: DEFAULT_MAX_IN_FLIGHT,
             rate_limit: None,
+            order: crate::order::Order::None,
+            head_of_line: crate::order::HeadOfLine::Skip,
             timeout: DEFAULT_TIMEOUT,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             state,

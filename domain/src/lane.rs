@@ -12,16 +12,22 @@
 mod adaptive;
 mod breaker;
 mod flow;
+mod loads;
+mod order;
 mod rate;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use self::breaker::State as Breaker;
 use self::flow::Flow;
 pub use self::flow::Rest;
+pub use self::loads::Load;
+use self::loads::Loading;
+use self::order::Queues;
 pub use self::rate::{MAX_RATE, RateLimit};
 use crate::delivery::{Delivery, State};
+use crate::order::Order;
 use crate::outcome::Outcome;
 use crate::time::Timestamp;
 
@@ -30,25 +36,35 @@ use crate::time::Timestamp;
 pub struct Limits {
     /// Deliveries in memory that are not under way: about this many of either kind, fresh and waiting.
     pub window: usize,
+    /// Of a lane ordered by key: how many deliveries that have not ended it looks through, to find keys whose turn it is
+    /// behind others that are stuck.
+    pub look_ahead: usize,
     /// Attempts under way at once.
     pub max_in_flight: usize,
 }
 
-/// What a lane wants from the store.
+/// Where a restart must begin to look for a lane's deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// Pending deliveries in order of number, from this one on.
-    Fresh {
-        /// The first number to look at.
-        from: u64,
-        /// How many to bring at the most.
-        limit: usize,
-    },
-    /// Waiting deliveries in order of due time, from the earliest on.
-    Due {
-        /// How many to bring at the most.
-        limit: usize,
-    },
+pub struct LowWater {
+    /// Every delivery before this number has ended or has its due time written.
+    pub number: u64,
+    /// Whether those have ended that have their due time written: only such a low water will do for an ordered lane.
+    pub covers_waiting: bool,
+}
+
+impl LowWater {
+    /// The first number that a lane with this order must look at.
+    #[must_use]
+    pub fn first_for(self, order: Order) -> u64 {
+        if order == Order::None || self.covers_waiting { self.number } else { 1 }
+    }
+}
+
+impl Default for LowWater {
+    /// Of a lane that never settled anything.
+    fn default() -> Self {
+        Self { number: 1, covers_waiting: true }
+    }
 }
 
 /// Where a lane has a delivery.
@@ -73,9 +89,15 @@ pub struct Lane {
     /// After a restart: deliveries below this number wait to be recognised.
     resume_below: Option<u64>,
     /// Accepted, never attempted, in order.
-    fresh: VecDeque<Delivery>,
+    fresh: BTreeMap<u64, Delivery>,
     /// To be attempted again, by due time.
     waiting: BTreeMap<(Timestamp, u64), Delivery>,
+    order: Order,
+    queues: Queues,
+    /// In memory, but not to be attempted before others that are.
+    behind: BTreeMap<u64, Delivery>,
+    /// Of an ordered lane: those whose end is being written, and what their queue waits for until then.
+    ended: HashMap<u64, Option<Delivery>>,
     /// Handed out.
     in_flight: HashMap<u64, Delivery>,
     /// Writes under way, by delivery.
@@ -95,16 +117,6 @@ pub struct Lane {
     waiting_first: bool,
 }
 
-#[derive(Debug, Default)]
-struct Loading {
-    /// Deliveries whose state was written since the load began.
-    written: HashSet<u64>,
-    /// The earliest due time of what was put out of memory since the load began.
-    evicted: Option<Timestamp>,
-    /// The first number that must be looked at again, if one was found to be unread since the load began.
-    rewound: Option<u64>,
-}
-
 impl Lane {
     /// A lane whose deliveries before `low_water` have all ended or wait, and which has none from `end` on.
     #[must_use]
@@ -114,8 +126,12 @@ impl Lane {
             flow: Flow::new(limits.max_in_flight),
             held: false,
             resume_below: None,
-            fresh: VecDeque::new(),
+            fresh: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            order: Order::None,
+            queues: Queues::default(),
+            behind: BTreeMap::new(),
+            ended: HashMap::new(),
             in_flight: HashMap::new(),
             settling: HashMap::new(),
             reserved: BTreeSet::new(),
@@ -194,77 +210,12 @@ impl Lane {
     /// loaded when its turn comes.
     pub fn accepted(&mut self, delivery: Delivery) {
         self.end = self.end.max(delivery.sequence + 1);
-        if delivery.sequence == self.next && self.fresh.len() < self.limits.window {
+        let room = self.fresh.len() < self.limits.window
+            && (!self.is_ordered() || self.queued() < self.look_ahead());
+        if delivery.sequence == self.next && room {
             self.next += 1;
-            self.push_fresh(delivery);
+            self.enqueue(delivery);
         }
-    }
-
-    /// What should be read from the store now. It counts as begun: the answer must be given to
-    /// [`Lane::loaded_fresh`] or [`Lane::loaded_due`], or [`Lane::load_failed`] be called.
-    pub fn wants(&mut self, now: Timestamp) -> Option<Load> {
-        if self.held || self.loading.is_some() {
-            return None;
-        }
-        let load = self.wanted(now)?;
-        self.loading = Some(Loading::default());
-        Some(load)
-    }
-
-    fn wanted(&self, now: Timestamp) -> Option<Load> {
-        let room_below = self.limits.window / 2;
-        if self.next < self.end && self.fresh.len() <= room_below {
-            return Some(Load::Fresh { from: self.next, limit: self.limits.window - self.fresh.len() });
-        }
-        // Only those due now count against the room: later ones give way when earlier ones come.
-        let due_now = || self.waiting.range(..=(now, u64::MAX)).take(room_below + 1).count();
-        if self.due_beyond.is_some_and(|due| due <= now) && due_now() <= room_below {
-            // Rows of known deliveries come first in the store; the limit reaches past them.
-            let known = self.waiting.len() + self.in_flight.len() + self.settling.len();
-            return Some(Load::Due { limit: self.limits.window + known });
-        }
-        None
-    }
-
-    /// The store could not be read; the same is wanted again.
-    pub fn load_failed(&mut self) {
-        if let Some(Loading { evicted: Some(due), .. }) = self.loading.take() {
-            self.beyond(due);
-        }
-    }
-
-    /// Pending deliveries from the store, by number. Every number before `next` was looked at.
-    pub fn loaded_fresh(&mut self, rows: Vec<Delivery>, next: u64) {
-        let loading = self.loading.take().unwrap_or_default();
-        for row in rows {
-            if row.sequence >= self.next
-                && !self.knows(row.sequence)
-                && !loading.written.contains(&row.sequence)
-            {
-                self.push_fresh(row);
-            }
-        }
-        self.next = loading.rewound.map_or(self.next.max(next), |rewound| rewound.min(next));
-        self.end = self.end.max(self.next);
-    }
-
-    /// Waiting deliveries from the store, by due time; `complete` when there are no others.
-    pub fn loaded_due(&mut self, rows: Vec<Delivery>, complete: bool) {
-        let loading = self.loading.take().unwrap_or_default();
-        let last = rows.last().and_then(|row| row.state.due());
-        self.due_beyond = loading.evicted;
-        if let (false, Some(due)) = (complete, last) {
-            self.beyond(due);
-        }
-        for row in rows {
-            if let State::Waiting(due) = row.state
-                && !self.knows(row.sequence)
-                && !loading.written.contains(&row.sequence)
-            {
-                self.waiting.insert((due, row.sequence), row);
-            }
-        }
-        self.trim();
     }
 
     /// Takes the next delivery to be attempted now, if the lane may hand one out.
@@ -274,10 +225,10 @@ impl Lane {
         }
         let delivery = match (self.first_due(now), self.first_fresh()) {
             (Some(key), fresh) if self.waiting_first || fresh.is_none() => self.waiting.remove(&key)?,
-            (_, place) => self.fresh.remove(place?)?,
+            (_, sequence) => self.fresh.remove(&sequence?)?,
         };
         self.waiting_first = !self.waiting_first;
-        self.in_flight.insert(delivery.sequence, delivery);
+        self.taken(delivery);
         self.flow.took(now);
         Some(delivery)
     }
@@ -289,7 +240,14 @@ impl Lane {
     }
 
     fn may_hand_out(&self, now: Timestamp) -> bool {
-        !self.held && self.flow.opens(self.in_flight.len()).is_some_and(|opens| opens <= now)
+        self.opens().is_some_and(|opens| opens <= now)
+    }
+
+    /// From when on one more attempt may go out; `None` when something else must happen first.
+    fn opens(&self) -> Option<Timestamp> {
+        // Nobody knows which key a reserved one has.
+        let unsure = self.is_ordered() && !self.reserved.is_empty();
+        if self.held || unsure { None } else { self.flow.opens(self.in_flight.len()) }
     }
 
     /// When, after now, time alone makes the lane ready, or want a load; `None` when something else must happen first.
@@ -298,7 +256,7 @@ impl Lane {
         if self.held {
             return None;
         }
-        let opens = self.flow.opens(self.in_flight.len());
+        let opens = self.opens();
         let fresh = opens.filter(|_| self.first_fresh().is_some());
         let due = self.waiting.keys().next().and_then(|(due, _)| opens.map(|opens| opens.max(*due)));
         let beyond = if self.loading.is_none() { self.due_beyond } else { None };
@@ -322,13 +280,11 @@ impl Lane {
         if self.in_flight.contains_key(&sequence) {
             return Place::InFlight;
         }
-        if let Some(place) = self.fresh.iter().position(|delivery| delivery.sequence == sequence) {
-            return self.fresh.remove(place).map_or(Place::Elsewhere, |delivery| self.taken(delivery));
-        }
-        let key =
-            self.waiting.iter().find(|(_, delivery)| delivery.sequence == sequence).map(|(key, _)| *key);
-        match key.and_then(|key| self.waiting.remove(&key)) {
-            Some(delivery) => self.taken(delivery),
+        match self.unqueue(sequence) {
+            Some(delivery) => {
+                self.taken(delivery);
+                Place::Taken(delivery)
+            }
             None if self.settling.contains_key(&sequence) => Place::Settling,
             None => Place::Elsewhere,
         }
@@ -339,12 +295,16 @@ impl Lane {
         if delivery.state == State::Pending {
             self.open.insert(delivery.sequence);
         }
-        self.in_flight.insert(delivery.sequence, delivery);
+        self.taken(delivery);
     }
 
     /// What was kept from loads could not be read after all: a later load will bring it.
     pub fn unread(&mut self, sequence: u64) {
         self.release(sequence);
+        if self.is_ordered() {
+            self.rewind(sequence);
+            return;
+        }
         self.next = self.next.min(sequence);
         self.due_beyond = Some(Timestamp::default());
         if let Some(loading) = &mut self.loading {
@@ -356,22 +316,22 @@ impl Lane {
     /// The attempt did not happen: the delivery goes back to where it was.
     pub fn give_back(&mut self, sequence: u64) {
         if let Some(delivery) = self.in_flight.remove(&sequence) {
-            match delivery.state {
-                State::Waiting(due) => {
-                    self.waiting.insert((due, sequence), delivery);
-                }
-                _ => self.fresh.push_front(delivery),
-            }
+            self.finishes(&delivery);
+            self.enqueue(delivery);
         }
     }
 
     /// The attempt has an outcome; `delivery` is what it became. It is being written: [`Lane::stored`] must
     /// follow.
     pub fn settle(&mut self, delivery: Delivery) {
-        self.in_flight.remove(&delivery.sequence);
+        if self.in_flight.remove(&delivery.sequence).is_some() {
+            self.finishes(&delivery);
+        }
         self.begin_write(delivery.sequence);
-        if let State::Waiting(due) = delivery.state {
-            self.waiting.insert((due, delivery.sequence), delivery);
+        if delivery.state.has_ended() {
+            self.ends(&delivery);
+        } else {
+            self.enqueue(delivery);
         }
     }
 
@@ -390,8 +350,12 @@ impl Lane {
 
     /// A delivery's state was written.
     pub fn stored(&mut self, sequence: u64) {
-        if self.end_write(sequence) && !self.in_flight.contains_key(&sequence) {
-            self.open.remove(&sequence);
+        if self.end_write(sequence) {
+            if self.is_ordered() {
+                self.written(sequence);
+            } else if !self.in_flight.contains_key(&sequence) {
+                self.open.remove(&sequence);
+            }
         }
         self.trim();
     }
@@ -414,11 +378,12 @@ impl Lane {
         true
     }
 
-    /// Every delivery before this number has ended or has its due time written.
+    /// Where a restart must begin to look.
     #[must_use]
-    pub fn low_water(&self) -> u64 {
+    pub fn low_water(&self) -> LowWater {
         let firsts = [self.open.first(), self.reserved.first()];
-        firsts.into_iter().flatten().fold(self.next, |low, first| low.min(*first))
+        let number = firsts.into_iter().flatten().fold(self.next, |low, first| low.min(*first));
+        LowWater { number, covers_waiting: self.is_ordered() }
     }
 
     /// Whether the lane has nothing at all in memory, under way or known to be in the store.
@@ -426,6 +391,7 @@ impl Lane {
     pub fn is_idle(&self) -> bool {
         self.fresh.is_empty()
             && self.waiting.is_empty()
+            && self.behind.is_empty()
             && self.in_flight.is_empty()
             && self.settling.is_empty()
             && self.loading.is_none()
@@ -433,52 +399,27 @@ impl Lane {
             && self.next == self.end
     }
 
-    fn push_fresh(&mut self, delivery: Delivery) {
-        self.open.insert(delivery.sequence);
-        self.fresh.push_back(delivery);
-    }
-
-    fn taken(&mut self, delivery: Delivery) -> Place {
+    fn taken(&mut self, delivery: Delivery) {
         self.in_flight.insert(delivery.sequence, delivery);
-        Place::Taken(delivery)
+        self.begins(&delivery);
     }
 
     fn first_due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
-        let may_go = |sequence: u64| self.resume_below.is_none_or(|end| sequence >= end);
-        self.waiting.keys().next().copied().filter(|(due, sequence)| *due <= now && may_go(*sequence))
+        self.waiting.keys().next().copied().filter(|(due, sequence)| *due <= now && self.may_go(*sequence))
     }
 
-    fn first_fresh(&self) -> Option<usize> {
-        let Some(end) = self.resume_below else { return (!self.fresh.is_empty()).then_some(0) };
-        self.fresh.iter().position(|delivery| delivery.sequence >= end)
+    fn first_fresh(&self) -> Option<u64> {
+        let first = self.resume_below.unwrap_or(0);
+        self.fresh
+            .range(first..)
+            .next()
+            .map(|(sequence, _)| *sequence)
+            .filter(|sequence| self.may_go(*sequence))
     }
 
-    fn knows(&self, sequence: u64) -> bool {
-        self.in_flight.contains_key(&sequence)
-            || self.settling.contains_key(&sequence)
-            || self.open.contains(&sequence)
-            || self.waiting.values().any(|delivery| delivery.sequence == sequence)
-    }
-
-    fn beyond(&mut self, due: Timestamp) {
-        self.due_beyond = Some(self.due_beyond.map_or(due, |known| known.min(due)));
-    }
-
-    /// Puts the latest waiting deliveries out of memory when there are too many. One whose state is not
-    /// written yet stays: the store could not give it back.
-    fn trim(&mut self) {
-        while self.waiting.len() > 2 * self.limits.window {
-            let Some(entry) = self.waiting.last_entry() else { return };
-            let (due, sequence) = *entry.key();
-            if self.settling.contains_key(&sequence) {
-                return;
-            }
-            entry.remove();
-            self.beyond(due);
-            if let Some(loading) = &mut self.loading {
-                loading.evicted = Some(loading.evicted.map_or(due, |known| known.min(due)));
-            }
-        }
+    /// After a restart an agent may still be at work on what came before it; and an ordered lane must know all that comes before.
+    fn may_go(&self, sequence: u64) -> bool {
+        self.resume_below.is_none_or(|end| sequence >= end) && (!self.is_ordered() || sequence < self.next)
     }
 }
 

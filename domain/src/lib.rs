@@ -23,6 +23,7 @@ pub mod identity;
 pub mod join;
 pub mod lane;
 pub mod operation;
+pub mod order;
 pub mod outcome;
 pub mod pace;
 pub mod pattern;

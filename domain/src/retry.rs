@@ -30,6 +30,9 @@ pub struct Policy {
     pub schedule: Vec<Duration>,
     /// Share of a delay by which it varies at random, either way.
     pub jitter: f64,
+    /// Whether retries go on when the window or the schedule is spent, at the longest delay or the last one: for a
+    /// delivery that others must not overtake.
+    pub endless: bool,
 }
 
 impl Default for Policy {
@@ -41,6 +44,7 @@ impl Default for Policy {
             window: DAY,
             schedule: Vec::new(),
             jitter: 0.2,
+            endless: false,
         }
     }
 }
@@ -84,7 +88,8 @@ impl Policy {
         chance: f64,
     ) -> Option<Timestamp> {
         if !self.schedule.is_empty() {
-            let delay = self.schedule.get(failures.saturating_sub(1) as usize)?;
+            let delay = self.schedule.get(failures.saturating_sub(1) as usize);
+            let delay = delay.or(self.schedule.last().filter(|_| self.endless))?;
             return Some(now + self.jittered(*delay, chance));
         }
         let due = now + self.jittered(self.delay(failures), chance);
@@ -104,7 +109,7 @@ impl Policy {
         if self.schedule.is_empty() {
             return self.within_window(due, window_start, now);
         }
-        ((failures as usize) <= self.schedule.len()).then_some(due)
+        (self.endless || (failures as usize) <= self.schedule.len()).then_some(due)
     }
 
     /// The delay after the `failures`-th failure, before jitter.
@@ -120,6 +125,9 @@ impl Policy {
 
     /// The last attempt is made at the window's end; after it there is none.
     fn within_window(&self, due: Timestamp, window_start: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        if self.endless {
+            return Some(due);
+        }
         let end = window_start + self.window;
         if now + SECOND > end { None } else { Some(due.min(end)) }
     }
@@ -177,6 +185,18 @@ mod tests {
     }
 
     #[test]
+    fn an_endless_one_goes_on_as_it_ended() {
+        let (start, later) = (Timestamp::from_millis(START), Timestamp::from_millis(START) + WEEK);
+        let after =
+            |policy: &Policy| policy.next(99, start, later, 0.5).map(|due| due.since(later).as_secs());
+        let endless = Policy { endless: true, ..Policy::default() };
+        assert_eq!((after(&Policy::default()), after(&endless)), (None, Some(10_800)));
+        let listed = Policy { schedule: vec![SECOND, DAY], ..endless };
+        assert_eq!(after(&listed), Some(86_400));
+        assert!(listed.next_after(SECOND, 99, start, later).is_some());
+    }
+
+    #[test]
     fn retry_after() {
         let now = Timestamp::from_millis(START);
         let table = [
@@ -205,8 +225,8 @@ mod tests {
                 factor,
                 max_delay: Duration::from_secs((initial + more).min(86_400)),
                 window: Duration::from_secs(window),
-                schedule: Vec::new(),
                 jitter,
+                ..Policy::default()
             },
         )
     }

@@ -8,6 +8,7 @@ use crate::filter::Filter;
 use crate::headers::CustomHeaders;
 use crate::id::{PoolName, SubscriptionId, TenantId};
 use crate::lane::RateLimit;
+use crate::order::{HeadOfLine, Order};
 use crate::pattern::Pattern;
 use crate::retry;
 use crate::signing::Profiles;
@@ -61,6 +62,10 @@ pub struct Subscription {
     pub max_in_flight: u32,
     /// How fast attempts may follow each other; `None` for no limit.
     pub rate_limit: Option<RateLimit>,
+    /// Which deliveries wait for one another.
+    pub order: Order,
+    /// What one that fails does to those that wait for it.
+    pub head_of_line: HeadOfLine,
     /// One deadline for an attempt, up to the response's headers.
     pub timeout: Duration,
     /// Deadline for TCP connect.

@@ -54,6 +54,7 @@ fuzz_target!(|input: &[u8]| {
         accepted: key.created(),
         data: Bytes::copy_from_slice(data),
         attributes: Attributes::default(),
+        ordering_key: None,
         trace: None,
         probed_key: None,
     };

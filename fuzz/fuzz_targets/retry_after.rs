@@ -91,5 +91,6 @@ fn policy(input: &Input) -> Policy {
         window: millis(input.window_ms),
         schedule: input.schedule_ms.iter().copied().map(millis).collect(),
         jitter: share(input.jitter),
+        ..Policy::default()
     }
 }

@@ -1,5 +1,7 @@
 //! Deliveries: states on the wire and records of deliveries ⇄ [`Delivery`].
 
+use std::num::NonZeroU64;
+
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::EventKey;
 use postrider_domain::outcome::Attempt;
@@ -33,6 +35,7 @@ pub fn write_record(delivery: &Delivery, delivering: Option<&Attempt>) -> Delive
         due_ms: delivery.state.due().map_or(0, Timestamp::as_millis),
         end_time_ms: delivery.state.end().map_or(0, Timestamp::as_millis),
         delivering_attempt: delivering.map(attempt::write),
+        ordering: delivery.ordering.map_or(0, NonZeroU64::get),
     }
 }
 
@@ -51,6 +54,7 @@ pub fn read_record(sequence: u64, record: &DeliveryRecord) -> Option<Delivery> {
     Some(Delivery {
         sequence,
         event: EventKey::from_bytes(record.event.as_ref().try_into().ok()?),
+        ordering: NonZeroU64::new(record.ordering),
         state,
         attempts: record.attempts,
         failures: record.failures,
@@ -65,7 +69,7 @@ mod tests {
     #[test]
     fn records_read_back() {
         let now = Timestamp::from_millis(1_770_028_200_123);
-        let base = Delivery::new(9, EventKey::new(now, 5));
+        let base = Delivery::new(9, EventKey::new(now, 5)).ordered_by(NonZeroU64::new(u64::MAX));
         let states = [
             State::Pending,
             State::Waiting(now),

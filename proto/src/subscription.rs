@@ -9,6 +9,7 @@ use postrider_domain::filter::Filter;
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::lane::RateLimit;
+use postrider_domain::order::{HeadOfLine, Order};
 use postrider_domain::pattern::Pattern;
 use postrider_domain::retry;
 use postrider_domain::signing::Profiles;
@@ -77,6 +78,8 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
             .map(|limit| v1::RateLimit { per_second: limit.per_second, burst: limit.burst }),
         signature_profiles: signature_profile::write(&subscription.profiles),
         filter: subscription.filter.as_ref().map(ToString::to_string).unwrap_or_default(),
+        order: write_order(subscription.order).into(),
+        head_of_line: write_head_of_line(subscription.head_of_line).into(),
         allow_fallback_pool: subscription.allow_fallback,
         validation_handshake: subscription.handshake,
         validation: subscription.validation.as_ref().map(validation::write),
@@ -110,6 +113,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let validation = wire.validation.as_ref().and_then(|wire| reader.keep(validation::read(wire))).flatten();
     let max_in_flight = read_max_in_flight(wire);
     let rate_limit = wire.rate_limit.as_ref().map(read_rate_limit);
+    let (order, head_of_line) = read_order(wire, &mut reader);
     let ranges = Ranges {
         patterns: wire.event_types.len(),
         description: &wire.description,
@@ -140,6 +144,8 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         retry,
         max_in_flight,
         rate_limit,
+        order,
+        head_of_line,
         timeout,
         connect_timeout,
         handshake: wire.validation_handshake,
@@ -181,6 +187,44 @@ fn read_profiles(wire: &v1::Subscription, headers: Option<&CustomHeaders>) -> Re
     let clash = headers.map_or(Ok(()), |headers| profiles.check_custom(headers));
     clash.map_err(|error| Violation::new("signature_profiles", error.to_string()))?;
     Ok(profiles)
+}
+
+/// Which deliveries wait for one another, and what a failing one does to the others.
+fn read_order(wire: &v1::Subscription, reader: &mut Reader) -> (Order, HeadOfLine) {
+    let order = match v1::DeliveryOrder::try_from(wire.order) {
+        Ok(v1::DeliveryOrder::Unspecified | v1::DeliveryOrder::None) => Ok(Order::None),
+        Ok(v1::DeliveryOrder::PerKey) => Ok(Order::PerKey),
+        Ok(v1::DeliveryOrder::Strict) => Ok(Order::Strict),
+        Err(_) => Err(Violation::new(
+            "order",
+            "must be DELIVERY_ORDER_NONE, DELIVERY_ORDER_PER_KEY or DELIVERY_ORDER_STRICT",
+        )),
+    };
+    let head_of_line = match v1::HeadOfLine::try_from(wire.head_of_line) {
+        Ok(v1::HeadOfLine::Unspecified | v1::HeadOfLine::Skip) => Ok(HeadOfLine::Skip),
+        Ok(v1::HeadOfLine::Block) if order == Ok(Order::None) => Err(Violation::new(
+            "head_of_line",
+            "HEAD_OF_LINE_BLOCK needs an order: nothing waits for a delivery without one; set order too",
+        )),
+        Ok(v1::HeadOfLine::Block) => Ok(HeadOfLine::Block),
+        Err(_) => Err(Violation::new("head_of_line", "must be HEAD_OF_LINE_SKIP or HEAD_OF_LINE_BLOCK")),
+    };
+    (reader.keep(order).unwrap_or_default(), reader.keep(head_of_line).unwrap_or_default())
+}
+
+fn write_order(order: Order) -> v1::DeliveryOrder {
+    match order {
+        Order::None => v1::DeliveryOrder::None,
+        Order::PerKey => v1::DeliveryOrder::PerKey,
+        Order::Strict => v1::DeliveryOrder::Strict,
+    }
+}
+
+fn write_head_of_line(head_of_line: HeadOfLine) -> v1::HeadOfLine {
+    match head_of_line {
+        HeadOfLine::Skip => v1::HeadOfLine::Skip,
+        HeadOfLine::Block => v1::HeadOfLine::Block,
+    }
 }
 
 fn read_max_in_flight(wire: &v1::Subscription) -> u32 {
@@ -328,6 +372,7 @@ fn read_retry(wire: Option<&v1::RetryPolicy>, reader: &mut Reader) -> retry::Pol
             .map(|delay| reader.duration("retry_policy.schedule", Some(delay), Duration::ZERO))
             .collect(),
         jitter: wire.jitter.unwrap_or(default.jitter),
+        endless: false,
     }
 }
 

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Makes a repeat of this emit return the first event for 24 hours
     #[arg(long, value_name = "KEY", conflicts_with = "lines")]
     idempotency_key: Option<String>,
+    /// What the event is about: subscriptions ordered per key receive events with the same key in order
+    #[arg(long, value_name = "KEY", conflicts_with = "lines")]
+    ordering_key: Option<String>,
     /// A short text for filters, 'name=value'; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::parse_attribute, conflicts_with = "lines")]
     attributes: Vec<(String, String)>,
@@ -54,8 +57,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TRACESTATE", requires = "trace_parent")]
     trace_state: Option<String>,
     /// Emit one event a line, pipelined over one stream. With TYPE each line is the data; without, an
-    /// object: {"type":…, "data":…} and, optionally, "timestamp", "id", "idempotency_key", "attributes",
-    /// "trace_parent", "trace_state"
+    /// object: {"type":…, "data":…} and, optionally, "timestamp", "id", "idempotency_key",
+    /// "ordering_key", "attributes", "trace_parent", "trace_state"
     #[arg(long, conflicts_with_all = ["data", "follow"])]
     lines: bool,
     /// Wait until every delivery has ended: exit 0 when all are delivered, 5 otherwise
@@ -76,6 +79,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
         timestamp: args.timestamp.map(to_wire),
         id: args.id.unwrap_or_default(),
         idempotency_key: args.idempotency_key.unwrap_or_default(),
+        ordering_key: args.ordering_key.unwrap_or_default(),
         attributes: args.attributes.into_iter().collect(),
         trace_parent: args.trace_parent.unwrap_or_default(),
         trace_state: args.trace_state.unwrap_or_default(),

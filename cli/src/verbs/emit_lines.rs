@@ -37,6 +37,8 @@ struct Line<'a> {
     #[serde(default)]
     idempotency_key: String,
     #[serde(default)]
+    ordering_key: String,
+    #[serde(default)]
     attributes: HashMap<String, String>,
     #[serde(default)]
     trace_parent: String,
@@ -154,6 +156,7 @@ impl Shape {
             timestamp: own.map(to_wire).or(timestamp),
             id: line.id,
             idempotency_key: line.idempotency_key,
+            ordering_key: line.ordering_key,
             attributes: line.attributes,
             trace_parent: line.trace_parent,
             trace_state: line.trace_state,

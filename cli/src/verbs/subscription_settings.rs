@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_proto::v1::{self, BodyFormat};
+use postrider_proto::v1::{self, BodyFormat, DeliveryOrder, HeadOfLine};
 
 use super::input::parse_header;
 use super::signature_profile;
@@ -49,6 +49,13 @@ pub(crate) struct Settings {
     /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
     #[arg(long, value_name = "N", requires = "rate_limit")]
     rate_burst: Option<u32>,
+    /// Which deliveries wait for one another: none, per_key (events with the same ordering key) or strict [default: none]
+    #[arg(long, value_name = "ORDER", value_parser = parse_word::<DeliveryOrder>)]
+    order: Option<DeliveryOrder>,
+    /// What one that fails does to those that wait for it: skip (they go on when its retries are spent) or block (it is
+    /// retried until it succeeds or is cancelled) [default: skip]
+    #[arg(long, value_name = "POLICY", value_parser = parse_word::<HeadOfLine>)]
+    head_of_line: Option<HeadOfLine>,
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
@@ -129,6 +136,14 @@ impl Settings {
             let limit = v1::RateLimit { per_second, burst: self.rate_burst.unwrap_or(0) };
             subscription.rate_limit = (per_second != 0.0).then_some(limit);
             wrote("rate_limit");
+        }
+        if let Some(order) = self.order {
+            subscription.set_order(order);
+            wrote("order");
+        }
+        if let Some(head_of_line) = self.head_of_line {
+            subscription.set_head_of_line(head_of_line);
+            wrote("head_of_line");
         }
         if let Some(timeout) = self.attempt_timeout {
             subscription.timeout = Some(duration_to_wire(timeout));

@@ -22,6 +22,7 @@ pub(crate) struct Event {
     data_erased: bool,
     data_size: u32,
     deliveries: Vec<String>,
+    ordering_key: String,
     attributes: BTreeMap<String, String>,
     trace_parent: String,
     trace_state: String,
@@ -42,6 +43,7 @@ impl From<v1::Event> for Event {
             data_erased: event.data_erased,
             data_size: event.data_size,
             deliveries: event.deliveries,
+            ordering_key: event.ordering_key,
             attributes: event.attributes.into_iter().collect(),
             trace_parent: event.trace_parent,
             trace_state: event.trace_state,
@@ -76,6 +78,7 @@ impl View for Event {
             ("Timestamp", self.timestamp.clone().unwrap_or_default()),
             ("Accepted", self.accept_time.clone().unwrap_or_default()),
             ("Size", format!("{} bytes", self.data_size)),
+            ("Ordering key", self.ordering_key.clone()),
             ("Attributes", attributes.collect::<Vec<_>>().join("\n")),
             ("Trace", self.trace_parent.clone()),
             ("Deliveries", self.deliveries.join("\n")),
@@ -150,7 +153,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&Event::from(event)).unwrap(),
-            r#"{"id":"evt_1","tenant":"t","type":"a.b","timestamp":"2026-02-02T10:30:00.12Z","accept_time":null,"data":{"b":1.50,"a":1},"data_erased":false,"data_size":16,"deliveries":["dlv_1"],"attributes":{},"trace_parent":"","trace_state":""}"#
+            r#"{"id":"evt_1","tenant":"t","type":"a.b","timestamp":"2026-02-02T10:30:00.12Z","accept_time":null,"data":{"b":1.50,"a":1},"data_erased":false,"data_size":16,"deliveries":["dlv_1"],"ordering_key":"","attributes":{},"trace_parent":"","trace_state":""}"#
         );
     }
 

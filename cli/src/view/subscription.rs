@@ -27,6 +27,8 @@ pub(crate) struct Subscription {
     timeout: Option<String>,
     connect_timeout: Option<String>,
     rate_limit: Option<RateLimit>,
+    order: String,
+    head_of_line: String,
     state: String,
     state_reason: String,
     create_time: Option<String>,
@@ -100,6 +102,8 @@ impl From<v1::Subscription> for Subscription {
             rate_limit: subscription
                 .rate_limit
                 .map(|limit| RateLimit { per_second: limit.per_second, burst: limit.burst }),
+            order: word::<v1::DeliveryOrder>(subscription.order),
+            head_of_line: word::<v1::HeadOfLine>(subscription.head_of_line),
             state: word::<v1::SubscriptionState>(subscription.state),
             create_time: time(subscription.create_time.as_ref()),
             update_time: time(subscription.update_time.as_ref()),
@@ -157,6 +161,13 @@ fn sentence(policy: &v1::RetryPolicy) -> String {
 }
 
 impl Subscription {
+    fn order_sentence(&self) -> String {
+        match self.order.as_str() {
+            "none" => "none".to_owned(),
+            order => format!("{order}, {} when one fails", self.head_of_line),
+        }
+    }
+
     fn filter_errors(&self) -> String {
         let time = self.last_filter_error_time.as_deref().unwrap_or_default();
         match self.filter_error_count {
@@ -232,6 +243,7 @@ impl View for Subscription {
             ("Retries", retries.unwrap_or_default()),
             ("Max in flight", in_flight.to_string()),
             ("Rate limit", rate.unwrap_or_else(|| "none".to_owned())),
+            ("Order", self.order_sentence()),
             ("Timeout", self.timeout.clone().unwrap_or_default()),
             ("Connect timeout", self.connect_timeout.clone().unwrap_or_default()),
             ("Created", self.create_time.clone().unwrap_or_default()),
@@ -296,7 +308,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 26);
+        assert_eq!(json.as_object().unwrap().len(), 28);
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         max_in_flight by |count: &i32| count.to_string(),
         timeout by duration,
         connect_timeout by duration,
+        order by |order: &i32| {
+            v1::DeliveryOrder::try_from(*order).map_or_else(|_| order.to_string(), |known| known.as_str_name().into())
+        },
+        head_of_line by |policy: &i32| {
+            v1::HeadOfLine::try_from(*policy).map_or_else(|_| policy.to_string(), |known| known.as_str_name().into())
+        },
         rate_limit by |limit: &Option<v1::RateLimit>| {
             limit.as_ref().map_or_else(|| "none".to_owned(), |limit| format!("{}/s burst {}", limit.per_second, limit.burst))
         },

@@ -9,6 +9,7 @@ use postrider_domain::event::{
 };
 use postrider_domain::filter::Facts;
 use postrider_domain::id::{EventId, EventKey, TenantId};
+use postrider_domain::order::OrderingKey;
 use postrider_domain::time::Timestamp;
 use postrider_domain::trace::TraceContext;
 use postrider_domain::violation::Violation;
@@ -222,7 +223,15 @@ impl Api {
         let warnings = self.registry.catalogues.judge(&tenant, &event_type, &event.data).map_err(within)?;
         let attributes = Attributes::new(event.attributes).map_err(within)?;
         let trace = TraceContext::new(&event.trace_parent, &event.trace_state).map_err(within)?;
-        let content = content_digest(&event_type, timestamp, client_id.as_ref(), &event.data, &attributes);
+        let ordering_key = OrderingKey::new(&event.ordering_key).map_err(within)?;
+        let content = content_digest(
+            &event_type,
+            timestamp,
+            client_id.as_ref(),
+            &event.data,
+            &attributes,
+            ordering_key.as_ref(),
+        );
         let now = self.clock.wall();
         let facts = Facts::new(&event_type, timestamp.unwrap_or(now), &attributes, &event.data);
         let subscriptions = self.registry.subscribers(&tenant, &facts, now);
@@ -244,6 +253,7 @@ impl Api {
                 data: event.data,
                 probed_key: None,
                 attributes,
+                ordering_key,
                 trace,
             },
         };
@@ -333,6 +343,7 @@ fn view(row: EventRow, with_data: bool) -> v1::Event {
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
+        ordering_key: event.ordering_key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
         trace_parent: event.trace.as_ref().map(|trace| trace.parent().to_owned()).unwrap_or_default(),
         trace_state: event.trace.as_ref().map(|trace| trace.state().to_owned()).unwrap_or_default(),
     }

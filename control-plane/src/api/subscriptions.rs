@@ -22,7 +22,7 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 15] = [
+const SETTABLE: [&str; 17] = [
     "url",
     "event_types",
     "description",
@@ -36,6 +36,8 @@ const SETTABLE: [&str; 15] = [
     "signature_profiles",
     "filter",
     "rate_limit",
+    "order",
+    "head_of_line",
     "allow_fallback_pool",
     "validation_handshake",
 ];
@@ -362,7 +364,7 @@ impl Api {
         let data: bytes::Bytes = example.unwrap_or(default).into();
         let now = self.clock.wall();
         let key = EventKey::new(now, rand::random());
-        let content = content_digest(&name, None, None, &data, &Attributes::default());
+        let content = content_digest(&name, None, None, &data, &Attributes::default(), None);
         let event = Event {
             key,
             id: key.into(),
@@ -373,6 +375,7 @@ impl Api {
             data,
             probed_key: test.probed_key,
             attributes: Attributes::default(),
+            ordering_key: None,
             trace: None,
         };
         let subscriptions = vec![row.subscription.id];
@@ -415,6 +418,8 @@ fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
         "signature_profiles" => wire.signature_profiles.clone_from(&wanted.signature_profiles),
         "filter" => wire.filter.clone_from(&wanted.filter),
         "rate_limit" => wire.rate_limit = wanted.rate_limit,
+        "order" => wire.order = wanted.order,
+        "head_of_line" => wire.head_of_line = wanted.head_of_line,
         "allow_fallback_pool" => wire.allow_fallback_pool = wanted.allow_fallback_pool,
         "validation_handshake" => wire.validation_handshake = wanted.validation_handshake,
         _ => {}

@@ -128,6 +128,7 @@ fn hold_reason(
         (Condition::NoAgent, _) => v1::HoldReason::NoAgent,
         (Condition::Resting(Rest::Asked), _) => v1::HoldReason::RetryAfter,
         (Condition::Resting(Rest::Breaker), _) => v1::HoldReason::Breaker,
+        (Condition::Behind, _) => v1::HoldReason::Order,
         (Condition::None | Condition::Attempting, _) => v1::HoldReason::Unspecified,
     }
 }

@@ -29,6 +29,9 @@ const PAGES: usize = 32;
 const DRY_STEP: usize = 2000;
 /// Subscriptions whose deliveries are put back at once.
 const AT_ONCE: usize = 64;
+/// How fast deliveries of one subscription can be put back one after the other; beyond it so many at once are.
+const ONE_BY_ONE: u32 = 500;
+const OF_A_LANE: usize = 64;
 /// How often, and how long apart, it is asked for a delivery whose outcome is just being written.
 const BUSY_TRIES: usize = 50;
 const BUSY_WAIT: Duration = Duration::from_millis(10);
@@ -128,7 +131,11 @@ pub(super) async fn step(
     let size = if replay.dry_run { DRY_STEP } else { (rate / STEPS).max(1) as usize };
     let found = find(store, &range, place, size).await?;
     let owed = found.owed.len() as u64;
-    let done = if replay.dry_run { 0 } else { put_back(lanes, found.owed).await };
+    let done = if replay.dry_run {
+        0
+    } else {
+        put_back(lanes, found.owed, if rate > ONE_BY_ONE { OF_A_LANE } else { 1 }).await
+    };
     let failed = if replay.dry_run { 0 } else { owed - done };
     Ok(Step {
         cursor: found.place.write(),
@@ -194,21 +201,19 @@ async fn look(
 }
 
 /// Makes deliveries due, those of a subscription one after the other, so that they keep their order; how many could be.
-async fn put_back(lanes: &Lanes, owed: Vec<DeliveryId>) -> u64 {
+async fn put_back(lanes: &Lanes, owed: Vec<DeliveryId>, of_a_lane: usize) -> u64 {
     let mut by_lane: HashMap<SubscriptionId, Vec<DeliveryId>> = HashMap::new();
     for id in owed {
         by_lane.entry(id.subscription).or_default().push(id);
     }
-    let done = stream::iter(by_lane.into_values()).map(|ids| put_back_in_order(lanes, ids));
+    let done = stream::iter(by_lane.into_values()).map(|ids| put_back_in_order(lanes, ids, of_a_lane));
     done.buffer_unordered(AT_ONCE).fold(0, |count, done| async move { count + done }).await
 }
 
-async fn put_back_in_order(lanes: &Lanes, ids: Vec<DeliveryId>) -> u64 {
-    let mut done = 0;
-    for id in ids {
-        done += u64::from(put_back_one(lanes, id).await);
-    }
-    done
+/// They are asked for in order. A lane without order may then see neighbours swapped, if several are asked for at once.
+async fn put_back_in_order(lanes: &Lanes, ids: Vec<DeliveryId>, at_once: usize) -> u64 {
+    let done = stream::iter(ids).map(|id| put_back_one(lanes, id)).buffered(at_once);
+    done.fold(0, |count, done| async move { count + u64::from(done) }).await
 }
 
 async fn put_back_one(lanes: &Lanes, id: DeliveryId) -> bool {

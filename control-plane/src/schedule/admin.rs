@@ -72,6 +72,8 @@ pub enum Condition {
     NoAgent,
     /// Its endpoint is left alone.
     Resting(Rest),
+    /// An earlier one must end first.
+    Behind,
 }
 
 impl Scheduler {
@@ -94,7 +96,11 @@ impl Scheduler {
         match self.lanes.get(&id.subscription) {
             Some(slot) if slot.settings.held => Condition::Held,
             Some(slot) if !self.is_served(&slot.settings) => Condition::NoAgent,
-            Some(slot) => slot.lane.rest(now).map_or(Condition::None, Condition::Resting),
+            Some(slot) => match slot.lane.rest(now) {
+                Some(rest) => Condition::Resting(rest),
+                None if slot.lane.is_behind(id.sequence) => Condition::Behind,
+                None => Condition::None,
+            },
             None => Condition::None,
         }
     }

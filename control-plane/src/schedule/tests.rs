@@ -1,11 +1,13 @@
 //! The schedule in a simulated world: agents that come, go and lose messages, a store that is slow, endpoints that
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
+mod order;
 mod outage;
 mod pools;
 mod rules;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use postrider_domain::delivery::{Delivery, State};
@@ -42,6 +44,7 @@ fn settings(number: u64) -> LaneSettings {
         retry: retry::Policy::default(),
         max_in_flight: CAP,
         rate_limit: None,
+        order: Order::None,
         held: false,
         timeout: TIMEOUT,
     }
@@ -74,7 +77,7 @@ struct World {
     agents: Vec<SimAgent>,
     /// The store: what is durable.
     rows: BTreeMap<DeliveryId, Delivery>,
-    low_water: HashMap<SubscriptionId, u64>,
+    low_water: HashMap<SubscriptionId, LowWater>,
     /// Writes and reads that are under way.
     writes: VecDeque<(Delivery, DeliveryId, Option<Reported>)>,
     loads: Vec<(SubscriptionId, Load, Loaded)>,
@@ -141,7 +144,8 @@ impl World {
             .take_while(|(row, _)| row.subscription == id)
             .count() as u64
             + 1;
-        let delivery = Delivery::new(sequence, EventKey::new(self.now, self.rng.random()));
+        let delivery = Delivery::new(sequence, EventKey::new(self.now, self.rng.random()))
+            .ordered_by(NonZeroU64::new(self.rng.random_range(0..4)));
         self.rows.insert(DeliveryId { subscription: id, sequence }, delivery);
         self.scheduler.accepted(&[(id, delivery)], self.now);
     }
@@ -204,7 +208,7 @@ impl World {
         for number in 0..4 {
             let of_lane = || self.rows.iter().filter(|(id, _)| id.subscription == lane(number));
             let row = LaneRow {
-                low_water: self.low_water.get(&lane(number)).copied().unwrap_or(1),
+                low_water: self.low_water.get(&lane(number)).copied().unwrap_or_default(),
                 end: of_lane().count() as u64 + 1,
                 waiting: of_lane().any(|(_, delivery)| delivery.state.due().is_some()),
             };
@@ -265,11 +269,11 @@ impl World {
         let of_lane =
             || self.rows.iter().filter(|(id, _)| id.subscription == lane).map(|(_, delivery)| *delivery);
         match load {
-            Load::Fresh { from, limit } => {
-                let rows: Vec<_> = of_lane()
-                    .filter(|row| row.sequence >= from && row.state == State::Pending)
-                    .take(limit)
-                    .collect();
+            Load::Fresh { from, limit } | Load::Open { from, limit } => {
+                let all = matches!(load, Load::Open { .. });
+                let wanted = |state: State| state == State::Pending || all && state.due().is_some();
+                let rows: Vec<_> =
+                    of_lane().filter(|row| row.sequence >= from && wanted(row.state)).take(limit).collect();
                 let end = of_lane().count() as u64 + 1;
                 let next = if rows.len() < limit { end } else { rows[limit - 1].sequence + 1 };
                 Loaded::Fresh(FreshRows { rows, next })
@@ -321,6 +325,7 @@ impl World {
             return;
         }
         let (holder, key) = self.to_agent.remove(0);
+        self.check_order(key.delivery);
         let Some(agent) = self.agents.iter_mut().find(|agent| agent.holder == Some(holder)) else { return };
         self.log.push((self.now, key));
         *self.posts.entry(key.delivery).or_default() += 1;

@@ -182,6 +182,10 @@ impl Store for SledStore {
         self.read(move |tree| read::fresh(tree, lane, from, limit)).await
     }
 
+    async fn open(&self, lane: SubscriptionId, from: u64, limit: usize) -> Result<FreshRows, StoreError> {
+        self.read(move |tree| read::open(tree, lane, from, limit)).await
+    }
+
     async fn due(&self, lane: SubscriptionId, limit: usize) -> Result<DueRows, StoreError> {
         self.read(move |tree| read::due(tree, lane, limit)).await
     }

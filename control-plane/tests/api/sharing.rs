@@ -16,7 +16,7 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
     let key = EventKey::new(now, rand::random());
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
     let data = Bytes::from(vec![b'1'; bytes]);
-    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default(), None);
     let tenant = tenant.parse().unwrap();
     let event = Event {
         key,
@@ -28,6 +28,7 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
         data,
         probed_key: None,
         attributes: Attributes::default(),
+        ordering_key: None,
         trace: None,
     };
     Accept { event, client_chosen: false, idempotency: None, content, subscriptions: Vec::new(), audit: None }

@@ -101,6 +101,7 @@ verbs! {
     settle(settlement: Settlement) -> ();
     fresh(lane: SubscriptionId, from: u64, limit: usize) -> FreshRows;
     due(lane: SubscriptionId, limit: usize) -> DueRows;
+    open(lane: SubscriptionId, from: u64, limit: usize) -> FreshRows;
     lane(lane: SubscriptionId) -> LaneRow;
     delivery(id: DeliveryId) -> Option<DeliveryRow>;
     delivery_of(tenant: &TenantId, id: DeliveryId) -> Option<DeliveryRow>;

@@ -12,6 +12,8 @@ use postrider_domain::audit::Entry;
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::event::{Attributes, Event, content_digest};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, OperationId, SubscriptionId, TenantId};
+use postrider_domain::lane::LowWater;
+use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::{Attempt, Class, Outcome, Response};
 use postrider_domain::signing::Scheme;
 use postrider_domain::time::Timestamp;
@@ -52,7 +54,7 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
     let data = bytes::Bytes::from(format!(r#"{{"number":{number}}}"#));
     let key = EventKey::new(now, u128::from(number));
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
-    let content = content_digest(&event_type, None, None, &data, &Attributes::default());
+    let content = content_digest(&event_type, None, None, &data, &Attributes::default(), None);
     let event = Event {
         key,
         id: key.into(),
@@ -63,6 +65,7 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
         data,
         probed_key: None,
         attributes: Attributes::default(),
+        ordering_key: None,
         trace: None,
     };
     Accept {
@@ -238,6 +241,28 @@ pub(crate) async fn fresh_rows_come_in_order_and_once(backend: &dyn Backend) {
     assert_eq!(page.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [6, 7, 8, 9, 10]);
     assert_eq!(page.next, 11);
     assert_eq!(store.fresh(lane(3), 1, 4).await.unwrap().rows, []);
+
+    let fourth = store.delivery(id(4)).await.unwrap().unwrap().delivery;
+    settle(&store, id(4), fourth, 500, State::Waiting(at(30))).await;
+    assert_eq!(store.fresh(lane(1), 3, 1).await.unwrap().rows[0].sequence, 5);
+    let page = store.open(lane(1), 3, 2).await.unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(page.next, 6);
+}
+
+pub(crate) async fn an_ordering_key_is_known_to_the_deliveries(backend: &dyn Backend) {
+    let store = backend.open();
+    let mut keyed = accept(1, at(1), &[lane(1)]);
+    keyed.event.ordering_key = OrderingKey::new("document 7").unwrap();
+    let accepted = accept_one(&store, keyed.clone()).await.unwrap();
+    let place = (keyed.event.tenant.clone(), accepted.key);
+    let stored = store.events(vec![place]).await.unwrap().remove(0).unwrap();
+    assert_eq!(stored.event.ordering_key, keyed.event.ordering_key);
+    let hash = keyed.event.ordering_key.as_ref().map(OrderingKey::hash);
+    assert_eq!(store.fresh(lane(1), 1, 1).await.unwrap().rows[0].ordering, hash);
+    let delivery = store.delivery(accepted.deliveries[0]).await.unwrap().unwrap().delivery;
+    settle(&store, accepted.deliveries[0], delivery, 500, State::Waiting(at(5))).await;
+    assert_eq!(store.due(lane(1), 1).await.unwrap().rows[0].ordering, hash);
 }
 
 pub(crate) async fn due_rows_come_by_time(backend: &dyn Backend) {
@@ -341,15 +366,19 @@ pub(crate) async fn lists_page_through_everything_once(backend: &dyn Backend) {
 pub(crate) async fn a_lane_is_found_as_it_was_left(backend: &dyn Backend) {
     let store = backend.open();
     let empty = store.lane(lane(1)).await.unwrap();
-    assert_eq!((empty.low_water, empty.end, empty.waiting), (1, 1, false));
+    assert_eq!((empty.low_water, empty.end, empty.waiting), (LowWater::default(), 1, false));
     let accepted = accept_one(&store, accept(1, at(0), &[lane(1)])).await.unwrap();
     let id = accepted.deliveries[0];
     settle(&store, id, fresh(id, accepted.key), 500, State::Waiting(at(5))).await;
-    store.settle(Settlement { low_water: vec![(lane(1), 2)], ..Settlement::default() }).await.unwrap();
+    let low_water = LowWater { number: 2, covers_waiting: false };
+    store
+        .settle(Settlement { low_water: vec![(lane(1), low_water)], ..Settlement::default() })
+        .await
+        .unwrap();
     store.close().await.unwrap();
     drop(store);
     let row = backend.open().lane(lane(1)).await.unwrap();
-    assert_eq!((row.low_water, row.end, row.waiting), (2, 2, true));
+    assert_eq!((row.low_water, row.end, row.waiting), (low_water, 2, true));
 }
 
 pub(crate) async fn epochs_grow(backend: &dyn Backend) {

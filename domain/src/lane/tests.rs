@@ -2,6 +2,7 @@
 //! and restarts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::EventKey;
 
-const LIMITS: Limits = Limits { window: 4, max_in_flight: 3 };
+const LIMITS: Limits = Limits { window: 4, look_ahead: 9, max_in_flight: 3 };
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -25,7 +26,9 @@ enum Step {
     Pass(u64),
     Hold(bool),
     Cancel(u64),
+    Retry(u64),
     Cap(usize),
+    Order(Order),
     Restart,
 }
 
@@ -43,9 +46,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1_u64..15).prop_map(Step::Pass),
         1 => any::<bool>().prop_map(Step::Hold),
         1 => (1_u64..30).prop_map(Step::Cancel),
+        1 => (1_u64..30).prop_map(Step::Retry),
         1 => (1_usize..5).prop_map(Step::Cap),
+        1 => order().prop_map(Step::Order),
         1 => Just(Step::Restart),
     ]
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    prop::sample::select(vec![Order::None, Order::PerKey, Order::Strict])
 }
 
 /// The rows as the store has them; writes and reads are applied when the world says so.
@@ -53,7 +62,10 @@ struct World {
     lane: Lane,
     now: Timestamp,
     rows: BTreeMap<u64, Delivery>,
-    low_water: u64,
+    low_water: LowWater,
+    order: Order,
+    /// The first number that was accepted since the order is this.
+    in_order_from: u64,
     writes: VecDeque<Delivery>,
     load: Option<(Load, Vec<Delivery>, u64, bool)>,
     in_flight: BTreeSet<u64>,
@@ -67,7 +79,9 @@ impl World {
             lane: Lane::empty(LIMITS),
             now: Timestamp::from_millis(1_000),
             rows: BTreeMap::new(),
-            low_water: 1,
+            low_water: LowWater::default(),
+            order: Order::None,
+            in_order_from: 1,
             writes: VecDeque::new(),
             load: None,
             in_flight: BTreeSet::new(),
@@ -103,6 +117,8 @@ impl World {
                 self.cap = cap;
                 self.lane.set_max_in_flight(cap);
             }
+            Step::Retry(sequence) => self.retry(sequence),
+            Step::Order(order) => self.set_order(order),
             Step::Restart => self.restart(),
         }
     }
@@ -110,6 +126,8 @@ impl World {
     fn accept(&mut self, offered: bool) {
         let sequence = self.rows.len() as u64 + 1;
         let delivery = Delivery::new(sequence, EventKey::new(self.now, u128::from(sequence)));
+        // Two keys, and none.
+        let delivery = delivery.ordered_by(NonZeroU64::new(sequence % 3));
         self.rows.insert(sequence, delivery);
         if offered {
             self.lane.accepted(delivery);
@@ -129,6 +147,27 @@ impl World {
         assert!(!self.ended.contains(&delivery.sequence), "{} had ended", delivery.sequence);
         assert!(self.in_flight.insert(delivery.sequence), "{} handed out twice", delivery.sequence);
         assert!(delivery.state.due().is_none_or(|due| due <= self.now), "before its time");
+        self.check_order(&delivery);
+    }
+
+    fn check_order(&self, taken: &Delivery) {
+        let Some(queue) = self.order.queue(taken) else { return };
+        for (before, row) in self.rows.range(self.in_order_from.min(taken.sequence)..taken.sequence) {
+            let follows = self.order.queue(row) == Some(queue);
+            assert!(!follows || self.ended.contains(before), "{} before {before}", taken.sequence);
+            // Only a success may still be lost in a crash: the receiver has it.
+            let cancelled = self
+                .writes
+                .iter()
+                .any(|write| write.sequence == *before && matches!(write.state, State::Cancelled(_)));
+            assert!(!follows || !cancelled, "{} before the end of {before} is written", taken.sequence);
+        }
+    }
+
+    fn set_order(&mut self, order: Order) {
+        self.order = order;
+        self.in_order_from = self.rows.len() as u64 + 1;
+        self.lane.set_order(order);
     }
 
     fn end_attempt(&mut self, which: usize, retry_in: Option<u64>) {
@@ -161,6 +200,24 @@ impl World {
         }
     }
 
+    /// Somebody wants a delivery that has ended delivered again.
+    fn retry(&mut self, sequence: u64) {
+        let row = self.rows.get(&sequence).copied().filter(|row| row.state.has_ended());
+        let Some(row) = row else { return };
+        let row = match self.lane.claim(sequence) {
+            Place::Taken(delivery) => delivery,
+            Place::Elsewhere => {
+                self.lane.adopt(row);
+                row
+            }
+            Place::InFlight | Place::Settling => return,
+        };
+        let again = row.retried(self.now);
+        self.ended.remove(&sequence);
+        self.lane.settle(again);
+        self.writes.push_back(again);
+    }
+
     fn settle_cancelled(&mut self, delivery: Delivery) {
         let cancelled = delivery.cancelled(self.now);
         self.ended.insert(delivery.sequence);
@@ -184,9 +241,11 @@ impl World {
 
     fn read(&self, load: Load) -> (Vec<Delivery>, u64, bool) {
         match load {
-            Load::Fresh { from, limit } => {
-                let pending = self.rows.range(from..).map(|(_, row)| *row);
-                let rows: Vec<_> = pending.filter(|row| row.state == State::Pending).take(limit).collect();
+            Load::Fresh { from, limit } | Load::Open { from, limit } => {
+                let all = matches!(load, Load::Open { .. });
+                let wanted = |row: &Delivery| row.state == State::Pending || all && !row.state.has_ended();
+                let rows: Vec<_> =
+                    self.rows.range(from..).map(|(_, row)| *row).filter(wanted).take(limit).collect();
                 let last = self.rows.keys().next_back().copied().unwrap_or(0);
                 let next = if rows.len() < limit { last } else { rows[limit - 1].sequence } + 1;
                 (rows, next, true)
@@ -204,7 +263,9 @@ impl World {
 
     fn end_load(&mut self) {
         match self.load.take() {
-            Some((Load::Fresh { .. }, rows, next, _)) => self.lane.loaded_fresh(rows, next),
+            Some((Load::Fresh { .. } | Load::Open { .. }, rows, next, _)) => {
+                self.lane.loaded_fresh(rows, next)
+            }
             Some((Load::Due { .. }, rows, _, complete)) => self.lane.loaded_due(rows, complete),
             None => {}
         }
@@ -220,7 +281,8 @@ impl World {
         }
         self.load = None;
         let end = self.rows.len() as u64 + 1;
-        self.lane = Lane::new(Limits { max_in_flight: self.cap, ..LIMITS }, self.low_water, end);
+        let limits = Limits { max_in_flight: self.cap, ..LIMITS };
+        self.lane = Lane::new(limits, self.low_water.first_for(self.order), end).ordered(self.order);
     }
 
     fn settle_everything(&mut self) {
@@ -251,13 +313,17 @@ proptest! {
         let mut world = World::new();
         for step in steps {
             world.apply(step);
-            let lowest = world.rows.iter().find(|(_, row)| row.state == State::Pending);
+            let ordered = world.lane.is_ordered();
+            let open = |row: &Delivery| row.state == State::Pending || ordered && !row.state.has_ended();
+            let lowest = world.rows.iter().find(|(_, row)| open(row));
             if let Some((lowest, _)) = lowest {
-                prop_assert!(world.lane.low_water() <= *lowest, "a restart would not look at {lowest}");
+                prop_assert!(world.lane.low_water().number <= *lowest, "a restart would not look at {lowest}");
             }
             prop_assert!(world.lane.fresh.len() <= 2 * LIMITS.window + LIMITS.max_in_flight);
             let unwritten = world.lane.settling.len();
             prop_assert!(world.lane.waiting.len() <= 3 * LIMITS.window + unwritten + LIMITS.max_in_flight);
+            let ahead = LIMITS.look_ahead + 2 * LIMITS.window + unwritten + LIMITS.max_in_flight;
+            prop_assert!(!ordered || world.lane.queued() <= ahead);
         }
         world.settle_everything();
     }
@@ -284,8 +350,30 @@ fn fresh_and_waiting_deliveries_take_turns() {
 }
 
 #[test]
+fn a_key_that_is_stuck_holds_up_itself_alone() {
+    let limits = Limits { window: 8, look_ahead: 100, max_in_flight: 8 };
+    let mut lane = Lane::empty(limits).ordered(Order::PerKey);
+    let now = Timestamp::from_millis(1_000);
+    let delivery = |sequence: u64, key: u64| {
+        Delivery::new(sequence, EventKey::first_at(now)).ordered_by(NonZeroU64::new(key))
+    };
+    lane.accepted(delivery(1, 1));
+    let stuck = lane.take(now).unwrap();
+    let rows: Vec<_> =
+        (2..=60).map(|sequence| delivery(sequence, if sequence < 60 { 1 } else { 2 })).collect();
+    rows.iter().for_each(|row| lane.accepted(*row));
+    let taken = std::iter::from_fn(|| {
+        lane.take(now).inspect(|taken| lane.settle(Delivery { state: State::Delivered(now), ..*taken }))
+    });
+    assert_eq!(taken.map(|taken| taken.sequence).collect::<Vec<_>>(), [60]);
+    lane.settle(Delivery { state: State::Delivered(now), ..stuck });
+    assert_eq!(lane.take(now).map(|taken| taken.sequence), Some(2));
+    assert!(lane.take(now).is_none());
+}
+
+#[test]
 fn a_long_queue_costs_a_window() {
-    let limits = Limits { window: 128, max_in_flight: 64 };
+    let limits = Limits { window: 128, look_ahead: 2_048, max_in_flight: 64 };
     let mut lane = Lane::empty(limits);
     for sequence in 1..=1_000_000 {
         lane.accepted(Delivery::new(sequence, EventKey::first_at(Timestamp::default())));

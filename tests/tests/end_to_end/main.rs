@@ -23,6 +23,7 @@ mod limits;
 mod links;
 mod looks;
 mod matching;
+mod order;
 mod pace;
 mod pools;
 mod profiles;

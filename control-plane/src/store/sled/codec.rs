@@ -4,6 +4,8 @@ use bytes::Bytes;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::{Attributes, Event};
 use postrider_domain::id::{DeliveryId, EventKey, KeyId, SubscriptionId, TenantId};
+use postrider_domain::lane::LowWater;
+use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::Scheme;
@@ -34,8 +36,9 @@ pub(super) fn bytes(slice: &[u8]) -> Bytes {
     Bytes::copy_from_slice(slice)
 }
 
-pub(super) fn pending(event: EventKey) -> Vec<u8> {
-    delivery(&Delivery::new(0, event), None)
+pub(super) fn pending(event: &Event) -> Vec<u8> {
+    let ordering = event.ordering_key.as_ref().map(OrderingKey::hash);
+    delivery(&Delivery::new(0, event.key).ordered_by(ordering), None)
 }
 
 pub(super) fn delivery(delivery: &Delivery, delivering: Option<&Attempt>) -> Vec<u8> {
@@ -80,6 +83,7 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
+        ordering_key: event.ordering_key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
         trace_parent: event.trace.as_ref().map(|trace| trace.parent().to_owned()).unwrap_or_default(),
         trace_state: event.trace.as_ref().map(|trace| trace.state().to_owned()).unwrap_or_default(),
     }
@@ -117,6 +121,7 @@ pub(super) fn read_event(
         data: record.data,
         probed_key,
         attributes: Attributes::new(record.attributes).map_err(|_| bad())?,
+        ordering_key: OrderingKey::new(&record.ordering_key).map_err(|_| bad())?,
         trace: TraceContext::new(&record.trace_parent, &record.trace_state).map_err(|_| bad())?,
     };
     Ok(EventRow { event, data_size: record.data_size, deliveries })
@@ -132,8 +137,9 @@ pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<(EventKey, [u8; 16])
     Ok((EventKey::from_bytes(exact(key, &record.event)?), exact(key, &record.digest)?))
 }
 
-pub(super) fn lane(low_water: u64) -> Vec<u8> {
-    records::LaneRecord { low_water }.encode_to_vec()
+pub(super) fn lane(low_water: LowWater) -> Vec<u8> {
+    let LowWater { number, covers_waiting } = low_water;
+    records::LaneRecord { low_water: number, covers_waiting }.encode_to_vec()
 }
 
 pub(super) fn subscription(row: &SubscriptionRow) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::lane::LowWater;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::time::Timestamp;
@@ -102,13 +103,32 @@ pub(super) fn fresh(
     from: u64,
     limit: usize,
 ) -> Result<FreshRows, StoreError> {
+    by_number(tree, lane, from, limit, |state| state == State::Pending)
+}
+
+pub(super) fn open(
+    tree: &Tree,
+    lane: SubscriptionId,
+    from: u64,
+    limit: usize,
+) -> Result<FreshRows, StoreError> {
+    by_number(tree, lane, from, limit, |state| !state.has_ended())
+}
+
+fn by_number(
+    tree: &Tree,
+    lane: SubscriptionId,
+    from: u64,
+    limit: usize,
+    wanted: impl Fn(State) -> bool,
+) -> Result<FreshRows, StoreError> {
     let start = key::delivery(DeliveryId { subscription: lane, sequence: from });
     let (mut rows, mut next) = (Vec::new(), from);
     for row in tree.range(start..successor(&key::deliveries(lane))).take(MAX_SCAN) {
         let (key, value) = row.map_err(failure)?;
         let (delivery, _) = codec::read_delivery(&key, &value)?;
         next = delivery.sequence + 1;
-        if delivery.state == State::Pending {
+        if wanted(delivery.state) {
             rows.push(delivery);
         }
         if rows.len() == limit {
@@ -141,11 +161,14 @@ fn stored(tree: &Tree, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
 
 pub(super) fn lane(tree: &Tree, lane: SubscriptionId) -> Result<LaneRow, StoreError> {
     let record: Option<records::LaneRecord> = message(tree, &key::lane(lane))?;
-    let low_water = record.map_or(1, |record| record.low_water);
+    let low_water = record.map_or(LowWater::default(), |record| LowWater {
+        number: record.low_water,
+        covers_waiting: record.covers_waiting,
+    });
     let last = tree.scan_prefix(key::deliveries(lane)).next_back().transpose().map_err(failure)?;
     let last = last.and_then(|(key, _)| key::sequence(&key)).unwrap_or(0);
     let waiting = tree.scan_prefix(key::dues(lane)).next().transpose().map_err(failure)?.is_some();
-    Ok(LaneRow { low_water, end: low_water.max(last + 1), waiting })
+    Ok(LaneRow { low_water, end: low_water.number.max(last + 1), waiting })
 }
 
 pub(super) fn delivery(tree: &Tree, id: DeliveryId) -> Result<Option<DeliveryRow>, StoreError> {

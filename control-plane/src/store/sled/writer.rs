@@ -238,7 +238,7 @@ impl Thread {
     fn insert(&mut self, accept: Accept, group: &mut Group) -> Accepted {
         let event = &accept.event;
         let mut deliveries = Vec::with_capacity(accept.subscriptions.len());
-        let pending = codec::pending(event.key);
+        let pending = codec::pending(event);
         for subscription in &accept.subscriptions {
             let end = self.ends.entry(*subscription).or_insert(1);
             let id = DeliveryId { subscription: *subscription, sequence: *end };
