@@ -21,12 +21,6 @@ pub(crate) struct Settings {
     /// The pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
-    /// Whether agents of the pool's fallback may deliver while the pool has none [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    allow_fallback_pool: Option<bool>,
-    /// Whether the endpoint may be asked for its consent by `subscriptions validate`; for CloudEvents [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    validation_handshake: Option<bool>,
     /// The shape of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
     #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
     body_format: Option<BodyFormat>,
@@ -65,6 +59,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     failure: FailurePolicy,
     #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
     retries: Retries,
 }
 
@@ -77,6 +73,17 @@ struct FailurePolicy {
     /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
     #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
     while_disabled: Option<v1::WhileDisabled>,
+}
+
+/// By whom the endpoint is called, and whether it is asked before.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct Reach {
+    /// Whether agents of the pool's fallback may deliver while the pool has none [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_fallback_pool: Option<bool>,
+    /// Whether the endpoint may be asked for its consent by `subscriptions validate`; for CloudEvents [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    validation_handshake: Option<bool>,
 }
 
 /// When to try again.
@@ -121,14 +128,7 @@ impl Settings {
             subscription.pool = pool;
             wrote("pool");
         }
-        if let Some(allow) = self.allow_fallback_pool {
-            subscription.allow_fallback_pool = allow;
-            wrote("allow_fallback_pool");
-        }
-        if let Some(wanted) = self.validation_handshake {
-            subscription.validation_handshake = wanted;
-            wrote("validation_handshake");
-        }
+        self.reach.apply(subscription, &mut wrote);
         if let Some(format) = self.body_format {
             subscription.set_body_format(format);
             wrote("body_format");
@@ -199,6 +199,19 @@ impl FailurePolicy {
         }
         if let Some(meanwhile) = self.while_disabled {
             policy.set_while_disabled(meanwhile);
+        }
+    }
+}
+
+impl Reach {
+    fn apply(self, subscription: &mut v1::Subscription, wrote: &mut impl FnMut(&str)) {
+        if let Some(allow) = self.allow_fallback_pool {
+            subscription.allow_fallback_pool = allow;
+            wrote("allow_fallback_pool");
+        }
+        if let Some(wanted) = self.validation_handshake {
+            subscription.validation_handshake = wanted;
+            wrote("validation_handshake");
         }
     }
 }

@@ -90,14 +90,8 @@ impl World {
         let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
         let uses = KeyUses::load(dynamic.clone(), registry.clone()).await.unwrap();
         let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
-        let settings = authority::Settings {
-            trust_domain: TrustDomain::default(),
-            names: Vec::new(),
-            lifetime: Duration::from_secs(86_400),
-            files: Vec::new(),
-        };
-        let authorities =
-            Authorities::load(dynamic.clone(), sealer.clone(), settings, identities.clone(), clock.wall());
+        let (made, wall) = (authority_settings(), clock.wall());
+        let authorities = Authorities::load(dynamic.clone(), sealer.clone(), made, identities.clone(), wall);
         let authorities = Arc::new(authorities.await.unwrap());
         let holders =
             Holders { store: dynamic.clone(), registry: registry.clone(), authorities: authorities.clone() };
@@ -214,4 +208,13 @@ fn by<T>(caller: Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);
     request
+}
+
+fn authority_settings() -> authority::Settings {
+    authority::Settings {
+        trust_domain: TrustDomain::default(),
+        names: Vec::new(),
+        lifetime: Duration::from_secs(86_400),
+        files: Vec::new(),
+    }
 }

@@ -67,7 +67,7 @@ async fn an_endpoint_is_looked_at_from_where_the_agent_is_and_nothing_is_deliver
     assert_eq!((&*seen.agent, &*seen.pool, &*seen.method), (&*agent.id, "default", "HEAD"));
     assert_eq!(seen.peer, format!("127.0.0.1:{}", world.receiver.port()));
     assert!(!seen.through_proxy && seen.http_version == "HTTP/1.1" && seen.certificates.is_empty());
-    let timings = seen.timings.clone().context("no timings")?;
+    let timings = seen.timings.context("no timings")?;
     assert!(timings.connect.is_some() && timings.first_byte.is_some() && timings.total.is_some());
     let asked = world.receiver.posts();
     assert_eq!((asked.len(), asked[0].method.as_str(), asked[0].body.len()), (1, "HEAD", 0));
