@@ -277,6 +277,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let mut checker = Checker::default();
     let data_dir = checker.data_dir(settings.data_dir.take());
     let keks = checker.keks(&mut settings);
+    let thresholds = checker.thresholds(&mut settings);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
     let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.listen("api_listen", settings.api_listen, 7070, insecure_loopback);
@@ -329,11 +330,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             Duration::from_secs(75),
             Duration::from_secs(1)..=Duration::from_secs(600),
         ),
-        thresholds: checker.thresholds(
-            settings.agent_offline_after,
-            settings.backlog_warn_count,
-            settings.backlog_warn_age,
-        ),
+        thresholds,
         log_format: checker.log_format(settings.log_format),
         log: checker.log_filter(settings.log),
     };

@@ -163,6 +163,7 @@ mod tests {
 
     const CREATED: i64 = 1_000;
     const UPDATED: i64 = 2_000;
+    const DATA: &[u8] = br#"{"amount": 120}"#;
 
     fn subscription(filter: &str, state: State) -> Subscription {
         Subscription {
@@ -193,6 +194,10 @@ mod tests {
         }
     }
 
+    fn disabled(cause: DisableCause, reason: &str) -> State {
+        State::Disabled { cause, reason: reason.to_owned() }
+    }
+
     fn accepted(at: i64, owed: bool) -> Option<Accepted> {
         Some(Accepted { at: Timestamp::from_millis(at), owed })
     }
@@ -200,8 +205,8 @@ mod tests {
     #[test]
     fn each_reason_is_told() {
         let large = "event.data.amount > 100";
-        let gone = State::Disabled { cause: DisableCause::Gone, reason: "410 Gone".into() };
-        let failing = State::Disabled { cause: DisableCause::Failing, reason: "it failed".into() };
+        let gone = disabled(DisableCause::Gone, "410 Gone");
+        let failing = disabled(DisableCause::Failing, "it failed");
         let table = [
             (
                 "",
@@ -238,14 +243,7 @@ mod tests {
                 "is paused: its deliveries wait",
             ),
             (large, gone, "order.placed", None, true, "is disabled (410 Gone): its deliveries wait"),
-            (
-                large,
-                failing,
-                "order.placed",
-                None,
-                false,
-                "is disabled (it failed), and its failure policy is to drop",
-            ),
+            (large, failing, "order.placed", None, false, "(it failed), and its failure policy is to drop"),
             (large, State::Active, "order.placed", accepted(500, false), true, "created after the event"),
             (large, State::Active, "order.placed", accepted(1_500, false), true, "has been changed since"),
             (large, State::Active, "order.placed", accepted(3_000, false), true, "was not known yet"),
@@ -255,8 +253,7 @@ mod tests {
             let subscription = subscription(filter, state);
             let name: EventTypeName = name.parse().unwrap();
             let attributes = Attributes::default();
-            let facts =
-                Facts::new(&name, Timestamp::from_millis(UPDATED), &attributes, br#"{"amount": 120}"#);
+            let facts = Facts::new(&name, Timestamp::from_millis(UPDATED), &attributes, DATA);
             let explained = explain(&subscription, &name, Some(&facts), accepted);
             assert_eq!(explained.wanted, wanted, "{}", explained.text);
             assert!(explained.text.contains(part), "{part}: {}", explained.text);

@@ -96,15 +96,11 @@ impl Checker {
         Some(EmitRate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
     }
 
-    pub(super) fn thresholds(
-        &mut self,
-        offline: Option<String>,
-        count: Option<u64>,
-        age: Option<String>,
-    ) -> Thresholds {
+    pub(super) fn thresholds(&mut self, settings: &mut Settings) -> Thresholds {
         const SECOND: Duration = Duration::from_secs(1);
         let (hour, day) = (3_600 * SECOND, 86_400 * SECOND);
-        let count = self.number("backlog_warn_count", count, 10_000, 1..=1_000_000_000);
+        let (offline, age) = (settings.agent_offline_after.take(), settings.backlog_warn_age.take());
+        let count = self.number("backlog_warn_count", settings.backlog_warn_count, 10_000, 1..=1_000_000_000);
         let age = self.duration("backlog_warn_age", age, hour, SECOND..=30 * day);
         Thresholds {
             agent_offline_after: self.duration("agent_offline_after", offline, 300 * SECOND, SECOND..=day),

@@ -76,6 +76,22 @@ fn keks(folder: &Path) -> Keks {
     Keks::read(&[format!("file:{}", path.display())], &VaultSettings::default()).unwrap()
 }
 
+async fn authorities(
+    store: &Arc<dyn Store>,
+    sealer: &Sealer,
+    identities: &Arc<Identities>,
+    clock: Clock,
+) -> Arc<Authorities> {
+    let settings = authority::Settings {
+        trust_domain: TrustDomain::default(),
+        names: Vec::new(),
+        lifetime: Duration::from_secs(86_400),
+        files: Vec::new(),
+    };
+    let loaded = Authorities::load(store.clone(), sealer.clone(), settings, identities.clone(), clock.wall());
+    Arc::new(loaded.await.unwrap())
+}
+
 pub(crate) fn open(folder: &Path) -> SledStore {
     SledStore::open(&Options { path: folder.to_owned(), cache_bytes: 16 << 20 }).unwrap()
 }
@@ -90,9 +106,7 @@ impl World {
         let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
         let uses = KeyUses::load(dynamic.clone(), registry.clone()).await.unwrap();
         let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
-        let (made, wall) = (authority_settings(), clock.wall());
-        let authorities = Authorities::load(dynamic.clone(), sealer.clone(), made, identities.clone(), wall);
-        let authorities = Arc::new(authorities.await.unwrap());
+        let authorities = authorities(&dynamic, &sealer, &identities, clock).await;
         let holders =
             Holders { store: dynamic.clone(), registry: registry.clone(), authorities: authorities.clone() };
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));

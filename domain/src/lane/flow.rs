@@ -207,6 +207,26 @@ mod tests {
     }
 
     #[test]
+    fn released_or_woken_it_begins_with_one_attempt_and_doubles_each_round() {
+        let now = Timestamp::from_millis(1_770_028_200_000);
+        let (mut released, mut woken) = (Flow::new(64), Flow::new(64));
+        released.release();
+        woken.doze(Duration::from_secs(3_600), now, 0.5);
+        assert!(woken.opens(0).unwrap() > now);
+        woken.release();
+        for mut flow in [released, woken] {
+            let mut rounds = Vec::new();
+            for _ in 0..7 {
+                let at_once = (0..=64).find(|count| flow.opens(*count).is_none()).unwrap();
+                rounds.push(at_once);
+                (0..at_once).for_each(|_| _ = flow.heard(&outcome(0), now, now, 0.5));
+            }
+            assert_eq!(rounds, [1, 2, 4, 8, 16, 32, 64]);
+            assert_eq!(flow.breaker(), State::Closed);
+        }
+    }
+
+    #[test]
     fn a_slower_rate_is_in_force_at_once_and_a_faster_one_owes_nothing_of_the_former() {
         let now = Timestamp::from_millis(1_770_028_200_000);
         let mut flow = Flow::new(10);

@@ -84,7 +84,7 @@ async fn every_tenants_keys_are_rotated_by_an_operation_each() -> Result<()> {
         .collect();
     tenants.sort_unstable();
     let own = world.api.tenant();
-    let mut expected = vec![own.as_str(), "other"];
+    let mut expected = vec![own.as_str(), "other", "postrider"];
     expected.sort_unstable();
     assert_eq!(tenants, expected);
     let after = keys(&world.api, &route.subscription).await?;
