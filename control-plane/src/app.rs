@@ -224,7 +224,7 @@ impl Parts {
         let (settle, settle_queue) = settle::queue();
         let (disable, disable_queue) = mpsc::channel(DISABLE_QUEUE);
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
-        let updates = Updates::new(registry.clone());
+        let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);

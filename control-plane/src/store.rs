@@ -27,7 +27,9 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
-pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
+pub use self::query::{
+    AuditQuery, AuditRow, Change, ChangeQuery, DeliveryPlace, DeliveryQuery, EventQuery, Page,
+};
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
@@ -124,6 +126,8 @@ pub struct Settlement {
     pub low_water: Vec<(SubscriptionId, u64)>,
     /// What the audit log is told: who wanted some of it.
     pub audit: Vec<audit::Entry>,
+    /// Where the new states are in the order of all that happens: grows from one settlement to the next.
+    pub position: u64,
 }
 
 /// A delivery as it is stored.
@@ -355,6 +359,10 @@ pub trait Store: Send + Sync + 'static {
     -> Result<Option<DeliveryRow>, StoreError>;
     /// The last attempts of a delivery that have an outcome, oldest first.
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
+    /// The greatest position that was ever settled at; 0 for none.
+    async fn last_position(&self) -> Result<u64, StoreError>;
+    /// What has happened to a tenant's deliveries between two positions, by event, the oldest first.
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<Change, EventKey>, StoreError>;
     /// A page of deliveries, newest first.
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError>;
 

@@ -5,6 +5,9 @@
 #[path = "store/access.rs"]
 mod access;
 
+#[path = "store/changes.rs"]
+mod changes;
+
 #[path = "store/crash.rs"]
 mod crash;
 
@@ -102,6 +105,11 @@ conformance!(Sled, suite:
     what_is_owed_does_not_age_out,
     events_come_oldest_first_from_a_place_on,
     operations_are_kept_until_they_are_forgotten,
+);
+
+conformance!(Sled, changes:
+    what_has_happened_since_a_position_is_found,
+    changes_page_through_everything_once,
 );
 
 conformance!(Sled, access:

@@ -33,6 +33,8 @@ pub fn write_record(delivery: &Delivery, delivering: Option<&Attempt>) -> Delive
         due_ms: delivery.state.due().map_or(0, Timestamp::as_millis),
         end_time_ms: delivery.state.end().map_or(0, Timestamp::as_millis),
         delivering_attempt: delivering.map(attempt::write),
+        // The store knows it.
+        position: 0,
     }
 }
 

@@ -4,6 +4,7 @@
 //! once. Reads run on the blocking pool. Nothing of sled shows outside.
 
 mod audit;
+mod change;
 mod codec;
 mod data_keys;
 mod key;
@@ -33,10 +34,10 @@ use tokio::sync::Mutex;
 use self::data_keys::DataKeys;
 use self::writer::Writer;
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
-    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
-    Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Change, ChangeQuery, Conflict,
+    DataKeyRow, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows,
+    IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention,
+    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -203,6 +204,14 @@ impl Store for SledStore {
 
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         self.read(move |tree| read::attempts(tree, id)).await
+    }
+
+    async fn last_position(&self) -> Result<u64, StoreError> {
+        self.read(|tree| number(tree, key::LAST_POSITION)).await
+    }
+
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<Change, EventKey>, StoreError> {
+        self.read(move |tree| change::page(tree, &query)).await
     }
 
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {

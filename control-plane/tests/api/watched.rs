@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
-    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention, Settlement,
-    Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Change, ChangeQuery, Conflict,
+    DataKeyRow, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows,
+    IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, RequestKey, RequestRow, Retention,
+    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
@@ -104,6 +104,8 @@ verbs! {
     delivery(id: DeliveryId) -> Option<DeliveryRow>;
     delivery_of(tenant: &TenantId, id: DeliveryId) -> Option<DeliveryRow>;
     attempts(id: DeliveryId) -> Vec<Attempt>;
+    last_position() -> u64;
+    changes(query: ChangeQuery) -> Page<Change, EventKey>;
     deliveries(query: DeliveryQuery) -> Page<DeliveryRow, DeliveryPlace>;
     events(keys: Vec<(TenantId, EventKey)>) -> Vec<Option<EventRow>>;
     event_key(tenant: &TenantId, id: &EventId) -> Option<EventKey>;

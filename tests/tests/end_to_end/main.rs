@@ -31,4 +31,5 @@ mod restarts;
 mod rolls;
 mod secrets;
 mod streams;
+mod tail;
 mod trust;

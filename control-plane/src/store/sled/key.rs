@@ -34,6 +34,9 @@ const TENANT: u8 = b'T';
 const TOKEN: u8 = b'K';
 const TOKEN_USE: u8 = b'V';
 
+/// Under this name the greatest position is kept.
+pub(super) const LAST_POSITION: &str = "position";
+
 /// The kinds that there are many rows of. None holds a secret.
 pub(super) const WITHOUT_SECRETS: [u8; 10] =
     [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST];
@@ -79,6 +82,11 @@ pub(super) fn audit_head() -> Vec<u8> {
 /// The last of the records that have aged out.
 pub(super) fn audit_start() -> Vec<u8> {
     meta("audit-start")
+}
+
+/// The greatest position that was settled at.
+pub(super) fn last_position() -> Vec<u8> {
+    meta(LAST_POSITION)
 }
 
 /// There when data keys were ever written.

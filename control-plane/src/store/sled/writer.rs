@@ -120,6 +120,8 @@ struct Group {
     batch: sled::Batch,
     rows: usize,
     urgent: bool,
+    /// The greatest position that something is settled at; 0 for none.
+    position: u64,
     /// Where the audit log ended before this group.
     audit_before: audit::Head,
     /// Client ids and idempotency keys that this group introduces: not in the tree yet.
@@ -280,7 +282,11 @@ impl Thread {
         Ok(())
     }
 
-    fn commit(&mut self, group: Group) {
+    fn commit(&mut self, mut group: Group) {
+        if group.position > 0 {
+            let position = group.position.to_be_bytes().to_vec();
+            group.put(key::last_position(), Some(position));
+        }
         let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
         free_replaced(group.rows);
         if let Err(error) = &done {
@@ -335,7 +341,10 @@ fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
 
 fn settle(settlement: &Settlement, group: &mut Group) {
     for settle in &settlement.deliveries {
-        settle_one(settle, group);
+        settle_one(settle, settlement.position, group);
+    }
+    if !settlement.deliveries.is_empty() {
+        group.position = group.position.max(settlement.position);
     }
     for (lane, low_water) in &settlement.low_water {
         group.put(key::lane(*lane), Some(codec::lane(*low_water)));
@@ -344,11 +353,11 @@ fn settle(settlement: &Settlement, group: &mut Group) {
 
 /// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
 /// once and cost one row.
-fn settle_one(settle: &Settle, group: &mut Group) {
+fn settle_one(settle: &Settle, position: u64, group: &mut Group) {
     let delivered = matches!(settle.delivery.state, postrider_domain::delivery::State::Delivered(_));
     let delivering = settle.attempt.as_ref().filter(|_| delivered);
     if let Some(attempt) = settle.attempt.as_ref().filter(|_| !delivered) {
-        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt)));
+        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt, position)));
         if let Some(forgotten) = attempt.number.checked_sub(read::MAX_ATTEMPTS) {
             group.put(key::attempt(settle.id, forgotten), None);
         }
@@ -359,5 +368,5 @@ fn settle_one(settle: &Settle, group: &mut Group) {
     if let Some(due) = settle.delivery.state.due() {
         group.put(key::due(settle.id, due), Some(Vec::new()));
     }
-    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering)));
+    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering, position)));
 }

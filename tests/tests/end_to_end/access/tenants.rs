@@ -118,6 +118,8 @@ async fn a_tenant_that_goes_takes_its_tokens_along() -> Result<()> {
     before.tenants().get_tenant(get()).await?;
     let request = v1::WatchDeliveriesRequest { tenant: tenant.to_owned(), ..Default::default() };
     let mut watched = before.deliveries().watch_deliveries(request).await?.into_inner();
+    // Where it begins.
+    watched.message().await?;
 
     let request = v1::DeleteTenantRequest { tenant: tenant.to_owned() };
     world.admin.tenants().delete_tenant(request).await?;
