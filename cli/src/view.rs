@@ -55,6 +55,7 @@ macro_rules! word {
 word!(SubscriptionState, "SUBSCRIPTION_STATE_");
 word!(BodyFormat, "BODY_FORMAT_");
 word!(Strictness, "STRICTNESS_");
+word!(TenantState, "TENANT_STATE_");
 word!(FilterAnswer, "FILTER_ANSWER_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");
 word!(SignatureEncoding, "SIGNATURE_ENCODING_");

@@ -227,6 +227,7 @@ impl Parts {
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
+        registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
         let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };

@@ -17,6 +17,9 @@ mod secrets;
 #[path = "store/suite.rs"]
 mod suite;
 
+#[path = "store/tenants.rs"]
+mod tenants;
+
 #[path = "store/trust.rs"]
 mod trust;
 
@@ -110,6 +113,13 @@ conformance!(Sled, suite:
 conformance!(Sled, changes:
     what_has_happened_since_a_position_is_found,
     changes_page_through_everything_once,
+);
+
+conformance!(Sled, tenants:
+    nothing_is_left_of_a_deleted_tenant_and_others_are_untouched,
+    what_comes_late_for_a_tenant_that_is_being_deleted_is_refused,
+    stored_bytes_are_exact_and_hold_at_the_limit,
+    stored_bytes_are_freed_as_things_age_out,
 );
 
 conformance!(Sled, access:

@@ -26,6 +26,7 @@ pub mod operation;
 pub mod outcome;
 pub mod pace;
 pub mod pattern;
+pub mod quota;
 pub mod retry;
 pub mod schema;
 pub mod sealed;

@@ -11,6 +11,7 @@ pub mod session;
 pub mod signature_profile;
 pub mod signing_key;
 pub mod subscription;
+pub mod tenant;
 pub mod time;
 
 #[expect(

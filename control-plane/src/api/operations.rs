@@ -1,5 +1,6 @@
 //! `OperationService`.
 
+use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{OperationId, TenantId};
@@ -17,6 +18,7 @@ use super::events::bound;
 use super::signing_keys::read_overlap;
 use super::{Api, page, status};
 use crate::operations::{OperationError, rotation};
+use crate::registry::Standing;
 use crate::store::OperationRow;
 
 const LIST: &str = "operations";
@@ -81,7 +83,7 @@ impl OperationService for Api {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant(&request.tenant)?;
+        let tenant = api.tenant_of_operations(&request.tenant)?;
         let operation = Some(api.operation(&tenant, &request.operation)?.operation);
         Ok(Response::new(v1::GetOperationResponse { operation }))
     }
@@ -91,7 +93,7 @@ impl OperationService for Api {
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant(&request.tenant)?;
+        let tenant = api.tenant_of_operations(&request.tenant)?;
         let size = page::size(request.page_size)?;
         let mut rows = api.operations.list(&tenant, page::read(LIST, &request.page_token)?);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
@@ -133,10 +135,32 @@ impl Api {
         self.operations.get(tenant, parsed).ok_or_else(|| status::not_found("operation", id))
     }
 
+    /// The tenant that operations are of: one that is there, is being deleted, or was, for callers that see all.
+    fn tenant_of_operations(&self, id: &str) -> Result<TenantId, Status> {
+        let tenant: TenantId = status::parse("tenant", id)?;
+        let known = match self.registry.standing(&tenant) {
+            Standing::There | Standing::Deleting => true,
+            Standing::Unknown => self.caller.scope == Scope::Everything && self.operations.has_any(&tenant),
+        };
+        if known && self.caller.scope.sees(&tenant) {
+            Ok(tenant)
+        } else {
+            Err(status::not_found("tenant", id))
+        }
+    }
+
     /// Makes an operation of this work and sets it to work.
     async fn begin(&self, tenant: &TenantId, work: Work, audit: Entry) -> Result<OperationRow, Status> {
+        let row = self.new_operation(tenant, work);
+        let described = row.operation.work.as_ref().map(described).unwrap_or_default();
+        let audit = Entry { detail: format!("{}: {described}", row.id), ..audit };
+        let id = row.id.to_string();
+        self.operations.create(row, audit).await.map_err(|error| refused(&error, &id))
+    }
+
+    /// An operation that begins now.
+    pub(super) fn new_operation(&self, tenant: &TenantId, work: Work) -> OperationRow {
         let id = OperationId::new(self.clock.wall(), rand::random());
-        let audit = Entry { detail: format!("{id}: {}", described(&work)), ..audit };
         let operation = v1::Operation {
             id: id.to_string(),
             tenant: tenant.to_string(),
@@ -145,12 +169,11 @@ impl Api {
             create_time: Some(time::write(id.created())),
             ..v1::Operation::default()
         };
-        let row = OperationRow { id, operation, cursor: String::new() };
-        self.operations.create(row, audit).await.map_err(|error| refused(&error, &id.to_string()))
+        OperationRow { id, operation, cursor: String::new() }
     }
 
     async fn wish(&self, tenant: &str, id: &str, wish: Wish, action: &str) -> Result<v1::Operation, Status> {
-        let tenant = self.tenant(tenant)?;
+        let tenant = self.tenant_of_operations(tenant)?;
         let operation = self.operation(&tenant, id)?.id;
         let audit = self.entry(action, Some(&tenant), operation);
         let row = self.operations.wish(&tenant, operation, wish, audit).await;
@@ -213,6 +236,7 @@ fn described(work: &Work) -> String {
             }
             None => String::new(),
         },
+        Work::TenantDeletion(_) => "the tenant is deleted".to_owned(),
     }
 }
 
@@ -231,9 +255,10 @@ fn described_replay(replay: &v1::Replay) -> String {
     )
 }
 
-fn refused(error: &OperationError, id: &str) -> Status {
+pub(super) fn refused(error: &OperationError, id: &str) -> Status {
     match error {
         OperationError::NotFound => status::not_found("operation", id),
+        OperationError::Final => status::precondition("OPERATION_FINAL", error.to_string()),
         OperationError::Ended => status::precondition("OPERATION_ENDED", error.to_string()),
         OperationError::TooMany => status::precondition("TOO_MANY_OPERATIONS", error.to_string()),
         OperationError::Store(error) => status::store(error),

@@ -56,6 +56,7 @@ impl SubscriptionService for Api {
             api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.created(&row);
         }
+        api.check_subscriptions(&tenant)?;
         unhide(&mut wanted, &CustomHeaders::default())?;
         let now = api.clock.wall();
         let new = SubscriptionId::new(now, rand::random());
@@ -295,8 +296,12 @@ impl Api {
             return Ok((event_id.to_owned(), delivery_id.to_owned()));
         }
         let accept = self.test_event(row, test).await?;
-        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
-        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        let submitted = self
+            .emitter
+            .try_submit(accept)
+            .map_err(|error| status::emit(&row.subscription.tenant, &error))?;
+        let accepted =
+            submitted.done().await.map_err(|error| status::emit(&row.subscription.tenant, &error))?;
         let event_id = accepted.id.to_string();
         let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
         if let Some((key, row)) = self.remember(id, &format!("{event_id} {delivery_id}")) {
@@ -336,7 +341,16 @@ impl Api {
             ..self.entry(test.action, Some(&event.tenant), row.subscription.id)
         };
         let audit = Some(Box::new(audit));
-        Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
+        let max_stored = self.registry.quota(&event.tenant).max_stored;
+        Ok(Accept {
+            event,
+            client_chosen: false,
+            idempotency: None,
+            content,
+            subscriptions,
+            audit,
+            max_stored,
+        })
     }
 }
 

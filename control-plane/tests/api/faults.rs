@@ -23,7 +23,7 @@ const RECORDING: [&str; 10] = [
     "accept",
     "settle",
     "put_tenant",
-    "delete_tenant",
+    "begin_tenant_deletion",
     "put_event_type",
     "delete_event_type",
     "put_subscription",

@@ -22,7 +22,7 @@ fn commands() -> Result<Vec<String>> {
 async fn the_readmes_other_commands_work_as_they_stand() -> Result<()> {
     let world = World::start().await?;
     // The README makes the tenant itself.
-    world.api.tenants().delete_tenant(v1::DeleteTenantRequest { tenant: TENANT.to_owned() }).await?;
+    world.api.delete_tenant(false).await?;
     let commands = commands()?;
     assert!(commands.len() >= 4, "{commands:?}");
     let binary = binaries::path(binaries::CLI)?;

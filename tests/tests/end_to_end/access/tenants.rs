@@ -121,7 +121,7 @@ async fn a_tenant_that_goes_takes_its_tokens_along() -> Result<()> {
     // Where it begins.
     watched.message().await?;
 
-    let request = v1::DeleteTenantRequest { tenant: tenant.to_owned() };
+    let request = v1::DeleteTenantRequest { tenant: tenant.to_owned(), ..Default::default() };
     world.admin.tenants().delete_tenant(request).await?;
     let ended = tokio::time::timeout(Duration::from_secs(5), watched.message()).await;
     let ended = ended.context("the stream goes on")?.err().context("the stream ended well")?;
