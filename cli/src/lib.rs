@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod clock;
+mod declare;
 mod dev;
 mod failure;
 mod json;
@@ -79,6 +80,8 @@ fn run(cli: Cli) -> Result<()> {
 async fn call(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Tenants(verb) => tenants::run(context, verb).await,
+        Command::Export => export::run(context).await,
+        Command::Apply(args) => Box::pin(apply::run(context, args)).await,
         Command::EventTypes(verb) => event_types::run(context, verb).await,
         Command::Subscriptions(verb) => Box::pin(subscriptions::run(context, verb)).await,
         Command::Keys(verb) => keys::run(context, verb).await,

@@ -9,6 +9,7 @@ declare, so a new RPC without a check fails.
 import argparse
 import json
 import sys
+import time
 
 import grpc
 from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2

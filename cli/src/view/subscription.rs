@@ -16,6 +16,7 @@ use crate::verbs::signature_profile;
 pub(crate) struct Subscription {
     id: String,
     tenant: String,
+    name: String,
     url: String,
     event_types: Vec<String>,
     description: String,
@@ -83,6 +84,7 @@ impl From<v1::Subscription> for Subscription {
             last_filter_error_time: time(subscription.last_filter_error_time.as_ref()),
             id: subscription.id,
             tenant: subscription.tenant,
+            name: subscription.name,
             url: subscription.url,
             event_types: subscription.event_types,
             description: subscription.description,
@@ -137,11 +139,12 @@ impl Subscription {
 }
 
 impl View for Subscription {
-    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "POOL", "EVENT TYPES", "URL"];
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "STATE", "POOL", "EVENT TYPES", "URL"];
 
     fn row(&self) -> Vec<String> {
         vec![
             self.id.clone(),
+            self.name.clone(),
             self.state.clone(),
             self.pool.clone(),
             self.event_types.join(","),
@@ -163,6 +166,7 @@ impl View for Subscription {
         let retries = self.retry_policy.as_ref().map(|policy| policy.sentence.clone());
         vec![
             ("Subscription", self.id.clone()),
+            ("Name", self.name.clone()),
             ("Tenant", self.tenant.clone()),
             ("State", state),
             ("URL", self.url.clone()),
@@ -241,7 +245,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 22);
+        assert_eq!(json.as_object().unwrap().len(), 23);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::signing::KeyRing;
-use postrider_domain::subscription::State;
+use postrider_domain::subscription::{State, Subscription};
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::subscription_service_server::SubscriptionService;
 use postrider_proto::v1::{self, SubscriptionState};
@@ -22,7 +22,8 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 13] = [
+const SETTABLE: [&str; 14] = [
+    "name",
     "url",
     "event_types",
     "description",
@@ -69,6 +70,7 @@ impl SubscriptionService for Api {
             ..wanted
         };
         let subscription = read(&wire)?;
+        api.check_name_is_free(&subscription)?;
         let keys = KeyRing::new(new_key(&request.secret, "", now)?);
         let row = KeyedSubscription { subscription, keys };
         check_keys(&row)?;
@@ -117,6 +119,7 @@ impl SubscriptionService for Api {
         wire.update_time = Some(time::write(api.clock.wall()));
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         check_keys(&row)?;
+        api.check_name_is_free(&row.subscription)?;
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let moves = before.url != row.subscription.url.as_str();
         if moves {
@@ -204,6 +207,17 @@ pub(super) struct TestEvent<'a> {
 }
 
 impl Api {
+    /// Whether no other subscription of the tenant has its name. Must be called while changes are held off.
+    fn check_name_is_free(&self, wanted: &Subscription) -> Result<(), Status> {
+        let taken = |row: &Arc<KeyedSubscription>| {
+            row.subscription.name == wanted.name && row.subscription.id != wanted.id
+        };
+        if !wanted.name.is_empty() && self.registry.list(&wanted.tenant, None, usize::MAX).iter().any(taken) {
+            return Err(status::exists("subscription named", &wanted.name));
+        }
+        Ok(())
+    }
+
     /// Writes a subscription and who changed it, then makes it known.
     pub(super) async fn save(
         &self,
@@ -373,6 +387,7 @@ fn unhide(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), S
 
 fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
     match field {
+        "name" => wire.name.clone_from(&wanted.name),
         "url" => wire.url.clone_from(&wanted.url),
         "event_types" => wire.event_types.clone_from(&wanted.event_types),
         "description" => wire.description.clone_from(&wanted.description),

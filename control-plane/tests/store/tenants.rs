@@ -242,6 +242,7 @@ pub(crate) async fn stored_bytes_are_exact_and_hold_at_the_limit(backend: &dyn B
 pub(crate) async fn stored_bytes_are_freed_as_things_age_out(backend: &dyn Backend) {
     let mut store = backend.open();
     let stored = async |store: &Arc<dyn Store>| store.stored_bytes(vec![tenant()]).await.unwrap()[0];
+    store.put_subscription(&subscription(lane(1)), None, entry("CreateSubscription")).await.unwrap();
     let events: Vec<_> = (1..=3).map(|number| of(tenant(), number, &[lane(1)])).collect();
     let all: u64 = events.iter().map(charge).sum();
     for (at_, accepted) in store.accept(events.clone()).await.unwrap().into_iter().enumerate() {

@@ -32,4 +32,5 @@ mod rolls;
 mod secrets;
 mod streams;
 mod tail;
+mod tenants;
 mod trust;

@@ -4,11 +4,10 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use postrider_proto::v1;
 use postrider_tests::binaries::{self, repository};
 use postrider_tests::cli::finish;
 use postrider_tests::process::without_settings;
-use postrider_tests::world::{TENANT, World};
+use postrider_tests::world::World;
 
 /// The lines of the README's code blocks that call `postrider`.
 fn commands() -> Result<Vec<String>> {
