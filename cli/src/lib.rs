@@ -25,7 +25,7 @@ use crate::args::{Cli, Command};
 use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{Context, agents, cancel, completions, deliveries, emit, event_types, events, explain};
-use crate::verbs::{audit, egress, secrets, tokens};
+use crate::verbs::{apply, audit, egress, export, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.

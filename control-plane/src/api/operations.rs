@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::events::bound;
 use super::signing_keys::read_overlap;
-use super::{Api, page, status};
+use super::{Api, page, requests, status};
 use crate::operations::{OperationError, rotation};
 use crate::registry::Standing;
 use crate::store::OperationRow;
@@ -34,23 +34,12 @@ impl OperationService for Api {
         let (api, request) = self.call(request);
         let tenant = api.tenant(&request.tenant)?;
         let request_id = api.request("ReplayDeliveries", &tenant, &request.request_id, &request)?;
-        let replay = request.replay.clone().unwrap_or_default();
+        let replay = request.replay.unwrap_or_default();
         api.check_replay(&request.tenant, &replay)?;
-        let _change = api.registry.change().await;
-        if let Some(made) = api.repeated(request_id.as_ref()).await? {
-            let operation = Some(api.operation(&tenant, &made)?.operation);
-            return Ok(Response::new(v1::ReplayDeliveriesResponse { operation }));
-        }
         let about = if replay.subscription.is_empty() { &request.tenant } else { &replay.subscription };
-        let audit = Entry {
-            request_id: request.request_id.clone(),
-            ..api.entry("ReplayDeliveries", Some(&tenant), about)
-        };
-        let row = api.begin(&tenant, Work::Replay(replay), audit).await?;
-        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
-            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
-        }
-        Ok(Response::new(v1::ReplayDeliveriesResponse { operation: Some(row.operation) }))
+        let audit = api.entry("ReplayDeliveries", Some(&tenant), about);
+        let operation = Some(api.begin_once(&tenant, request_id, Work::Replay(replay), audit).await?);
+        Ok(Response::new(v1::ReplayDeliveriesResponse { operation }))
     }
 
     async fn rotate_signing_keys(
@@ -60,22 +49,11 @@ impl OperationService for Api {
         let (api, request) = self.call(request);
         let tenant = api.tenant(&request.tenant)?;
         let request_id = api.request("RotateSigningKeys", &tenant, &request.request_id, &request)?;
-        let rotation = request.key_rotation.clone().unwrap_or_default();
+        let rotation = request.key_rotation.unwrap_or_default();
         check_rotation(&rotation)?;
-        let _change = api.registry.change().await;
-        if let Some(made) = api.repeated(request_id.as_ref()).await? {
-            let operation = Some(api.operation(&tenant, &made)?.operation);
-            return Ok(Response::new(v1::RotateSigningKeysResponse { operation }));
-        }
-        let audit = Entry {
-            request_id: request.request_id.clone(),
-            ..api.entry("RotateSigningKeys", Some(&tenant), &request.tenant)
-        };
-        let row = api.begin(&tenant, Work::KeyRotation(rotation), audit).await?;
-        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
-            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
-        }
-        Ok(Response::new(v1::RotateSigningKeysResponse { operation: Some(row.operation) }))
+        let audit = api.entry("RotateSigningKeys", Some(&tenant), &request.tenant);
+        let operation = Some(api.begin_once(&tenant, request_id, Work::KeyRotation(rotation), audit).await?);
+        Ok(Response::new(v1::RotateSigningKeysResponse { operation }))
     }
 
     async fn get_operation(
@@ -149,13 +127,28 @@ impl Api {
         }
     }
 
-    /// Makes an operation of this work and sets it to work.
-    async fn begin(&self, tenant: &TenantId, work: Work, audit: Entry) -> Result<OperationRow, Status> {
+    /// Makes an operation of this work and sets it to work; for a repeated call, the operation that the first one made.
+    async fn begin_once(
+        &self,
+        tenant: &TenantId,
+        request: Option<requests::Request>,
+        work: Work,
+        audit: Entry,
+    ) -> Result<v1::Operation, Status> {
+        let _change = self.registry.change().await;
+        if let Some(made) = self.repeated(request.as_ref()).await? {
+            return Ok(self.operation(tenant, &made)?.operation);
+        }
         let row = self.new_operation(tenant, work);
         let described = row.operation.work.as_ref().map(described).unwrap_or_default();
-        let audit = Entry { detail: format!("{}: {described}", row.id), ..audit };
+        let request_id = request.as_ref().map(|request| request.key.request_id.clone()).unwrap_or_default();
+        let audit = Entry { detail: format!("{}: {described}", row.id), request_id, ..audit };
         let id = row.id.to_string();
-        self.operations.create(row, audit).await.map_err(|error| refused(&error, &id))
+        let row = self.operations.create(row, audit).await.map_err(|error| refused(&error, &id))?;
+        if let Some((key, remembered)) = self.remember(request, &id) {
+            self.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
+        }
+        Ok(row.operation)
     }
 
     /// An operation that begins now.
