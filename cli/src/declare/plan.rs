@@ -217,7 +217,10 @@ mod tests {
         let wanted = [Wanted { line: 1, key: Key::Id("id-0".into()), fields: named }];
         let actual = actual(&BTreeMap::new(), &[Fields::from([("name", "".into())])]);
         let steps = plan(&wanted, &actual, true).unwrap();
-        assert!(matches!(&steps[..], [Step::Update(0, 0, differences)] if differences.len() == 1), "{steps:?}");
+        assert!(
+            matches!(&steps[..], [Step::Update(0, 0, differences)] if differences.len() == 1),
+            "{steps:?}"
+        );
         assert_eq!(plan(&wanted, &[], false), Err(vec![0]));
     }
 }

@@ -73,10 +73,12 @@ fn once<T>(things: &Vec<Declared<T>>, what: &str, mistakes: &mut Mistakes) {
     for thing in things {
         let (Key::Id(key) | Key::Name(key)) = &thing.wanted.key;
         let name = thing.wanted.fields.get("name").and_then(Json::as_str).filter(|name| !name.is_empty());
-        let keys: std::collections::BTreeSet<&str> = [Some(key.as_str()), name].into_iter().flatten().collect();
+        let keys: std::collections::BTreeSet<&str> =
+            [Some(key.as_str()), name].into_iter().flatten().collect();
         for key in keys {
             if let Some(first) = seen.insert(key.to_owned(), thing.wanted.line) {
-                mistakes.add(thing.wanted.line, format!("the {what} «{key}» is there already, on line {first}"));
+                mistakes
+                    .add(thing.wanted.line, format!("the {what} «{key}» is there already, on line {first}"));
             }
         }
     }

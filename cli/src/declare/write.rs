@@ -31,7 +31,8 @@ pub(crate) fn file(
     event_types: &[v1::EventType],
     subscriptions: &[v1::Subscription],
 ) -> String {
-    let mut out = String::from("# What `postrider apply` makes a tenant. No secrets are in here.\npostrider: 1\n");
+    let mut out =
+        String::from("# What `postrider apply` makes a tenant. No secrets are in here.\npostrider: 1\n");
     let of_tenant = fields::of_tenant(tenant);
     out += "tenant:\n";
     line(&mut out, 2, "id", &tenant.id.clone().into());
@@ -79,7 +80,8 @@ fn write_subscription(out: &mut String, subscription: &v1::Subscription, default
         match (field, said) {
             (_, false) => {}
             ("headers", true) => {
-                let names: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let names: Vec<&str> =
+                    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 out.push_str("    headers:\n");
                 names.iter().for_each(|name| line(out, 6, name, &"***".into()));
             }
@@ -203,7 +205,8 @@ mod tests {
         assert_eq!(settings, fields::of_tenant(&tenant));
         let types: Vec<_> = read.event_types.unwrap().into_iter().map(|declared| declared.wanted).collect();
         assert_eq!(types[0].fields, fields::of_event_type(&event_type));
-        let wanted: Vec<_> = read.subscriptions.unwrap().into_iter().map(|declared| declared.wanted).collect();
+        let wanted: Vec<_> =
+            read.subscriptions.unwrap().into_iter().map(|declared| declared.wanted).collect();
         let actual = |subscription: &v1::Subscription| {
             let mut fields = fields::of_subscription(subscription);
             fields.insert("paused", fields::is_paused(subscription));
@@ -215,9 +218,14 @@ mod tests {
 
     #[test]
     fn only_what_cannot_be_taken_for_something_else_is_plain() {
-        for (text, expected) in
-            [("a.b", "a.b"), ("5s", "\"5s\""), ("no", "\"no\""), ("", "\"\""), ("a: b", "\"a: b\""), ("*", "\"*\"")]
-        {
+        for (text, expected) in [
+            ("a.b", "a.b"),
+            ("5s", "\"5s\""),
+            ("no", "\"no\""),
+            ("", "\"\""),
+            ("a: b", "\"a: b\""),
+            ("*", "\"*\""),
+        ] {
             assert_eq!(plain(text), expected);
         }
     }

@@ -89,7 +89,9 @@ fn whose(context: &Context, file: &File) -> Result<String> {
     match (&file.tenant, given) {
         (Some(named), Some(given)) if *named != given => Err(Failure::new(
             Exit::Usage,
-            format!("the file is about the tenant «{named}», and --tenant or POSTRIDER_TENANT says «{given}»"),
+            format!(
+                "the file is about the tenant «{named}», and --tenant or POSTRIDER_TENANT says «{given}»"
+            ),
         )),
         (Some(named), _) => Ok(named.clone()),
         (None, _) => context.tenant(),
@@ -106,10 +108,7 @@ struct Apply<'a> {
 }
 
 impl Apply<'_> {
-    async fn settings(
-        &mut self,
-        settings: Option<(v1::Tenant, crate::declare::plan::Fields)>,
-    ) -> Result<()> {
+    async fn settings(&mut self, settings: Option<(v1::Tenant, crate::declare::plan::Fields)>) -> Result<()> {
         let Some((message, fields)) = settings else { return Ok(()) };
         let now = export::tenant(self.context, &self.tenant).await?;
         let key = Key::Id(self.tenant.clone());
@@ -175,8 +174,7 @@ impl Apply<'_> {
     }
 
     async fn prune_event_type(&mut self, name: String) -> Result<()> {
-        let change =
-            Change { kind: "event_type", name: name.clone(), change: "pruned", fields: Vec::new() };
+        let change = Change { kind: "event_type", name: name.clone(), change: "pruned", fields: Vec::new() };
         self.changes.push(change);
         if self.args.dry_run {
             return Ok(());
@@ -243,7 +241,8 @@ impl Apply<'_> {
 
     async fn create(&self, message: v1::Subscription, paused: bool) -> Result<()> {
         let step = format!("create the subscription «{}»", message.name);
-        let subscription = Some(v1::Subscription { tenant: self.tenant.clone(), id: String::new(), ..message });
+        let subscription =
+            Some(v1::Subscription { tenant: self.tenant.clone(), id: String::new(), ..message });
         let request = v1::CreateSubscriptionRequest { subscription, ..Default::default() };
         let answer = self.context.client.subscriptions().create_subscription(request).await.doing(step)?;
         match answer.into_inner().subscription {

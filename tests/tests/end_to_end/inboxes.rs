@@ -42,7 +42,10 @@ fn about(document: &str, second: i64) -> v1::NewEvent {
     v1::NewEvent {
         r#type: "document.changed".into(),
         // With one part of a second more than the other, so that times are compared as times.
-        timestamp: Some(prost_types::Timestamp { seconds: 1_770_028_200 + second, nanos: 500_000_000 * (second % 2) as i32 }),
+        timestamp: Some(prost_types::Timestamp {
+            seconds: 1_770_028_200 + second,
+            nanos: 500_000_000 * (second % 2) as i32,
+        }),
         data: format!(r#"{{"documentId":"{document}","price":1.50,"status":"ä {second}"}}"#).into(),
         ..v1::NewEvent::default()
     }
@@ -69,14 +72,17 @@ async fn does_what_the_guide_says(stranger: impl AsyncFnOnce(&Path) -> Result<St
     world.api.deliveries().retry_delivery(retry).await?;
     says("repeat", &first).await?;
     // What happened before comes too late, what happened after does not; another document has its own order.
-    for (document, second, expected) in [("doc_1", 0, "stale"), ("doc_1", 2, "applied"), ("doc_2", 0, "applied")] {
+    for (document, second, expected) in
+        [("doc_1", 0, "stale"), ("doc_1", 2, "applied"), ("doc_2", 0, "applied")]
+    {
         let (id, delivery) = world.api.emit_to_one(about(document, second)).await?;
         world.api.delivery_in(&delivery, DeliveryState::Delivered).await?;
         says(expected, &id).await?;
     }
 
     let url = world.receiver.url("/own");
-    let wanted = v1::Subscription { url, event_types: vec!["taken.bytes".into()], ..v1::Subscription::default() };
+    let wanted =
+        v1::Subscription { url, event_types: vec!["taken.bytes".into()], ..v1::Subscription::default() };
     world.api.subscribe(wanted, SECRET).await?;
     let taken = v1::NewEvent { r#type: "taken.bytes".into(), ..about("doc_3", 1) };
     let (_, delivery) = world.api.emit_to_one(taken).await?;

@@ -8,9 +8,8 @@ use crate::view::parse_word;
 
 pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Declared<v1::EventType>> {
     let mut section = Section::open(node, "an event type", mistakes);
-    let name = section.parsed("name", mistakes, |text| {
-        text.parse::<EventTypeName>().map_err(|error| error.to_string())
-    });
+    let name = section
+        .parsed("name", mistakes, |text| text.parse::<EventTypeName>().map_err(|error| error.to_string()));
     let strictness = section.parsed("validation", mistakes, parse_word::<v1::Strictness>);
     let schema_line = section.line_of("schema");
     let message = v1::EventType {

@@ -15,9 +15,8 @@ const NO_TENANT: &str = "x";
 pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Declared<v1::Subscription>> {
     let before = mistakes.0.len();
     let mut section = Section::open(node, "a subscription", mistakes);
-    let id = section.parsed("id", mistakes, |text| {
-        text.parse::<SubscriptionId>().map_err(|error| error.to_string())
-    });
+    let id = section
+        .parsed("id", mistakes, |text| text.parse::<SubscriptionId>().map_err(|error| error.to_string()));
     let name = section.text("name", mistakes).unwrap_or_default();
     let paused = section.truth("paused", mistakes);
     let lines: Vec<(&str, usize)> =
@@ -99,7 +98,9 @@ fn headers(section: &mut Section<'_>, mistakes: &mut Mistakes) -> std::collectio
     for (line, name, value) in entries {
         match &value.value {
             Value::Scalar(text, _) if !value.is_nothing() => drop(headers.insert(name.clone(), text.clone())),
-            _ => mistakes.add(*line, format!("the header {name} must have a text; '***' keeps the one it has")),
+            _ => {
+                mistakes.add(*line, format!("the header {name} must have a text; '***' keeps the one it has"))
+            }
         }
     }
     headers

@@ -5,10 +5,7 @@ use postrider_proto::{tenant, v1};
 use super::{Fields, Mistakes, Node, Section, fields};
 use crate::view::parse_word;
 
-pub(super) fn read(
-    node: &Node,
-    mistakes: &mut Mistakes,
-) -> (Option<String>, Option<(v1::Tenant, Fields)>) {
+pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> (Option<String>, Option<(v1::Tenant, Fields)>) {
     let mut section = Section::open(node, "tenant", mistakes);
     let id = section.text("id", mistakes);
     let mut wanted = v1::Tenant::default();
