@@ -11,6 +11,9 @@ mod changes;
 #[path = "store/crash.rs"]
 mod crash;
 
+#[path = "store/events.rs"]
+mod events;
+
 #[path = "store/secrets.rs"]
 mod secrets;
 
@@ -113,6 +116,10 @@ conformance!(Sled, suite:
 conformance!(Sled, changes:
     what_has_happened_since_a_position_is_found,
     changes_page_through_everything_once,
+);
+
+conformance!(Sled, events:
+    attributes_and_trace_are_kept_and_attributes_go_with_the_data,
 );
 
 conformance!(Sled, tenants:

@@ -198,7 +198,7 @@ mod tests {
             event_types: vec!["*".into()],
             ..Default::default()
         });
-        let text = file(&tenant, &[event_type.clone()], &[named.clone(), nameless.clone()]);
+        let text = file(&tenant, std::slice::from_ref(&event_type), &[named.clone(), nameless.clone()]);
         assert!(!text.contains("s3cret") && text.contains(r#"authorization: "***""#), "{text}");
         let read = read::file(&text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
         let (_, settings) = read.settings.unwrap();

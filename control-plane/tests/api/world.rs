@@ -105,8 +105,7 @@ impl World {
         let (settle, settle_queue) = settle::queue();
         let (disable, _gone) = mpsc::channel(8);
         let recent = Arc::new(RecentEvents::new(1 << 20));
-        let last = dynamic.last_position().await.unwrap();
-        let updates = Updates::new(registry.clone(), last, clock);
+        let updates = Updates::new(registry.clone(), 0, clock);
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
         let operations = Operations::load(dynamic.clone(), clock).await.unwrap();
         let operations = Arc::new(operations);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use postrider_proto::v1::emit_result::Result as Emitted;
 use postrider_proto::v1::{self, OperationState, TenantState};
 use postrider_tests::api::{Api, event, retries};
 use postrider_tests::emitter::{Emitter, Load};
@@ -10,6 +11,8 @@ use postrider_tests::receiver::Answer;
 use postrider_tests::turn;
 use postrider_tests::wait::{PATIENCE, eventually, when};
 use postrider_tests::world::{TENANT, World};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -166,5 +169,64 @@ async fn the_command_deletes_a_tenant_and_waits() -> Result<()> {
     assert_eq!(cli.run(&["tenants", "get", TENANT]).await?.code, 3);
     let listed = cli.run(&["operations", "list"]).await?;
     assert!(listed.stdout.contains("tenant deletion"), "{listed:?}");
+    Ok(())
+}
+
+/// Emits, one after the other, until that is refused.
+async fn emit(api: Api) -> Status {
+    loop {
+        match api.emit(event("a.b", "{}")).await {
+            Err(status) if status.code() != Code::ResourceExhausted => return status,
+            _ => {}
+        }
+    }
+}
+
+/// Emits in a stream, until an event is refused: for which reason.
+async fn stream(api: Api) -> Result<String> {
+    let (sender, queue) = mpsc::channel(64);
+    let mut answers = api.events().emit_stream(ReceiverStream::new(queue)).await?.into_inner();
+    let tenant = api.tenant();
+    let feeding = tokio::spawn(async move {
+        for reference in 0.. {
+            let (tenant, event) = (tenant.clone(), Some(event("a.b", "{}")));
+            if sender.send(v1::EmitStreamRequest { reference, tenant, event }).await.is_err() {
+                return;
+            }
+        }
+    });
+    let refused = loop {
+        let answer = answers.message().await?.context("the stream has ended")?.result;
+        if let Some(Emitted::Error(error)) = answer.and_then(|result| result.result) {
+            break error.reason;
+        }
+    };
+    drop(answers);
+    feeding.await?;
+    Ok(refused)
+}
+
+/// Emitters go on by every way while the tenant is deleted: from some moment on each event is refused, none comes back
+/// afterwards, and the id is soon free for another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn emitters_that_go_on_are_refused_and_leave_nothing() -> Result<()> {
+    let _turn = turn::take().await;
+    let world = World::start().await?;
+    world.subscribe("/a").await?;
+    let emitters: Vec<_> = (0..4).map(|_| tokio::spawn(emit(world.api.clone()))).collect();
+    let streaming = tokio::spawn(stream(world.api.clone()));
+    eventually("deliveries arrive", async || Ok(when(world.receiver.count() > 300))).await?;
+    let begun = delete(&world.api, true).await?;
+    for emitter in emitters {
+        let refused = emitter.await?;
+        assert!(matches!(refused.code(), Code::FailedPrecondition | Code::NotFound), "{refused:?}");
+    }
+    let refused = streaming.await??;
+    assert!(["TENANT_DELETING", "NOT_FOUND"].contains(&refused.as_str()), "{refused}");
+    world.api.operation_done(&begun.id).await?;
+    world.api.create_tenant().await?;
+    assert_eq!(world.api.deliveries_in(&[]).await?, []);
+    let request = v1::ListEventsRequest { tenant: TENANT.into(), ..Default::default() };
+    assert_eq!(world.api.events().list_events(request).await?.into_inner().events, []);
     Ok(())
 }
