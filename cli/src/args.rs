@@ -7,7 +7,7 @@ use crate::dev;
 use crate::output::Format;
 use crate::parts;
 use crate::verbs::{
-    agents, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
+    agents, apply, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
 };
 use crate::verbs::{
     audit, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
@@ -94,6 +94,10 @@ pub(crate) enum Command {
     /// The accounts of the platform that runs Postrider
     #[command(subcommand)]
     Tenants(tenants::Verb),
+    /// Print a tenant as a file: settings, catalogue, subscriptions; no secrets
+    Export,
+    /// Make a tenant as a file says, and show what that changes
+    Apply(apply::Args),
     /// The processes that POST
     #[command(subcommand)]
     Agents(agents::Verb),

@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod clock;
+mod declare;
 mod dev;
 mod failure;
 mod json;
@@ -26,7 +27,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{
     Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
 };
-use crate::verbs::{audit, egress, secrets, tokens};
+use crate::verbs::{apply, audit, egress, export, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
@@ -81,6 +82,8 @@ fn run(cli: Cli) -> Result<()> {
 async fn call(context: &Context, command: Command) -> Result<()> {
     match command {
         Command::Tenants(verb) => tenants::run(context, verb).await,
+        Command::Export => export::run(context).await,
+        Command::Apply(args) => Box::pin(apply::run(context, args)).await,
         Command::EventTypes(verb) => event_types::run(context, verb).await,
         Command::Subscriptions(verb) => Box::pin(subscriptions::run(context, verb)).await,
         Command::Keys(verb) => keys::run(context, verb).await,

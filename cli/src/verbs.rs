@@ -1,6 +1,7 @@
 //! The verbs that talk to a control plane, and those that need nobody: one file each.
 
 pub(crate) mod agents;
+pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authorities;
 pub(crate) mod cancel;
@@ -13,6 +14,7 @@ pub(crate) mod enroll_tokens;
 pub(crate) mod event_types;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod follow;
 pub(crate) mod input;
 pub(crate) mod keys;

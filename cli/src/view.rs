@@ -63,6 +63,7 @@ word!(BodyFormat, "BODY_FORMAT_");
 word!(DeliveryOrder, "DELIVERY_ORDER_");
 word!(HeadOfLine, "HEAD_OF_LINE_");
 word!(Strictness, "STRICTNESS_");
+word!(TenantState, "TENANT_STATE_");
 word!(FilterAnswer, "FILTER_ANSWER_");
 word!(SigningKeyState, "SIGNING_KEY_STATE_");
 word!(SignatureEncoding, "SIGNATURE_ENCODING_");

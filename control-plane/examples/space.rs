@@ -89,6 +89,7 @@ fn accept(number: u64) -> Accept {
         content,
         subscriptions: vec![lane()],
         audit: None,
+        max_stored: None,
     }
 }
 

@@ -46,7 +46,7 @@ use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
 use crate::operations::Operations;
 use crate::pools::Pools;
-use crate::registry::Registry;
+use crate::registry::{Registry, Standing};
 use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
 use crate::store::Store;
@@ -138,8 +138,19 @@ impl Api {
     /// no time tells it from one that never was.
     fn tenant(&self, id: &str) -> Result<TenantId, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
-        let exists = self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant);
-        if exists { Ok(tenant) } else { Err(status::not_found("tenant", id)) }
+        self.check_tenant(&tenant)?;
+        Ok(tenant)
+    }
+
+    fn check_tenant(&self, tenant: &TenantId) -> Result<(), Status> {
+        if !self.caller.scope.sees(tenant) {
+            return Err(status::not_found("tenant", tenant.as_str()));
+        }
+        match self.registry.standing(tenant) {
+            Standing::There => Ok(()),
+            Standing::Deleting => Err(status::deleting(tenant)),
+            Standing::Unknown => Err(status::not_found("tenant", tenant.as_str())),
+        }
     }
 
     /// Refuses what nobody may do with Postrider's own tenant.

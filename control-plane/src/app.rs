@@ -231,9 +231,10 @@ impl Parts {
         let (changes, changes_queue) = disabler::queue();
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
-        let updates = Updates::new(registry.clone());
+        let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
         let rate = config.tenant_emit_rate;
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
+        registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
         let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };

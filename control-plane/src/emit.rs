@@ -52,7 +52,7 @@ pub enum EmitError {
     #[error("too many of the tenant's events wait to be written; nothing was accepted")]
     ShareUsed,
     /// The tenant emits faster than it may.
-    #[error("the tenant emits faster than it may (tenant_emit_rate); nothing was accepted")]
+    #[error("the tenant emits faster than it may (its quota, or tenant_emit_rate); nothing was accepted")]
     TooFast(Duration),
     /// Another event has its name.
     #[error("another event has the name")]
@@ -106,20 +106,31 @@ struct State {
     /// Those that wait for room, by tenant: one of each is told when some was freed, and tells the next.
     hungry: HashMap<TenantId, Arc<Notify>>,
     meters: HashMap<TenantId, Meter>,
+    /// Of the tenants that have a pace of their own.
+    paces: HashMap<TenantId, Pace>,
     /// Whether the committer is gone.
     closed: bool,
 }
 
 /// An event on its way to disk.
-pub struct Submitted(oneshot::Receiver<Result<Accepted, EmitError>>);
+pub struct Submitted {
+    tenant: TenantId,
+    answer: oneshot::Receiver<Result<Accepted, EmitError>>,
+}
 
 impl Submitted {
+    /// Whose it is.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
     /// Waits until it is there.
     ///
     /// # Errors
     /// Why it is not.
     pub async fn done(self) -> Result<Accepted, EmitError> {
-        self.0.await.unwrap_or(Err(EmitError::Stopping))
+        self.answer.await.unwrap_or(Err(EmitError::Stopping))
     }
 }
 
@@ -137,11 +148,28 @@ impl Emitter {
             queue: Queue::new(QUEUE_BYTES, TURN_BYTES),
             hungry: HashMap::new(),
             meters: HashMap::new(),
+            paces: HashMap::new(),
             closed: false,
         };
         let pace = rate.map(|rate| Pace::new(rate.per_second, rate.burst));
         let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, pace });
         (Self(intake.clone()), Committer { intake, store, lanes, recent })
+    }
+
+    /// How fast one tenant may emit from now on; `None` for as fast as every other.
+    pub fn limit(&self, tenant: &TenantId, pace: Option<Pace>) {
+        let mut state = self.0.state();
+        match pace {
+            Some(pace) => drop(state.paces.insert(tenant.clone(), pace)),
+            None => drop(state.paces.remove(tenant)),
+        }
+        // What was used by the former pace may be more than is ever used by this one.
+        let now = self.0.clock.since_start();
+        if let Some(pace) = self.0.pace_of(&state, tenant)
+            && let Some(meter) = state.meters.get_mut(tenant)
+        {
+            *meter = pace.at_most_spent(*meter, now);
+        }
     }
 
     /// Whether an event with so much data would be taken now: asked before work is done on it that a flood would waste.
@@ -151,7 +179,7 @@ impl Emitter {
     pub fn would_take(&self, tenant: &TenantId, data: usize) -> Result<(), EmitError> {
         let mut state = self.0.state();
         state.admits(tenant, data.max(MIN_BYTES))?;
-        let Some(pace) = self.0.pace else { return Ok(()) };
+        let Some(pace) = self.0.pace_of(&state, tenant) else { return Ok(()) };
         let now = self.0.clock.since_start();
         let mut meter = *state.meter(tenant, now);
         pace.take(&mut meter, now).map_err(EmitError::TooFast)
@@ -165,7 +193,7 @@ impl Emitter {
         let mut state = self.0.state();
         let size = size(&accept);
         state.admits(&accept.event.tenant, size)?;
-        if let Some(pace) = self.0.pace {
+        if let Some(pace) = self.0.pace_of(&state, &accept.event.tenant) {
             let now = self.0.clock.since_start();
             pace.take(state.meter(&accept.event.tenant, now), now).map_err(EmitError::TooFast)?;
         }
@@ -177,12 +205,9 @@ impl Emitter {
     /// # Errors
     /// [`EmitError::Stopping`].
     pub async fn submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        if let Some(pace) = self.0.pace {
-            let now = self.0.clock.since_start();
-            let wait = pace.reserve(self.0.state().meter(&accept.event.tenant, now), now);
-            if wait > Duration::ZERO {
-                tokio::time::sleep(wait).await;
-            }
+        let wait = self.0.reserve(&accept.event.tenant);
+        if wait > Duration::ZERO {
+            tokio::time::sleep(wait).await;
         }
         let size = size(&accept);
         loop {
@@ -210,12 +235,24 @@ impl Intake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pace_of(&self, state: &State, tenant: &TenantId) -> Option<Pace> {
+        state.paces.get(tenant).copied().or(self.pace)
+    }
+
+    /// Counts one event of a tenant: how long to wait with it.
+    fn reserve(&self, tenant: &TenantId) -> Duration {
+        let mut state = self.state();
+        let Some(pace) = self.pace_of(&state, tenant) else { return Duration::ZERO };
+        let now = self.clock.since_start();
+        pace.reserve(state.meter(tenant, now), now)
+    }
+
     fn enqueue(&self, state: &mut State, accept: Accept, size: usize) -> Submitted {
-        let (answer, submitted) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         let tenant = accept.event.tenant.clone();
-        state.queue.push(&tenant, Pending { accept, size, answer }, size);
+        state.queue.push(&tenant, Pending { accept, size, answer: sender }, size);
         self.work.notify_one();
-        Submitted(submitted)
+        Submitted { tenant, answer }
     }
 
     /// What goes to the store together; nothing when nothing is queued.

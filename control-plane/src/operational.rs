@@ -151,6 +151,7 @@ fn accept(api: &Api, told: Told) -> Accept {
         content,
         subscriptions,
         audit: None,
+        max_stored: None,
         event: Event {
             key,
             id: told.id.unwrap_or_else(|| key.into()),

@@ -4,6 +4,7 @@
 //! step that was written; doing one again must do no harm, which is each kind's own care. What people wish (pause, resume,
 //! cancel) takes effect between two steps.
 
+mod deletion;
 mod replay;
 pub(crate) mod rotation;
 
@@ -42,6 +43,9 @@ pub enum OperationError {
     /// It has ended.
     #[error("the operation has ended")]
     Ended,
+    /// It deletes a tenant, and is to be cancelled.
+    #[error("half a tenant is of no use: its deletion goes on to its end; it can be paused")]
+    Final,
     /// The tenant has too many.
     #[error("20 operations of the tenant have not ended; wait for one, or cancel one")]
     TooMany,
@@ -162,6 +166,9 @@ impl Operations {
     ) -> Result<OperationRow, OperationError> {
         let _change = self.changes.lock().await;
         let mut row = self.get(tenant, id).ok_or(OperationError::NotFound)?;
+        if wish == Wish::Cancel && matches!(row.operation.work, Some(Work::TenantDeletion(_))) {
+            return Err(OperationError::Final);
+        }
         let state = read_state(row.operation.state()).after(wish).ok_or(OperationError::Ended)?;
         row.operation.set_state(write_state(state));
         if state.has_ended() && row.operation.end_time.is_none() {
@@ -219,6 +226,7 @@ impl Operations {
         let step = match &row.operation.work {
             Some(Work::Replay(replay)) => replay::step(&*self.store, &api.lanes, row, replay).await?,
             Some(Work::KeyRotation(rotation)) => rotation::step(api, row, rotation).await?,
+            Some(Work::TenantDeletion(_)) => deletion::step(&*self.store, row).await?,
             // Of a later version's kind: it is left as it is, for that.
             None => Step { wait: Duration::from_secs(3600), cursor: row.cursor.clone(), ..Step::default() },
         };
@@ -240,7 +248,11 @@ impl Operations {
             operation.end_time = Some(time::write(self.clock.wall()));
             info!(operation = %row.id, matched = operation.matched, done = operation.done, "operation done");
         }
-        self.store.put_operation(&row, None).await?;
+        if step.finished && matches!(row.operation.work, Some(Work::TenantDeletion(_))) {
+            self.finish_deletion(api, &row).await?;
+        } else {
+            self.store.put_operation(&row, None).await?;
+        }
         self.replace(row);
         Ok(step.wait)
     }

@@ -2,20 +2,22 @@
 //!
 //! The store is written first, then this. Changes are serialised by [`Registry::change`]; readers never wait for one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use postrider_domain::event::EventTypeName;
 use postrider_domain::filter::{Facts, Filter};
 use postrider_domain::id::{SubscriptionId, TenantId};
+use postrider_domain::pace::Pace;
 use postrider_domain::pattern::Index;
+use postrider_domain::quota::Quota;
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
-use postrider_proto::{event_type, v1};
+use postrider_proto::{event_type, tenant, v1};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::secrets::{KeyedSubscription, Sealer, SecretsError, open_subscription};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, SubscriptionRow};
 
 mod catalogue;
 mod unanswered;
@@ -37,9 +39,22 @@ pub struct Registry {
     pub catalogues: Catalogues,
 }
 
+/// Whether a tenant can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Yes.
+    There,
+    /// It is being deleted.
+    Deleting,
+    /// There is none.
+    Unknown,
+}
+
 #[derive(Default)]
 struct Known {
     tenants: HashMap<TenantId, Tenant>,
+    /// Those that are being deleted: nothing else is known of them any more.
+    deleting: HashSet<TenantId>,
     subscriptions: HashMap<SubscriptionId, Arc<KeyedSubscription>>,
 }
 
@@ -48,6 +63,7 @@ struct Tenant {
     index: Index<SubscriptionId>,
     filters: HashMap<SubscriptionId, Filter>,
     subscriptions: BTreeMap<SubscriptionId, Arc<KeyedSubscription>>,
+    quota: Quota,
 }
 
 impl Registry {
@@ -68,8 +84,14 @@ impl Registry {
             after = page.last().and_then(|tenant| tenant.id.parse().ok());
             for tenant in page {
                 let Ok(id) = tenant.id.parse::<TenantId>() else { continue };
+                if tenant.state() == v1::TenantState::Deleting {
+                    registry.begin_deletion(&id);
+                    continue;
+                }
                 registry.load_catalogue(store, &id, &tenant).await?;
-                registry.add_tenant(id);
+                let quota = tenant::read_quota(tenant.quota.as_ref()).unwrap_or_default();
+                registry.add_tenant(id.clone());
+                registry.set_quota(&id, quota);
             }
             if after.is_none() {
                 break;
@@ -79,7 +101,10 @@ impl Registry {
         loop {
             let page = store.subscriptions(after.take(), PAGE).await?;
             after = page.last().map(|row| row.subscription.id);
-            for row in page.into_iter().filter(|row| row.deleted.is_none()) {
+            let is_known = |row: &SubscriptionRow| {
+                row.deleted.is_none() && registry.standing(&row.subscription.tenant) != Standing::Deleting
+            };
+            for row in page.into_iter().filter(is_known) {
                 registry.put(open_subscription(sealer, row)?);
             }
             if after.is_none() {
@@ -130,10 +155,61 @@ impl Registry {
         self.write().tenants.entry(tenant).or_default();
     }
 
-    /// A tenant was deleted.
-    pub fn remove_tenant(&self, tenant: &TenantId) {
-        self.write().tenants.remove(tenant);
+    /// Whether a tenant can be used.
+    #[must_use]
+    pub fn standing(&self, tenant: &TenantId) -> Standing {
+        let known = self.read();
+        if known.tenants.contains_key(tenant) {
+            Standing::There
+        } else if known.deleting.contains(tenant) {
+            Standing::Deleting
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    /// A tenant is being deleted: it and its subscriptions are not known any more. Returns those.
+    pub fn begin_deletion(&self, tenant: &TenantId) -> Vec<SubscriptionId> {
+        let subscriptions: Vec<_> =
+            self.list(tenant, None, usize::MAX).iter().map(|row| row.subscription.id).collect();
+        subscriptions.iter().for_each(|id| self.remove(*id));
+        let mut known = self.write();
+        known.tenants.remove(tenant);
+        known.deleting.insert(tenant.clone());
         self.catalogues.forget(tenant);
+        subscriptions
+    }
+
+    /// A tenant is deleted.
+    pub fn end_deletion(&self, tenant: &TenantId) {
+        self.write().deleting.remove(tenant);
+    }
+
+    /// What a tenant may use.
+    #[must_use]
+    pub fn quota(&self, tenant: &TenantId) -> Quota {
+        self.read().tenants.get(tenant).map(|tenant| tenant.quota).unwrap_or_default()
+    }
+
+    /// What a tenant that is there may use from now on.
+    pub fn set_quota(&self, tenant: &TenantId, quota: Quota) {
+        if let Some(tenant) = self.write().tenants.get_mut(tenant) {
+            tenant.quota = quota;
+        }
+    }
+
+    /// How many subscriptions a tenant has.
+    #[must_use]
+    pub fn count(&self, tenant: &TenantId) -> usize {
+        self.read().tenants.get(tenant).map_or(0, |tenant| tenant.subscriptions.len())
+    }
+
+    /// The tenants that have a quota of how fast they may emit.
+    #[must_use]
+    pub fn paces(&self) -> Vec<(TenantId, Pace)> {
+        let known = self.read();
+        let pace = |(id, tenant): (&TenantId, &Tenant)| Some((id.clone(), tenant.quota.emit?.pace()));
+        known.tenants.iter().filter_map(pace).collect()
     }
 
     /// Who wants an event; `None` when there is no such tenant. A filter that gives no answer lets the event pass, and is

@@ -64,19 +64,31 @@ pub fn queue() -> (mpsc::Sender<Item>, mpsc::Receiver<Item>) {
 pub async fn run(mut queue: mpsc::Receiver<Item>, store: Arc<dyn Store>, lanes: Lanes, updates: Updates) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
-        let (settlement, stored) = sort(&mut group);
+        let (mut settlement, stored) = sort(&mut group);
+        settlement.position = updates.next_position();
         while let Err(error) = store.settle(settlement.clone()).await {
             warn!(%error, deliveries = stored.ids.len(), "outcomes are not written yet; trying again");
             tokio::time::sleep(RETRY).await;
         }
-        for settle in settlement.deliveries {
-            log(&settle);
-            let id = settle.id;
-            updates.publish(id, || Update { id, delivery: settle.delivery, attempt: settle.attempt });
-        }
+        publish(settlement, &updates);
         if !stored.ids.is_empty() {
             lanes.stored(stored).await;
         }
+    }
+}
+
+/// Logs and shows what is on disk.
+fn publish(settlement: Settlement, updates: &Updates) {
+    if settlement.deliveries.is_empty() {
+        return;
+    }
+    let position = settlement.position;
+    let before = updates.written(position);
+    for settle in settlement.deliveries {
+        log(&settle);
+        let id = settle.id;
+        let update = || Update { id, delivery: settle.delivery, attempt: settle.attempt, position, before };
+        updates.publish(id, update);
     }
 }
 

@@ -13,6 +13,8 @@ mod query;
 mod secrets;
 mod sled;
 
+use std::num::NonZeroU64;
+
 use async_trait::async_trait;
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
@@ -31,7 +33,9 @@ use postrider_domain::token::TokenDigest;
 use postrider_proto::v1;
 
 pub use self::pool::PoolRow;
-pub use self::query::{AuditQuery, AuditRow, DeliveryPlace, DeliveryQuery, EventQuery, Page};
+pub use self::query::{
+    AuditQuery, AuditRow, Change, ChangeQuery, DeliveryPlace, DeliveryQuery, EventQuery, Page,
+};
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
 pub use self::sled::{Options, SledStore};
 
@@ -62,6 +66,9 @@ pub enum StoreError {
         /// What to do.
         advice: &'static str,
     },
+    /// A tenant is being deleted: nothing of it is written any more.
+    #[error("the tenant «{0}» is being deleted")]
+    Deleting(TenantId),
     /// A data key is to be removed, and something needs it.
     #[error("{0} stays: {1} is still sealed with it")]
     InUse(DataKeyId, String),
@@ -82,6 +89,8 @@ pub struct Accept {
     pub subscriptions: Vec<SubscriptionId>,
     /// What the audit log is told of it: nothing of what services emit, but of what a person does for a test.
     pub audit: Option<Box<audit::Entry>>,
+    /// What the tenant's stored events may count for.
+    pub max_stored: Option<NonZeroU64>,
 }
 
 /// An event that is on disk.
@@ -97,13 +106,22 @@ pub struct Accepted {
     pub deliveries: Vec<DeliveryId>,
 }
 
-/// Why an event was not accepted: the store has another one under the same name.
+/// Why an event was not accepted: the store has another one under the same name, or no room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conflict {
     /// The idempotency key was used with other content.
     IdempotencyKey,
     /// The client-chosen id was used with other content.
     EventId,
+    /// With it the tenant's stored events would count for more than they may.
+    StorageUsed {
+        /// What they count for.
+        stored: u64,
+        /// What they may count for.
+        max: u64,
+    },
+    /// The tenant is being deleted.
+    TenantDeleting,
 }
 
 /// The new state of a delivery, to be written.
@@ -130,6 +148,8 @@ pub struct Settlement {
     pub troubles: Vec<(SubscriptionId, Option<Trouble>)>,
     /// What the audit log is told: who wanted some of it.
     pub audit: Vec<audit::Entry>,
+    /// Where the new states are in the order of all that happens: grows from one settlement to the next.
+    pub position: u64,
 }
 
 /// A delivery as it is stored.
@@ -318,6 +338,19 @@ pub struct OperationRow {
     pub cursor: String,
 }
 
+/// What a step of a tenant's deletion has come to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Deletion {
+    /// How many rows it has removed.
+    pub removed: u64,
+    /// Where to go on: the store's own word for it.
+    pub place: String,
+    /// The share of the whole that is behind.
+    pub progress: f64,
+    /// Whether nothing is left but the tenant's own row.
+    pub finished: bool,
+}
+
 /// How far the audit log reaches, by the rows that say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditSpan {
@@ -367,6 +400,10 @@ pub trait Store: Send + Sync + 'static {
     -> Result<Option<DeliveryRow>, StoreError>;
     /// The last attempts of a delivery that have an outcome, oldest first.
     async fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError>;
+    /// The greatest position that was ever settled at; 0 for none.
+    async fn last_position(&self) -> Result<u64, StoreError>;
+    /// What has happened to a tenant's deliveries between two positions, by event, the oldest first.
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<Change, EventKey>, StoreError>;
     /// A page of deliveries, newest first.
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError>;
 
@@ -392,11 +429,27 @@ pub trait Store: Send + Sync + 'static {
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError>;
     /// Tenants by id, after this one.
     async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError>;
-    /// Removes a tenant, its catalogue, what its request ids point to, and these tokens.
-    async fn delete_tenant(
+    /// What the stored events of each of these tenants count for ([`postrider_domain::quota`]).
+    async fn stored_bytes(&self, tenants: Vec<TenantId>) -> Result<Vec<u64>, StoreError>;
+    /// Begins to delete a tenant: writes its row, which says so, and the operation, and removes these tokens. From then on
+    /// nothing of the tenant is written: events are [`Conflict::TenantDeleting`], other verbs [`StoreError::Deleting`], and
+    /// new states of deliveries that are removed are left out.
+    async fn begin_tenant_deletion(
         &self,
-        id: &TenantId,
+        tenant: v1::Tenant,
+        operation: &OperationRow,
         tokens: &[TokenId],
+        audit: audit::Entry,
+    ) -> Result<(), StoreError>;
+    /// Removes a bounded number of rows of a tenant that is being deleted, from a place on; the empty one is the beginning.
+    async fn delete_of_tenant(&self, tenant: &TenantId, place: &str) -> Result<Deletion, StoreError>;
+    /// Removes the row of a tenant of which nothing is left, and its other operations, and writes that the operation
+    /// is done.
+    async fn finish_tenant_deletion(
+        &self,
+        tenant: &TenantId,
+        operation: &OperationRow,
+        others: &[OperationId],
         audit: audit::Entry,
     ) -> Result<(), StoreError>;
 

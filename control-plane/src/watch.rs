@@ -5,14 +5,16 @@
 //! nor shows in the count of those it missed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, TenantId};
 use postrider_domain::outcome::Attempt;
+use postrider_domain::time::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::clock::Clock;
 use crate::registry::Registry;
 
 /// Updates that a watcher may lag behind: what one write of outcomes brings at the most.
@@ -27,6 +29,16 @@ pub struct Update {
     pub delivery: Delivery,
     /// The attempt that led to it, if one did.
     pub attempt: Option<Attempt>,
+    /// Where it is in the order of all that happens; several that were written together are at one place.
+    pub position: u64,
+    /// The place before that: whoever goes on there misses nothing of this one.
+    pub before: u64,
+}
+
+/// The first position that what is written at a time can have.
+#[must_use]
+pub fn position_at(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(0) * 1000
 }
 
 type Channel = broadcast::Sender<Arc<Update>>;
@@ -40,13 +52,35 @@ struct Channels {
     watched: Mutex<HashMap<TenantId, Channel>>,
     /// How many tenants are watched: nobody takes the lock for none.
     count: AtomicUsize,
+    /// The position of what was written last.
+    head: AtomicU64,
+    clock: Clock,
 }
 
 impl Updates {
-    /// Nobody watches yet.
+    /// Nobody watches yet. What was written last is at this position.
     #[must_use]
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self(Arc::new(Channels { registry, watched: Mutex::default(), count: AtomicUsize::new(0) }))
+    pub fn new(registry: Arc<Registry>, last_position: u64, clock: Clock) -> Self {
+        let (count, head) = (AtomicUsize::new(0), AtomicU64::new(last_position));
+        Self(Arc::new(Channels { registry, watched: Mutex::default(), count, head, clock }))
+    }
+
+    /// Where what is written next shall be: by the clock, and behind all that was written, whatever the clock says. One
+    /// place for all that is written together, so that it tells nobody how much of it is others'.
+    #[must_use]
+    pub fn next_position(&self) -> u64 {
+        position_at(self.0.clock.wall()).max(self.head() + 1)
+    }
+
+    /// All that is at this position is on disk, and is about to be published. Returns the position before.
+    pub fn written(&self, position: u64) -> u64 {
+        self.0.head.swap(position, Ordering::SeqCst)
+    }
+
+    /// The position of what was written last: what is not behind it can be read from the store by now.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.0.head.load(Ordering::SeqCst)
     }
 
     /// Tells the watchers of the delivery's tenant, if there are any. A deleted subscription's deliveries are not told.

@@ -5,9 +5,14 @@
 #[path = "store/access.rs"]
 mod access;
 
+#[path = "store/changes.rs"]
+mod changes;
+
 #[path = "store/crash.rs"]
 mod crash;
 
+#[path = "store/events.rs"]
+mod events;
 #[path = "store/pools.rs"]
 mod pools;
 
@@ -16,6 +21,9 @@ mod secrets;
 
 #[path = "store/suite.rs"]
 mod suite;
+
+#[path = "store/tenants.rs"]
+mod tenants;
 
 #[path = "store/trust.rs"]
 mod trust;
@@ -106,6 +114,22 @@ conformance!(Sled, suite:
     what_is_owed_does_not_age_out,
     events_come_oldest_first_from_a_place_on,
     operations_are_kept_until_they_are_forgotten,
+);
+
+conformance!(Sled, changes:
+    what_has_happened_since_a_position_is_found,
+    changes_page_through_everything_once,
+);
+
+conformance!(Sled, events:
+    attributes_and_trace_are_kept_and_attributes_go_with_the_data,
+);
+
+conformance!(Sled, tenants:
+    nothing_is_left_of_a_deleted_tenant_and_others_are_untouched,
+    what_comes_late_for_a_tenant_that_is_being_deleted_is_refused,
+    stored_bytes_are_exact_and_hold_at_the_limit,
+    stored_bytes_are_freed_as_things_age_out,
 );
 
 conformance!(Sled, access:

@@ -167,6 +167,7 @@ mod tests {
 
     fn subscription(filter: &str, state: State) -> Subscription {
         Subscription {
+            name: String::new(),
             id: SubscriptionId::new(Timestamp::from_millis(CREATED), 1),
             tenant: "acme".parse().unwrap(),
             url: EndpointUrl::parse("https://example.com/in").unwrap(),

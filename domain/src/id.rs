@@ -117,6 +117,12 @@ impl EventKey {
     pub fn first_at(time: Timestamp) -> Self {
         Self::new(time, 0)
     }
+
+    /// The key right behind this one: where to go on after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self::from_bytes(u128::from_be_bytes(self.to_bytes()).saturating_add(1).to_be_bytes())
+    }
 }
 
 /// A delivery: its subscription and its number in that subscription's lane, counted from 1.

@@ -28,6 +28,7 @@ pub mod outcome;
 pub mod pace;
 pub mod pattern;
 pub mod pool;
+pub mod quota;
 pub mod retry;
 pub mod schema;
 pub mod sealed;

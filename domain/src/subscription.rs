@@ -38,6 +38,8 @@ pub struct Subscription {
     pub id: SubscriptionId,
     /// Whose events.
     pub tenant: TenantId,
+    /// What it is found again by; empty for none.
+    pub name: String,
     /// Where to.
     pub url: EndpointUrl,
     /// Which events.
@@ -82,6 +84,15 @@ pub struct Subscription {
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
+}
+
+/// Whether a name of a subscription is one; the empty one is none.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.len() <= 63
+        && text.bytes().all(|byte| good(byte) || b"-_.".contains(&byte))
+        && text.bytes().next().is_none_or(good)
 }
 
 /// Whether deliveries are dispatched.
@@ -130,6 +141,8 @@ impl Subscription {
 pub struct Ranges<'a> {
     /// How many patterns there are.
     pub patterns: usize,
+    /// What it is found again by.
+    pub name: &'a str,
     /// For people.
     pub description: &'a str,
     /// When to try again.
@@ -165,6 +178,12 @@ impl Ranges<'_> {
             (1..=MAX_PATTERNS).contains(&self.patterns),
             "event_types",
             format!("must name 1 to {MAX_PATTERNS} types or patterns; * means every event"),
+        );
+        check(
+            is_name(self.name),
+            "name",
+            "must be 1 to 63 characters of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
+                .to_owned(),
         );
         check(
             self.description.chars().count() <= MAX_DESCRIPTION,

@@ -36,6 +36,8 @@ pub fn write_record(delivery: &Delivery, delivering: Option<&Attempt>) -> Delive
         end_time_ms: delivery.state.end().map_or(0, Timestamp::as_millis),
         delivering_attempt: delivering.map(attempt::write),
         ordering: delivery.ordering.map_or(0, NonZeroU64::get),
+        // The store knows it.
+        position: 0,
     }
 }
 

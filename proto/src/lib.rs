@@ -14,6 +14,7 @@ pub mod session;
 pub mod signature_profile;
 pub mod signing_key;
 pub mod subscription;
+pub mod tenant;
 pub mod time;
 pub mod validation;
 

@@ -56,6 +56,7 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
     v1::Subscription {
         id: subscription.id.to_string(),
         tenant: subscription.tenant.to_string(),
+        name: subscription.name.clone(),
         url: subscription.url.as_str().to_owned(),
         event_types: subscription.patterns.iter().map(ToString::to_string).collect(),
         description: subscription.description.clone(),
@@ -120,6 +121,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let failure = reader.keep_all(health::read_policy(wire.failure_policy.as_ref()));
     let ranges = Ranges {
         patterns: wire.event_types.len(),
+        name: &wire.name,
         description: &wire.description,
         retry: &retry,
         max_in_flight,
@@ -137,6 +139,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     Ok(Subscription {
         id,
         tenant,
+        name: wire.name.clone(),
         url,
         patterns,
         filter,

@@ -9,6 +9,7 @@ declare, so a new RPC without a check fails.
 import argparse
 import json
 import sys
+import time
 
 import grpc
 from google.protobuf import duration_pb2, field_mask_pb2, timestamp_pb2
@@ -108,7 +109,17 @@ def check_tenants(api):
     bad = update("create_time", id=TENANT)
     api.refused("TenantService.UpdateTenant", bad, CODE.INVALID_ARGUMENT, field="update_mask")
 
-    api.ok("TenantService.DeleteTenant", tenants.DeleteTenantRequest(tenant="another"))
+    changed = api.ok(
+        "TenantService.UpdateTenant",
+        update("quota", id="another", quota=tenants.TenantQuota(max_subscriptions=3)),
+    ).tenant
+    assert changed.quota.max_subscriptions == 3 and changed.usage.subscriptions == 0, changed
+    bad = update("quota", id="another", quota=tenants.TenantQuota(emit_burst=3))
+    api.refused("TenantService.UpdateTenant", bad, CODE.INVALID_ARGUMENT, field="tenant.quota.emit_burst")
+    begun = api.ok("TenantService.DeleteTenant", tenants.DeleteTenantRequest(tenant="another")).operation
+    get = operations.GetOperationRequest(tenant="another", operation=begun.id)
+    while api.ok("OperationService.GetOperation", get).operation.state != operations.OPERATION_STATE_DONE:
+        time.sleep(0.02)
     gone = tenants.DeleteTenantRequest(tenant="another")
     api.refused("TenantService.DeleteTenant", gone, CODE.NOT_FOUND)
 

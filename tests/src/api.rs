@@ -123,6 +123,30 @@ impl Api {
         Ok(())
     }
 
+    /// Deletes the tenant, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the server refuses, or it is not gone for too long.
+    pub async fn delete_tenant(&self, with_subscriptions: bool) -> Result<v1::Operation> {
+        let request = v1::DeleteTenantRequest { tenant: self.tenant(), with_subscriptions };
+        let begun = self.tenants().delete_tenant(request).await?.into_inner().operation;
+        let id = begun.context("no operation in the answer")?.id;
+        self.operation_done(&id).await
+    }
+
+    /// Waits until an operation is done.
+    ///
+    /// # Errors
+    /// When it is not for too long.
+    pub async fn operation_done(&self, id: &str) -> Result<v1::Operation> {
+        eventually("the operation is done", async || {
+            let request = v1::GetOperationRequest { tenant: self.tenant(), operation: id.to_owned() };
+            let found = self.operations().get_operation(request).await?.into_inner().operation;
+            Ok(found.filter(|operation| operation.state() == v1::OperationState::Done))
+        })
+        .await
+    }
+
     /// Makes a subscription; its tenant is this one, and it wants everything unless it says otherwise.
     ///
     /// # Errors

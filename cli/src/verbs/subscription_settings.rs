@@ -12,6 +12,9 @@ use crate::view::parse_word;
 /// How to deliver. What is not given keeps its value on update and takes its default on create.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
+    /// What it is found again by, unique in the tenant; '' on update removes it
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// For people, at most 500 characters
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -116,6 +119,10 @@ impl Settings {
     pub(crate) fn apply(self, subscription: &mut v1::Subscription) -> Vec<String> {
         let mut paths = Vec::new();
         let mut wrote = |path: &str| paths.push(path.to_owned());
+        if let Some(name) = self.name {
+            subscription.name = name;
+            wrote("name");
+        }
         if let Some(description) = self.description {
             subscription.description = description;
             wrote("description");

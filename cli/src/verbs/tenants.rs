@@ -3,9 +3,10 @@
 use postrider_proto::v1;
 use prost_types::FieldMask;
 
-use super::Context;
+use super::{Context, operations};
 use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
+use crate::view::operation::Operation;
 use crate::view::tenant::Tenant;
 use crate::view::{parse_word, promised};
 
@@ -31,21 +32,45 @@ pub(crate) enum Verb {
         limit: Limit,
     },
     /// Change a tenant
-    Update {
-        /// Its id
-        id: String,
-        /// The new name; empty removes it
-        #[arg(long, value_name = "TEXT", required_unless_present = "unknown_event_types")]
-        display_name: Option<String>,
-        /// What follows when an event's type is not in the catalogue: off, warn or reject
-        #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>)]
-        unknown_event_types: Option<v1::Strictness>,
-    },
-    /// Delete a tenant that has no subscriptions
+    Update(Update),
+    /// Delete a tenant with all that it has, as an operation
     Delete {
         /// Its id
         id: String,
+        /// Delete it though it has subscriptions
+        #[arg(long)]
+        with_subscriptions: bool,
+        /// Wait until nothing is left of it
+        #[arg(long)]
+        wait: bool,
     },
+}
+
+/// What is changed.
+#[derive(clap::Args, Debug)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub(crate) struct Update {
+    /// Its id
+    id: String,
+    /// The new name; empty removes it
+    #[arg(long, value_name = "TEXT", group = "change")]
+    display_name: Option<String>,
+    /// What follows when an event's type is not in the catalogue: off, warn or reject
+    #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>, group = "change")]
+    unknown_event_types: Option<v1::Strictness>,
+    /// How many subscriptions it may have; 0: no limit
+    #[arg(long, value_name = "COUNT", group = "change")]
+    max_subscriptions: Option<u32>,
+    /// How many events a second it may emit; 0: as many as every tenant
+    #[arg(long, value_name = "PER SECOND", group = "change")]
+    emit_rate: Option<u32>,
+    /// How many events it may emit at once; 0: what a second brings
+    #[arg(long, value_name = "COUNT", group = "change")]
+    emit_burst: Option<u32>,
+    /// What its stored events may count for, in bytes; 0: no limit
+    #[arg(long, value_name = "BYTES", group = "change")]
+    max_stored_bytes: Option<u64>,
 }
 
 /// Runs the verb.
@@ -69,31 +94,56 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             tenants.await?.show::<Tenant>(context.format)
         }
-        Verb::Update { id, display_name, unknown_event_types } => {
-            let step = format!("update the tenant «{id}»");
-            let given = [
-                ("display_name", display_name.is_some()),
-                ("unknown_event_types", unknown_event_types.is_some()),
-            ];
-            let paths =
-                given.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()).collect();
-            let tenant = v1::Tenant {
-                id,
-                display_name: display_name.unwrap_or_default(),
-                unknown_event_types: unknown_event_types.unwrap_or_default().into(),
-                ..Default::default()
-            };
-            let request =
-                v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(FieldMask { paths }) };
-            let answer = api.update_tenant(request).await.doing(step)?;
-            show(context, answer.into_inner().tenant)
-        }
-        Verb::Delete { id } => {
-            let request = v1::DeleteTenantRequest { tenant: id.clone() };
-            api.delete_tenant(request).await.doing(format_args!("delete the tenant «{id}»"))?;
-            context.done(format_args!("Deleted {id}."))
+        Verb::Update(update) => self::update(context, update).await,
+        Verb::Delete { id, with_subscriptions, wait } => {
+            let step = format!("delete the tenant «{id}»");
+            let request = v1::DeleteTenantRequest { tenant: id.clone(), with_subscriptions };
+            let answer = api.delete_tenant(request).await.doing(step)?;
+            let begun = promised(answer.into_inner().operation, "operation")?;
+            let context = Context { tenant: Some(id), ..context.clone() };
+            let operation = if wait { operations::follow(&context, begun).await? } else { begun };
+            context.format.one(&Operation::from(operation))
         }
     }
+}
+
+async fn update(context: &Context, update: Update) -> Result<()> {
+    let mut api = context.client.tenants();
+    let step = format!("update the tenant «{}»", update.id);
+    let quota = [
+        update.max_subscriptions.is_some(),
+        update.emit_rate.is_some(),
+        update.emit_burst.is_some(),
+        update.max_stored_bytes.is_some(),
+    ];
+    let of_quota = quota.contains(&true);
+    let mut tenant = v1::Tenant {
+        id: update.id.clone(),
+        display_name: update.display_name.clone().unwrap_or_default(),
+        unknown_event_types: update.unknown_event_types.unwrap_or_default().into(),
+        ..Default::default()
+    };
+    if of_quota {
+        // A quota is set as a whole: what is not named stays.
+        let request = v1::GetTenantRequest { tenant: update.id };
+        let now = promised(api.get_tenant(request).await.doing(&step)?.into_inner().tenant, "tenant")?;
+        let now = now.quota.unwrap_or_default();
+        tenant.quota = Some(v1::TenantQuota {
+            max_subscriptions: update.max_subscriptions.unwrap_or(now.max_subscriptions),
+            emit_rate: update.emit_rate.unwrap_or(now.emit_rate),
+            emit_burst: update.emit_burst.unwrap_or(now.emit_burst),
+            max_stored_bytes: update.max_stored_bytes.unwrap_or(now.max_stored_bytes),
+        });
+    }
+    let given = [
+        ("display_name", update.display_name.is_some()),
+        ("unknown_event_types", update.unknown_event_types.is_some()),
+        ("quota", of_quota),
+    ];
+    let paths = given.into_iter().filter(|(_, given)| *given).map(|(path, _)| path.to_owned()).collect();
+    let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(FieldMask { paths }) };
+    let answer = api.update_tenant(request).await.doing(step)?;
+    show(context, answer.into_inner().tenant)
 }
 
 fn show(context: &Context, tenant: Option<v1::Tenant>) -> Result<()> {

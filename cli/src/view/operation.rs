@@ -14,6 +14,7 @@ pub(crate) struct Operation {
     tenant: String,
     replay: Option<Replay>,
     key_rotation: Option<KeyRotation>,
+    tenant_deletion: Option<TenantDeletion>,
     state: String,
     progress: f64,
     matched: u64,
@@ -35,6 +36,10 @@ struct Replay {
     dry_run: bool,
     max_per_second: u32,
 }
+
+/// Mirrors `postrider.v1.TenantDeletion`.
+#[derive(Debug, Serialize)]
+struct TenantDeletion {}
 
 /// Mirrors `postrider.v1.KeyRotation`.
 #[derive(Debug, Serialize)]
@@ -65,11 +70,13 @@ impl From<v1::Replay> for Replay {
 
 impl From<v1::Operation> for Operation {
     fn from(operation: v1::Operation) -> Self {
-        let (replay, key_rotation) = match operation.work {
-            Some(Work::Replay(replay)) => (Some(replay.into()), None),
-            Some(Work::KeyRotation(rotation)) => (None, Some(rotation.into())),
-            None => (None, None),
-        };
+        let (mut replay, mut key_rotation, mut tenant_deletion) = (None, None, None);
+        match operation.work {
+            Some(Work::Replay(work)) => replay = Some(work.into()),
+            Some(Work::KeyRotation(work)) => key_rotation = Some(work.into()),
+            Some(Work::TenantDeletion(_)) => tenant_deletion = Some(TenantDeletion {}),
+            None => {}
+        }
         Self {
             state: word::<OperationState>(operation.state),
             create_time: time(operation.create_time.as_ref()),
@@ -78,6 +85,7 @@ impl From<v1::Operation> for Operation {
             tenant: operation.tenant,
             replay,
             key_rotation,
+            tenant_deletion,
             progress: operation.progress,
             matched: operation.matched,
             done: operation.done,
@@ -93,6 +101,7 @@ impl Operation {
             Some(replay) if replay.dry_run => "replay, dry run".to_owned(),
             Some(_) => "replay".to_owned(),
             None if self.key_rotation.is_some() => "key rotation".to_owned(),
+            None if self.tenant_deletion.is_some() => "tenant deletion".to_owned(),
             None => "unknown to this version".to_owned(),
         }
     }

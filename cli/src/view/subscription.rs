@@ -17,6 +17,7 @@ use crate::verbs::signature_profile;
 pub(crate) struct Subscription {
     id: String,
     tenant: String,
+    name: String,
     url: String,
     event_types: Vec<String>,
     description: String,
@@ -124,6 +125,7 @@ impl From<v1::Subscription> for Subscription {
             no_agent: subscription.no_agent,
             id: subscription.id,
             tenant: subscription.tenant,
+            name: subscription.name,
             url: subscription.url,
             event_types: subscription.event_types,
             description: subscription.description,
@@ -209,11 +211,12 @@ impl Subscription {
 }
 
 impl View for Subscription {
-    const COLUMNS: &'static [&'static str] = &["ID", "STATE", "HEALTH", "POOL", "EVENT TYPES", "URL"];
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "STATE", "HEALTH", "POOL", "EVENT TYPES", "URL"];
 
     fn row(&self) -> Vec<String> {
         vec![
             self.id.clone(),
+            self.name.clone(),
             self.state.clone(),
             self.health.as_ref().map(Health::state).unwrap_or_default(),
             self.pool.clone(),
@@ -237,6 +240,7 @@ impl View for Subscription {
         let failure = self.failure_policy.as_ref().map(|policy| policy.sentence().to_owned());
         let mut lines = vec![
             ("Subscription", self.id.clone()),
+            ("Name", self.name.clone()),
             ("Tenant", self.tenant.clone()),
             ("State", state),
             ("URL", self.url.clone()),
@@ -322,7 +326,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 31);
+        assert_eq!(json.as_object().unwrap().len(), 32);
     }
 
     #[test]

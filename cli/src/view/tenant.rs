@@ -3,7 +3,7 @@
 use postrider_proto::v1;
 use serde::Serialize;
 
-use super::{time, time_for_table, word_unless_unspecified};
+use super::{time, time_for_table, word, word_unless_unspecified};
 use crate::output::View;
 
 /// Mirrors `postrider.v1.Tenant`.
@@ -14,8 +14,66 @@ pub(crate) struct Tenant {
     create_time: Option<String>,
     update_time: Option<String>,
     unknown_event_types: Option<String>,
+    /// Whether it is being deleted.
+    state: String,
+    quota: Option<Quota>,
+    usage: Option<Usage>,
     #[serde(skip)]
     created: String,
+}
+
+/// Mirrors `postrider.v1.TenantQuota`.
+#[derive(Debug, Serialize)]
+struct Quota {
+    max_subscriptions: u32,
+    emit_rate: u32,
+    emit_burst: u32,
+    max_stored_bytes: u64,
+}
+
+/// Mirrors `postrider.v1.TenantUsage`.
+#[derive(Debug, Serialize)]
+struct Usage {
+    subscriptions: u32,
+    stored_bytes: u64,
+}
+
+impl From<v1::TenantQuota> for Quota {
+    fn from(quota: v1::TenantQuota) -> Self {
+        Self {
+            max_subscriptions: quota.max_subscriptions,
+            emit_rate: quota.emit_rate,
+            emit_burst: quota.emit_burst,
+            max_stored_bytes: quota.max_stored_bytes,
+        }
+    }
+}
+
+impl From<v1::TenantUsage> for Usage {
+    fn from(usage: v1::TenantUsage) -> Self {
+        Self { subscriptions: usage.subscriptions, stored_bytes: usage.stored_bytes }
+    }
+}
+
+impl Tenant {
+    /// What is used of what may be.
+    fn of(&self, used: impl Fn(&Usage) -> u64, limit: impl Fn(&Quota) -> u64) -> String {
+        let used = self.usage.as_ref().map(used).unwrap_or_default();
+        match self.quota.as_ref().map(limit).unwrap_or_default() {
+            0 => format!("{used} (no limit)"),
+            limit => format!("{used} of {limit}"),
+        }
+    }
+
+    fn emit_rate(&self) -> String {
+        match &self.quota {
+            Some(quota) if quota.emit_rate > 0 => {
+                let burst = if quota.emit_burst == 0 { quota.emit_rate } else { quota.emit_burst };
+                format!("{} a second, {burst} at once", quota.emit_rate)
+            }
+            _ => "as every tenant".to_owned(),
+        }
+    }
 }
 
 impl From<v1::Tenant> for Tenant {
@@ -25,6 +83,9 @@ impl From<v1::Tenant> for Tenant {
             create_time: time(tenant.create_time.as_ref()),
             update_time: time(tenant.update_time.as_ref()),
             unknown_event_types: word_unless_unspecified::<v1::Strictness>(tenant.unknown_event_types),
+            state: word::<v1::TenantState>(tenant.state),
+            quota: tenant.quota.map(Quota::from),
+            usage: tenant.usage.map(Usage::from),
             id: tenant.id,
             display_name: tenant.display_name,
         }
@@ -32,10 +93,19 @@ impl From<v1::Tenant> for Tenant {
 }
 
 impl View for Tenant {
-    const COLUMNS: &'static [&'static str] = &["ID", "CREATED", "NAME"];
+    const COLUMNS: &'static [&'static str] =
+        &["ID", "STATE", "SUBSCRIPTIONS", "STORED BYTES", "CREATED", "NAME"];
 
     fn row(&self) -> Vec<String> {
-        vec![self.id.clone(), self.created.clone(), self.display_name.clone()]
+        let usage = |of: fn(&Usage) -> u64| self.usage.as_ref().map(of).unwrap_or_default().to_string();
+        vec![
+            self.id.clone(),
+            self.state.clone(),
+            usage(|usage| usage.subscriptions.into()),
+            usage(|usage| usage.stored_bytes),
+            self.created.clone(),
+            self.display_name.clone(),
+        ]
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
@@ -43,6 +113,13 @@ impl View for Tenant {
             ("Tenant", self.id.clone()),
             ("Name", self.display_name.clone()),
             ("Unknown event types", self.unknown_event_types.clone().unwrap_or_default()),
+            ("State", self.state.clone()),
+            (
+                "Subscriptions",
+                self.of(|usage| usage.subscriptions.into(), |quota| quota.max_subscriptions.into()),
+            ),
+            ("Stored bytes", self.of(|usage| usage.stored_bytes, |quota| quota.max_stored_bytes)),
+            ("Emits", self.emit_rate()),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Updated", self.update_time.clone().unwrap_or_default()),
         ]

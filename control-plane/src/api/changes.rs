@@ -36,6 +36,7 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
         };
     }
     compare!(
+        name by |text: &String| quoted(text),
         url by |url: &String| address(url),
         event_types by |types: &Vec<String>| types.join(", "),
         filter by |text: &String| if text.is_empty() { "none".to_owned() } else { quoted(text) },

@@ -1,19 +1,17 @@
 //! `DeliveryService`.
 
+mod watch;
+
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::Stream;
 use postrider_domain::audit::Entry;
-use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{DeliveryId, SubscriptionId, TenantId};
 use postrider_domain::time::Timestamp;
 use postrider_proto::attempt;
 use postrider_proto::v1::delivery_service_server::DeliveryService;
 use postrider_proto::v1::{self, DeliveryState, WatchDeliveriesResponse};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::events::bound;
@@ -21,11 +19,8 @@ use super::streams::while_valid;
 use super::{Api, page, status};
 use crate::schedule::{Answer, Refusal};
 use crate::store::{DeliveryQuery, DeliveryRow, Page};
-use crate::watch::Update;
 
 const LIST: &str = "deliveries";
-/// Updates that wait for a reader: behind it, they are counted as missed.
-const WATCH_QUEUE: usize = 64;
 /// How long a change waits for the write of the outcome before it.
 const BUSY_WAIT: Duration = Duration::from_millis(10);
 const BUSY_TRIES: usize = 200;
@@ -103,22 +98,8 @@ impl DeliveryService for Api {
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant(&request.tenant)?;
-        let subscription = match request.subscription.as_str() {
-            "" => None,
-            id => Some(api.subscription(&request.tenant, id)?.subscription.id),
-        };
-        // Subscribed before the first read, so that nothing falls between the two.
-        let updates = api.updates.subscribe(&tenant);
-        let event = match request.event.as_str() {
-            "" => None,
-            id => Some(api.event_row(&tenant, id).await?.event.key),
-        };
-        let (sender, answers) = mpsc::channel(WATCH_QUEUE);
-        let answers = while_valid(ReceiverStream::new(answers), &api.caller.standing);
-        let watcher = Watcher { api, tenant, subscription, event, sender };
-        tokio::spawn(watcher.run(updates));
-        Ok(Response::new(Box::pin(answers)))
+        let standing = api.caller.standing.clone();
+        Ok(Response::new(Box::pin(while_valid(watch::begin(api, &request).await?, &standing))))
     }
 }
 
@@ -209,102 +190,4 @@ fn stored_states(wanted: &[DeliveryState]) -> Vec<DeliveryState> {
         states.extend(open);
     }
     states
-}
-
-/// One stream of updates.
-struct Watcher {
-    api: Api,
-    tenant: TenantId,
-    subscription: Option<SubscriptionId>,
-    event: Option<EventKey>,
-    sender: mpsc::Sender<Result<WatchDeliveriesResponse, Status>>,
-}
-
-impl Watcher {
-    async fn run(self, mut updates: broadcast::Receiver<Arc<Update>>) {
-        let mut missed = 0;
-        if self.event.is_some() && self.finished().await {
-            return;
-        }
-        loop {
-            let update = tokio::select! {
-                update = updates.recv() => update,
-                () = self.sender.closed() => return,
-                () = self.api.stopping.cancelled() => return,
-                // The stream itself says so.
-                () = self.api.caller.standing.ended.cancelled() => return,
-            };
-            match update {
-                Ok(update) if self.wants(&update) => {
-                    if self.send(&update, missed).await.is_err() {
-                        return;
-                    }
-                    missed = 0;
-                }
-                Ok(_) => {}
-                Err(RecvError::Lagged(count)) if self.event.is_none() => missed += count,
-                // What was missed may have been the end.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            }
-            if self.event.is_some() && self.all_ended().await {
-                return;
-            }
-        }
-    }
-
-    fn wants(&self, update: &Update) -> bool {
-        self.event.is_none_or(|event| event == update.delivery.event)
-            && self.subscription.is_none_or(|subscription| subscription == update.id.subscription)
-    }
-
-    async fn send(&self, update: &Update, missed: u64) -> Result<(), ()> {
-        let row = DeliveryRow { id: update.id, delivery: update.delivery, last: update.attempt.clone() };
-        self.send_row(row, missed).await
-    }
-
-    async fn send_row(&self, row: DeliveryRow, missed: u64) -> Result<(), ()> {
-        let answer = self.api.views(&self.tenant, vec![row]).await;
-        let answer = answer.map(|mut views| WatchDeliveriesResponse { delivery: views.pop(), missed });
-        let failed = answer.is_err();
-        let sent = self.sender.send(answer).await;
-        if failed { Err(()) } else { sent.map_err(drop) }
-    }
-
-    /// Sends the event's deliveries as they stand; whether the stream is over by that.
-    async fn finished(&self) -> bool {
-        let rows = self.rows().await;
-        // Judged by what is sent: a delivery that ends meanwhile has an update yet to come.
-        let ended = rows.iter().all(|row| row.delivery.state.has_ended());
-        for row in rows {
-            if self.send_row(row, 0).await.is_err() {
-                return true;
-            }
-        }
-        ended
-    }
-
-    async fn all_ended(&self) -> bool {
-        self.rows().await.iter().all(|row| row.delivery.state.has_ended())
-    }
-
-    async fn rows(&self) -> Vec<DeliveryRow> {
-        let query = DeliveryQuery {
-            tenant: self.tenant.clone(),
-            subscription: self.subscription,
-            event: self.event,
-            states: Vec::new(),
-            start: Timestamp::default(),
-            end: Timestamp::MAX,
-            limit: usize::MAX,
-            after: None,
-        };
-        match self.api.store.deliveries(query).await {
-            Ok(found) => found.items,
-            Err(error) => {
-                let _already_gone = self.sender.send(Err(status::store(&error))).await;
-                Vec::new()
-            }
-        }
-    }
 }

@@ -45,8 +45,8 @@ impl EventService for Api {
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
         let (api, request) = self.call(request);
         let (accept, warnings) = api.accept(&request.tenant, request.event, false)?;
-        let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
-        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        let submitted = api.try_submit(accept)?;
+        let accepted = done(submitted).await?;
         Ok(Response::new(emitted(&accepted, warnings)))
     }
 
@@ -62,10 +62,7 @@ impl EventService for Api {
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
             let accept = api.accept(&request.tenant, Some(event), false);
-            submitted.push(accept.and_then(|(accept, warnings)| {
-                let submitted = api.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
-                Ok((submitted, warnings))
-            }));
+            submitted.push(accept.and_then(|(accept, warnings)| Ok((api.try_submit(accept)?, warnings))));
         }
         let mut results = Vec::with_capacity(submitted.len());
         for submitted in submitted {
@@ -183,10 +180,11 @@ struct Tenants {
 
 impl Tenants {
     async fn submit(&mut self, emitter: &Emitter, accept: Accept) -> Result<Submitted, Status> {
-        let first = self.first.get_or_insert_with(|| accept.event.tenant.clone());
-        self.several |= *first != accept.event.tenant;
+        let tenant = accept.event.tenant.clone();
+        let first = self.first.get_or_insert_with(|| tenant.clone());
+        self.several |= *first != tenant;
         let submitted = if self.several { emitter.try_submit(accept) } else { emitter.submit(accept).await };
-        submitted.map_err(|error| status::emit(&error))
+        submitted.map_err(|error| status::emit(&tenant, &error))
     }
 }
 
@@ -205,14 +203,11 @@ impl Api {
         let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
         let tenant: TenantId = status::parse("tenant", tenant)?;
         let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
-        // As in `Api::tenant`: another's tenant is not looked for.
-        if !(self.caller.scope.sees(&tenant) && self.registry.has_tenant(&tenant)) {
-            return Err(status::not_found("tenant", tenant.as_str()));
-        }
+        self.check_tenant(&tenant)?;
         Self::check_not_own(&tenant)?;
         if !can_wait {
             let room = self.emitter.would_take(&tenant, event.data.len());
-            room.map_err(|error| status::emit(&error))?;
+            room.map_err(|error| status::emit(&tenant, &error))?;
         }
         check_data(&event.data, self.max_event_bytes)
             .map_err(|violation| status::invalid(&[violation.within("event")]))?;
@@ -244,6 +239,7 @@ impl Api {
             content,
             subscriptions,
             audit: None,
+            max_stored: self.registry.quota(&tenant).max_stored,
             event: Event {
                 key,
                 id: client_id.unwrap_or_else(|| key.into()),
@@ -259,6 +255,11 @@ impl Api {
             },
         };
         Ok((accept, warnings))
+    }
+
+    fn try_submit(&self, accept: Accept) -> Result<Submitted, Status> {
+        let tenant = accept.event.tenant.clone();
+        self.emitter.try_submit(accept).map_err(|error| status::emit(&tenant, &error))
     }
 
     pub(super) async fn event_row(&self, tenant: &TenantId, id: &str) -> Result<EventRow, Status> {
@@ -299,12 +300,15 @@ fn idempotency(tenant: &TenantId, key: &str) -> Result<Option<[u8; 16]>, Status>
     Ok((!key.is_empty()).then(|| idempotency_digest(tenant, key)))
 }
 
+/// What became of an event that was handed in.
+async fn done(submitted: Submitted) -> Result<Accepted, Status> {
+    let tenant = submitted.tenant().clone();
+    submitted.done().await.map_err(|error| status::emit(&tenant, &error))
+}
+
 async fn result(handed: Result<Handed, Status>) -> EmitResult {
     let accepted = match handed {
-        Ok((submitted, warnings)) => {
-            let accepted = submitted.done().await.map_err(|error| status::emit(&error));
-            accepted.map(|accepted| emitted(&accepted, warnings))
-        }
+        Ok((submitted, warnings)) => done(submitted).await.map(|accepted| emitted(&accepted, warnings)),
         Err(status) => Err(status),
     };
     let result = match accepted {

@@ -1,5 +1,6 @@
 //! `OperationService`.
 
+use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{OperationId, TenantId};
@@ -15,8 +16,9 @@ use tonic::{Request, Response, Status};
 
 use super::events::bound;
 use super::signing_keys::read_overlap;
-use super::{Api, page, status};
+use super::{Api, page, requests, status};
 use crate::operations::{OperationError, rotation};
+use crate::registry::Standing;
 use crate::store::OperationRow;
 
 const LIST: &str = "operations";
@@ -32,23 +34,12 @@ impl OperationService for Api {
         let (api, request) = self.call(request);
         let tenant = api.tenant(&request.tenant)?;
         let request_id = api.request("ReplayDeliveries", &tenant, &request.request_id, &request)?;
-        let replay = request.replay.clone().unwrap_or_default();
+        let replay = request.replay.unwrap_or_default();
         api.check_replay(&request.tenant, &replay)?;
-        let _change = api.registry.change().await;
-        if let Some(made) = api.repeated(request_id.as_ref()).await? {
-            let operation = Some(api.operation(&tenant, &made)?.operation);
-            return Ok(Response::new(v1::ReplayDeliveriesResponse { operation }));
-        }
         let about = if replay.subscription.is_empty() { &request.tenant } else { &replay.subscription };
-        let audit = Entry {
-            request_id: request.request_id.clone(),
-            ..api.entry("ReplayDeliveries", Some(&tenant), about)
-        };
-        let row = api.begin(&tenant, Work::Replay(replay), audit).await?;
-        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
-            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
-        }
-        Ok(Response::new(v1::ReplayDeliveriesResponse { operation: Some(row.operation) }))
+        let audit = api.entry("ReplayDeliveries", Some(&tenant), about);
+        let operation = Some(api.begin_once(&tenant, request_id, Work::Replay(replay), audit).await?);
+        Ok(Response::new(v1::ReplayDeliveriesResponse { operation }))
     }
 
     async fn rotate_signing_keys(
@@ -58,22 +49,11 @@ impl OperationService for Api {
         let (api, request) = self.call(request);
         let tenant = api.tenant(&request.tenant)?;
         let request_id = api.request("RotateSigningKeys", &tenant, &request.request_id, &request)?;
-        let rotation = request.key_rotation.clone().unwrap_or_default();
+        let rotation = request.key_rotation.unwrap_or_default();
         check_rotation(&rotation)?;
-        let _change = api.registry.change().await;
-        if let Some(made) = api.repeated(request_id.as_ref()).await? {
-            let operation = Some(api.operation(&tenant, &made)?.operation);
-            return Ok(Response::new(v1::RotateSigningKeysResponse { operation }));
-        }
-        let audit = Entry {
-            request_id: request.request_id.clone(),
-            ..api.entry("RotateSigningKeys", Some(&tenant), &request.tenant)
-        };
-        let row = api.begin(&tenant, Work::KeyRotation(rotation), audit).await?;
-        if let Some((key, remembered)) = api.remember(request_id, &row.id.to_string()) {
-            api.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
-        }
-        Ok(Response::new(v1::RotateSigningKeysResponse { operation: Some(row.operation) }))
+        let audit = api.entry("RotateSigningKeys", Some(&tenant), &request.tenant);
+        let operation = Some(api.begin_once(&tenant, request_id, Work::KeyRotation(rotation), audit).await?);
+        Ok(Response::new(v1::RotateSigningKeysResponse { operation }))
     }
 
     async fn get_operation(
@@ -81,7 +61,7 @@ impl OperationService for Api {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant(&request.tenant)?;
+        let tenant = api.tenant_of_operations(&request.tenant)?;
         let operation = Some(api.operation(&tenant, &request.operation)?.operation);
         Ok(Response::new(v1::GetOperationResponse { operation }))
     }
@@ -91,7 +71,7 @@ impl OperationService for Api {
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant(&request.tenant)?;
+        let tenant = api.tenant_of_operations(&request.tenant)?;
         let size = page::size(request.page_size)?;
         let mut rows = api.operations.list(&tenant, page::read(LIST, &request.page_token)?);
         let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
@@ -133,10 +113,47 @@ impl Api {
         self.operations.get(tenant, parsed).ok_or_else(|| status::not_found("operation", id))
     }
 
-    /// Makes an operation of this work and sets it to work.
-    async fn begin(&self, tenant: &TenantId, work: Work, audit: Entry) -> Result<OperationRow, Status> {
+    /// The tenant that operations are of: one that is there, is being deleted, or was, for callers that see all.
+    fn tenant_of_operations(&self, id: &str) -> Result<TenantId, Status> {
+        let tenant: TenantId = status::parse("tenant", id)?;
+        let known = match self.registry.standing(&tenant) {
+            Standing::There | Standing::Deleting => true,
+            Standing::Unknown => self.caller.scope == Scope::Everything && self.operations.has_any(&tenant),
+        };
+        if known && self.caller.scope.sees(&tenant) {
+            Ok(tenant)
+        } else {
+            Err(status::not_found("tenant", id))
+        }
+    }
+
+    /// Makes an operation of this work and sets it to work; for a repeated call, the operation that the first one made.
+    async fn begin_once(
+        &self,
+        tenant: &TenantId,
+        request: Option<requests::Request>,
+        work: Work,
+        audit: Entry,
+    ) -> Result<v1::Operation, Status> {
+        let _change = self.registry.change().await;
+        if let Some(made) = self.repeated(request.as_ref()).await? {
+            return Ok(self.operation(tenant, &made)?.operation);
+        }
+        let row = self.new_operation(tenant, work);
+        let described = row.operation.work.as_ref().map(described).unwrap_or_default();
+        let request_id = request.as_ref().map(|request| request.key.request_id.clone()).unwrap_or_default();
+        let audit = Entry { detail: format!("{}: {described}", row.id), request_id, ..audit };
+        let id = row.id.to_string();
+        let row = self.operations.create(row, audit).await.map_err(|error| refused(&error, &id))?;
+        if let Some((key, remembered)) = self.remember(request, &id) {
+            self.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
+        }
+        Ok(row.operation)
+    }
+
+    /// An operation that begins now.
+    pub(super) fn new_operation(&self, tenant: &TenantId, work: Work) -> OperationRow {
         let id = OperationId::new(self.clock.wall(), rand::random());
-        let audit = Entry { detail: format!("{id}: {}", described(&work)), ..audit };
         let operation = v1::Operation {
             id: id.to_string(),
             tenant: tenant.to_string(),
@@ -145,12 +162,11 @@ impl Api {
             create_time: Some(time::write(id.created())),
             ..v1::Operation::default()
         };
-        let row = OperationRow { id, operation, cursor: String::new() };
-        self.operations.create(row, audit).await.map_err(|error| refused(&error, &id.to_string()))
+        OperationRow { id, operation, cursor: String::new() }
     }
 
     async fn wish(&self, tenant: &str, id: &str, wish: Wish, action: &str) -> Result<v1::Operation, Status> {
-        let tenant = self.tenant(tenant)?;
+        let tenant = self.tenant_of_operations(tenant)?;
         let operation = self.operation(&tenant, id)?.id;
         let audit = self.entry(action, Some(&tenant), operation);
         let row = self.operations.wish(&tenant, operation, wish, audit).await;
@@ -213,6 +229,7 @@ fn described(work: &Work) -> String {
             }
             None => String::new(),
         },
+        Work::TenantDeletion(_) => "the tenant is deleted".to_owned(),
     }
 }
 
@@ -231,9 +248,10 @@ fn described_replay(replay: &v1::Replay) -> String {
     )
 }
 
-fn refused(error: &OperationError, id: &str) -> Status {
+pub(super) fn refused(error: &OperationError, id: &str) -> Status {
     match error {
         OperationError::NotFound => status::not_found("operation", id),
+        OperationError::Final => status::precondition("OPERATION_FINAL", error.to_string()),
         OperationError::Ended => status::precondition("OPERATION_ENDED", error.to_string()),
         OperationError::TooMany => status::precondition("TOO_MANY_OPERATIONS", error.to_string()),
         OperationError::Store(error) => status::store(error),

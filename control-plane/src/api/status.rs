@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use postrider_domain::access::Role;
+use postrider_domain::id::TenantId;
 use postrider_domain::token::TokenError;
 use postrider_domain::violation::Violation;
 use postrider_proto::{time, v1};
@@ -100,6 +101,29 @@ pub(super) fn unreachable_now(reason: &str, message: impl Into<String>) -> Statu
 pub(super) fn too_often(reason: &str, message: impl Into<String>, wait: Duration) -> Status {
     let message = format!("{}; come back in {} s", message.into(), wait.as_secs() + 1);
     status(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(wait)))
+}
+
+/// The tenant is being deleted.
+pub(super) fn deleting(tenant: &TenantId) -> Status {
+    let message = format!(
+        "the tenant «{tenant}» is being deleted; `postrider operations list --tenant {tenant}` shows how far that is"
+    );
+    precondition("TENANT_DELETING", message)
+}
+
+/// The tenant would use more than it may.
+pub(super) fn quota_exceeded(
+    reason: &str,
+    tenant: &TenantId,
+    message: &str,
+    retry: Option<Duration>,
+) -> Status {
+    let mut details = ErrorDetails::new();
+    details.add_quota_failure_violation(format!("tenants/{tenant}"), message);
+    if let Some(retry) = retry {
+        details.set_retry_info(Some(retry));
+    }
+    status(Code::ResourceExhausted, reason, message, details)
 }
 
 /// Nobody said who calls.
@@ -251,8 +275,12 @@ pub(super) fn stopping() -> Status {
 
 /// The store failed.
 pub(crate) fn store(error: &StoreError) -> Status {
+    if let StoreError::Deleting(tenant) = error {
+        return deleting(tenant);
+    }
     tracing::error!(%error, "a call failed in the store");
     match error {
+        StoreError::Deleting(tenant) => deleting(tenant),
         StoreError::Full(_) => {
             let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
             status(Code::ResourceExhausted, "STORE_FULL", error.to_string(), details)
@@ -295,7 +323,7 @@ pub(super) fn secrets(error: &SecretsError) -> Status {
 }
 
 /// An event was not accepted.
-pub(super) fn emit(error: &EmitError) -> Status {
+pub(super) fn emit(tenant: &TenantId, error: &EmitError) -> Status {
     match error {
         EmitError::Overloaded => {
             let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
@@ -308,23 +336,36 @@ pub(super) fn emit(error: &EmitError) -> Status {
         EmitError::TooFast(wait) => {
             // Whole milliseconds, rounded up: what is told must be enough.
             let wait = Duration::from_millis(1 + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1));
-            let details = ErrorDetails::with_retry_info(Some(wait));
-            status(Code::ResourceExhausted, "TENANT_RATE_EXCEEDED", error.to_string(), details)
+            quota_exceeded("TENANT_RATE_EXCEEDED", tenant, &error.to_string(), Some(wait))
         }
-        EmitError::Conflict(Conflict::IdempotencyKey) => status(
+        EmitError::Conflict(conflict) => refused_by_store(tenant, *conflict),
+        EmitError::Store(error) => store(error),
+        EmitError::Stopping => stopping(),
+    }
+}
+
+fn refused_by_store(tenant: &TenantId, conflict: Conflict) -> Status {
+    match conflict {
+        Conflict::IdempotencyKey => status(
             Code::AlreadyExists,
             "IDEMPOTENCY_KEY_REUSED",
             "event.idempotency_key was used for an event with other content in the last 24 hours; use a new key for each event",
             ErrorDetails::new(),
         ),
-        EmitError::Conflict(Conflict::EventId) => status(
+        Conflict::EventId => status(
             Code::AlreadyExists,
             "EVENT_ID_REUSED",
             "there is an event with this event.id and other content; use a new id for each event",
             ErrorDetails::new(),
         ),
-        EmitError::Store(error) => store(error),
-        EmitError::Stopping => stopping(),
+        Conflict::StorageUsed { stored, max } => {
+            let message = format!(
+                "the tenant stores {stored} bytes of events and may store {max}; retention frees some in time, or ask \
+                 the operator for more"
+            );
+            quota_exceeded("TENANT_STORAGE_EXCEEDED", tenant, &message, None)
+        }
+        Conflict::TenantDeleting => deleting(tenant),
     }
 }
 

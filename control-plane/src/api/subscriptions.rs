@@ -8,7 +8,7 @@ use postrider_domain::headers::CustomHeaders;
 use postrider_domain::id::{EventKey, KeyId, SubscriptionId};
 use postrider_domain::lane::health::View;
 use postrider_domain::signing::KeyRing;
-use postrider_domain::subscription::{DisableCause, State};
+use postrider_domain::subscription::{DisableCause, State, Subscription};
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::subscription_service_server::SubscriptionService;
 use postrider_proto::v1::{self, SubscriptionState};
@@ -24,7 +24,8 @@ use crate::store::{Accept, RequestKey, RequestRow, SubscriptionRow};
 
 const LIST: &str = "subscriptions";
 const TEST_TYPE: &str = "postrider.test";
-const SETTABLE: [&str; 18] = [
+const SETTABLE: [&str; 19] = [
+    "name",
     "url",
     "event_types",
     "description",
@@ -63,6 +64,7 @@ impl SubscriptionService for Api {
             api.record(changes::repeated(entry, &request.request_id)).await?;
             return api.created(&row).await;
         }
+        api.check_subscriptions(&tenant)?;
         unhide(&mut wanted, &CustomHeaders::default())?;
         let now = api.clock.wall();
         let new = SubscriptionId::new(now, rand::random());
@@ -77,6 +79,7 @@ impl SubscriptionService for Api {
             ..wanted
         };
         let subscription = read(&wire)?;
+        api.check_name_is_free(&subscription)?;
         let keys = KeyRing::new(new_key(&request.secret, "", now)?);
         let row = KeyedSubscription { subscription, keys };
         check_keys(&row)?;
@@ -129,6 +132,7 @@ impl SubscriptionService for Api {
         }
         let row = KeyedSubscription { subscription: read(&wire)?, ..(*row).clone() };
         check_keys(&row)?;
+        api.check_name_is_free(&row.subscription)?;
         let detail = changes::between(&before, &subscription::write(&row.subscription));
         let moves = before.url != row.subscription.url.as_str();
         if moves {
@@ -235,6 +239,17 @@ pub(super) struct TestEvent<'a> {
 }
 
 impl Api {
+    /// Whether no other subscription of the tenant has its name. Must be called while changes are held off.
+    fn check_name_is_free(&self, wanted: &Subscription) -> Result<(), Status> {
+        let taken = |row: &Arc<KeyedSubscription>| {
+            row.subscription.name == wanted.name && row.subscription.id != wanted.id
+        };
+        if !wanted.name.is_empty() && self.registry.list(&wanted.tenant, None, usize::MAX).iter().any(taken) {
+            return Err(status::exists("subscription named", &wanted.name));
+        }
+        Ok(())
+    }
+
     /// Writes a subscription and who changed it, then makes it known.
     pub(super) async fn save(
         &self,
@@ -388,8 +403,12 @@ impl Api {
             return Ok((event_id.to_owned(), delivery_id.to_owned()));
         }
         let accept = self.test_event(row, test).await?;
-        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&error))?;
-        let accepted = submitted.done().await.map_err(|error| status::emit(&error))?;
+        let submitted = self
+            .emitter
+            .try_submit(accept)
+            .map_err(|error| status::emit(&row.subscription.tenant, &error))?;
+        let accepted =
+            submitted.done().await.map_err(|error| status::emit(&row.subscription.tenant, &error))?;
         let event_id = accepted.id.to_string();
         let delivery_id = accepted.deliveries.first().map(ToString::to_string).unwrap_or_default();
         if let Some((key, row)) = self.remember(id, &format!("{event_id} {delivery_id}")) {
@@ -430,7 +449,16 @@ impl Api {
             ..self.entry(test.action, Some(&event.tenant), row.subscription.id)
         };
         let audit = Some(Box::new(audit));
-        Ok(Accept { event, client_chosen: false, idempotency: None, content, subscriptions, audit })
+        let max_stored = self.registry.quota(&event.tenant).max_stored;
+        Ok(Accept {
+            event,
+            client_chosen: false,
+            idempotency: None,
+            content,
+            subscriptions,
+            audit,
+            max_stored,
+        })
     }
 }
 
@@ -449,6 +477,7 @@ fn unhide(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), S
 
 fn set(wire: &mut v1::Subscription, wanted: &v1::Subscription, field: &str) {
     match field {
+        "name" => wire.name.clone_from(&wanted.name),
         "url" => wire.url.clone_from(&wanted.url),
         "event_types" => wire.event_types.clone_from(&wanted.event_types),
         "description" => wire.description.clone_from(&wanted.description),

@@ -4,16 +4,19 @@ use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::catalogue::Strictness;
 use postrider_domain::id::TenantId;
+use postrider_domain::quota::{EmitQuota, Quota};
+use postrider_proto::v1::operation::Work;
 use postrider_proto::v1::tenant_service_server::TenantService;
 use postrider_proto::v1::{
     CreateTenantRequest, CreateTenantResponse, DeleteTenantRequest, DeleteTenantResponse, GetTenantRequest,
-    GetTenantResponse, ListTenantsRequest, ListTenantsResponse, Tenant, UpdateTenantRequest,
-    UpdateTenantResponse,
+    GetTenantResponse, ListTenantsRequest, ListTenantsResponse, Tenant, TenantDeletion, TenantState,
+    TenantUsage, UpdateTenantRequest, UpdateTenantResponse,
 };
-use postrider_proto::{event_type, time};
+use postrider_proto::{event_type, tenant, time};
 use tonic::{Request, Response, Status};
 
-use super::{Api, page, status, views};
+use super::{Api, operations, page, status, views};
+use crate::registry::Standing;
 
 const LIST: &str = "tenants";
 const MAX_NAME: usize = 200;
@@ -28,18 +31,23 @@ impl TenantService for Api {
         let wanted = request.tenant.unwrap_or_default();
         let id: TenantId = status::parse("tenant.id", &wanted.id)?;
         check_name(&wanted.display_name)?;
-        let unknown = unknown(&wanted)?;
+        let (unknown, quota) = (unknown(&wanted)?, quota(&wanted)?);
         let _change = api.registry.change().await;
-        if api.registry.has_tenant(&id) {
-            return Err(status::exists("tenant", &wanted.id));
+        match api.registry.standing(&id) {
+            Standing::There => return Err(status::exists("tenant", &wanted.id)),
+            Standing::Deleting => return Err(status::deleting(&id)),
+            Standing::Unknown => {}
         }
         let now = Some(time::write(api.clock.wall()));
-        let tenant = Tenant { create_time: now, update_time: now, ..wanted };
-        let audit = api.entry("CreateTenant", Some(&id), &id);
+        let state = TenantState::Active.into();
+        let tenant = Tenant { create_time: now, update_time: now, state, usage: None, ..wanted };
+        let audit = Entry { detail: described(&tenant), ..api.entry("CreateTenant", Some(&id), &id) };
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
         api.registry.catalogues.set_unknown(&id, unknown);
-        api.registry.add_tenant(id);
-        Ok(Response::new(CreateTenantResponse { tenant: Some(tenant) }))
+        api.registry.add_tenant(id.clone());
+        api.apply_quota(&id, quota);
+        let tenant = api.with_usage(vec![tenant]).await?.pop();
+        Ok(Response::new(CreateTenantResponse { tenant }))
     }
 
     async fn get_tenant(
@@ -48,7 +56,8 @@ impl TenantService for Api {
     ) -> Result<Response<GetTenantResponse>, Status> {
         let (api, request) = self.call(request);
         let tenant = api.stored_tenant(&request.tenant).await?;
-        Ok(Response::new(GetTenantResponse { tenant: Some(tenant) }))
+        let tenant = api.with_usage(vec![tenant]).await?.pop();
+        Ok(Response::new(GetTenantResponse { tenant }))
     }
 
     async fn list_tenants(
@@ -60,6 +69,7 @@ impl TenantService for Api {
         let after = page::read(LIST, &request.page_token)?;
         let mut tenants = api.visible_tenants(after, size + 1).await?;
         let next_page_token = page::after(LIST, &mut tenants, size, |tenant| tenant.id.clone());
+        let tenants = api.with_usage(tenants).await?;
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
 
@@ -69,8 +79,9 @@ impl TenantService for Api {
     ) -> Result<Response<UpdateTenantResponse>, Status> {
         let (api, request) = self.call(request);
         let wanted = request.tenant.unwrap_or_default();
-        let fields = views::mask(request.update_mask, &["display_name", "unknown_event_types"])?;
+        let fields = api.settable(request.update_mask)?;
         let _change = api.registry.change().await;
+        let id = api.tenant(&wanted.id)?;
         let mut tenant = api.stored_tenant(&wanted.id).await?;
         let before = tenant.display_name.clone();
         if fields.contains(&"display_name") {
@@ -80,19 +91,23 @@ impl TenantService for Api {
         if fields.contains(&"unknown_event_types") {
             tenant.unknown_event_types = wanted.unknown_event_types;
         }
-        let unknown = unknown(&tenant)?;
+        let mut detail = format!("display_name: «{before}» → «{}»", tenant.display_name);
+        if fields.contains(&"unknown_event_types") {
+            let unknown = tenant.unknown_event_types().as_str_name();
+            detail = format!("{detail}; unknown_event_types: {unknown}");
+        }
+        if fields.contains(&"quota") {
+            tenant.quota = wanted.quota;
+            detail = format!("{detail}; {}", described(&tenant));
+        }
+        let (unknown, quota) = (unknown(&tenant)?, quota(&tenant)?);
         tenant.update_time = Some(time::write(api.clock.wall()));
-        let id: TenantId = status::parse("tenant", &tenant.id)?;
-        let named = format!("display_name: «{before}» → «{}»", tenant.display_name);
-        let detail = if fields.contains(&"unknown_event_types") {
-            format!("{named}; unknown_event_types: {}", tenant.unknown_event_types().as_str_name())
-        } else {
-            named
-        };
         let audit = Entry { detail, ..api.entry("UpdateTenant", Some(&id), &id) };
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
         api.registry.catalogues.set_unknown(&id, unknown);
-        Ok(Response::new(UpdateTenantResponse { tenant: Some(tenant) }))
+        api.apply_quota(&id, quota);
+        let tenant = api.with_usage(vec![tenant]).await?.pop();
+        Ok(Response::new(UpdateTenantResponse { tenant }))
     }
 
     async fn delete_tenant(
@@ -101,30 +116,47 @@ impl TenantService for Api {
     ) -> Result<Response<DeleteTenantResponse>, Status> {
         let (api, request) = self.call(request);
         let _change = api.registry.change().await;
-        let tenant = api.tenant(&request.tenant)?;
-        Self::check_not_own(&tenant)?;
-        if !api.registry.list(&tenant, None, 1).is_empty() {
+        let id: TenantId = status::parse("tenant", &request.tenant)?;
+        Self::check_not_own(&id)?;
+        if api.registry.standing(&id) == Standing::Deleting
+            && let Some(row) = api.operations.deletion_of(&id)
+        {
+            return Ok(Response::new(DeleteTenantResponse { operation: Some(row.operation) }));
+        }
+        let mut tenant = api.stored_tenant(&request.tenant).await?;
+        let subscriptions = api.registry.count(&id);
+        if subscriptions > 0 && !request.with_subscriptions {
             return Err(status::precondition(
                 "HAS_SUBSCRIPTIONS",
-                "the tenant has subscriptions; delete them first",
+                "the tenant has subscriptions; delete them first, or set with_subscriptions",
             ));
         }
-        let tokens = api.tokens.of_tenant(&tenant);
-        let detail = match tokens.len() {
-            0 => String::new(),
-            count => format!("and the {count} tokens that were confined to it"),
-        };
-        let audit = Entry { detail, ..api.entry("DeleteTenant", Some(&tenant), &tenant) };
-        api.store.delete_tenant(&tenant, &tokens, audit).await.map_err(|error| status::store(&error))?;
+        let tokens = api.tokens.of_tenant(&id);
+        let row = api.new_operation(&id, Work::TenantDeletion(TenantDeletion {}));
+        let detail = format!(
+            "{}: with {subscriptions} subscriptions and the {} tokens that were confined to it",
+            row.id,
+            tokens.len()
+        );
+        let audit = Entry { detail, ..api.entry("DeleteTenant", Some(&id), &id) };
+        tenant.set_state(TenantState::Deleting);
+        let begun = api.operations.begin_deletion(tenant, row, &tokens, audit).await;
+        let row = begun.map_err(|error| operations::refused(&error, &request.tenant))?;
         api.tokens.forget(&tokens);
-        api.registry.remove_tenant(&tenant);
-        Ok(Response::new(DeleteTenantResponse {}))
+        for subscription in api.registry.begin_deletion(&id) {
+            api.lanes.deleted(subscription).await;
+        }
+        Ok(Response::new(DeleteTenantResponse { operation: Some(row.operation) }))
     }
 }
 
 impl Api {
+    /// A tenant, even while it is being deleted.
     async fn stored_tenant(&self, id: &str) -> Result<Tenant, Status> {
-        let tenant = self.tenant(id)?;
+        let tenant: TenantId = status::parse("tenant", id)?;
+        if !self.caller.scope.sees(&tenant) || self.registry.standing(&tenant) == Standing::Unknown {
+            return Err(status::not_found("tenant", id));
+        }
         let stored = self.store.tenant(&tenant).await.map_err(|error| status::store(&error))?;
         stored.ok_or_else(|| status::not_found("tenant", id))
     }
@@ -139,6 +171,70 @@ impl Api {
             Scope::Tenant(_) | Scope::Nothing => Ok(Vec::new()),
         }
     }
+}
+
+impl Api {
+    /// The fields that an update is about. What a tenant may use is not its own business.
+    fn settable(&self, mask: Option<prost_types::FieldMask>) -> Result<Vec<&'static str>, Status> {
+        let named = mask.as_ref().is_some_and(|mask| mask.paths.iter().any(|path| path == "quota"));
+        let mut fields = views::mask(mask, &["display_name", "unknown_event_types", "quota"])?;
+        if self.caller.scope != Scope::Everything {
+            if named {
+                return Err(status::confined("UpdateTenant with quota"));
+            }
+            fields.retain(|field| *field != "quota");
+        }
+        Ok(fields)
+    }
+
+    fn apply_quota(&self, tenant: &TenantId, quota: Quota) {
+        self.registry.set_quota(tenant, quota);
+        self.emitter.limit(tenant, quota.emit.map(EmitQuota::pace));
+    }
+
+    /// Whether the tenant may have one subscription more. Must be called while changes are held off.
+    pub(super) fn check_subscriptions(&self, tenant: &TenantId) -> Result<(), Status> {
+        let (quota, has) = (self.registry.quota(tenant), self.registry.count(tenant));
+        if quota.admits_subscription(has) {
+            return Ok(());
+        }
+        let message = format!(
+            "the tenant has {has} subscriptions and may have no more; delete some, or ask the operator for more"
+        );
+        Err(status::quota_exceeded("TENANT_SUBSCRIPTIONS_EXCEEDED", tenant, &message, None))
+    }
+
+    /// Tenants as users see them: with what they use now.
+    async fn with_usage(&self, mut tenants: Vec<Tenant>) -> Result<Vec<Tenant>, Status> {
+        let ids: Vec<TenantId> = tenants.iter().filter_map(|tenant| tenant.id.parse().ok()).collect();
+        let stored = self.store.stored_bytes(ids.clone()).await.map_err(|error| status::store(&error))?;
+        for ((tenant, id), stored_bytes) in tenants.iter_mut().zip(ids).zip(stored) {
+            if tenant.state() == TenantState::Unspecified {
+                // Written before there were states.
+                tenant.set_state(TenantState::Active);
+            }
+            let subscriptions = u32::try_from(self.registry.count(&id)).unwrap_or(u32::MAX);
+            tenant.usage = Some(TenantUsage { subscriptions, stored_bytes });
+        }
+        Ok(tenants)
+    }
+}
+
+fn quota(tenant: &Tenant) -> Result<Quota, Status> {
+    tenant::read_quota(tenant.quota.as_ref()).map_err(|violations| {
+        let within: Vec<_> =
+            violations.into_iter().map(|violation| violation.within("quota").within("tenant")).collect();
+        status::invalid(&within)
+    })
+}
+
+/// A tenant's quota, as the audit log is told.
+fn described(tenant: &Tenant) -> String {
+    let Some(quota) = &tenant.quota else { return "quota: none".to_owned() };
+    format!(
+        "quota: max_subscriptions {}, emit_rate {}, emit_burst {}, max_stored_bytes {}",
+        quota.max_subscriptions, quota.emit_rate, quota.emit_burst, quota.max_stored_bytes
+    )
 }
 
 fn unknown(tenant: &Tenant) -> Result<Strictness, Status> {

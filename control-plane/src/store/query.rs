@@ -10,6 +10,8 @@ use postrider_domain::id::{DeliveryId, EventKey, IdError, SubscriptionId, Tenant
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 
+use super::DeliveryRow;
+
 /// Which audit records a list wants.
 #[derive(Clone, Debug, Default)]
 pub struct AuditQuery {
@@ -68,6 +70,30 @@ pub struct DeliveryQuery {
     pub limit: usize,
     /// Where the last page ended.
     pub after: Option<DeliveryPlace>,
+}
+
+/// What has happened to deliveries.
+#[derive(Clone, Debug)]
+pub struct ChangeQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Of which subscription.
+    pub subscription: Option<SubscriptionId>,
+    /// After this position.
+    pub after: u64,
+    /// Up to this one.
+    pub until: u64,
+    /// From this event on.
+    pub from: EventKey,
+}
+
+/// Something that has happened to a delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The delivery as it stands since, or, when it is `past`, as far as it is known how it stood then.
+    pub row: DeliveryRow,
+    /// Whether something else has happened to it after that.
+    pub past: bool,
 }
 
 /// A place in a list of deliveries. Callers hand it back, so a store trusts it with nothing: it narrows what the query

@@ -4,6 +4,7 @@
 //! once. Reads run on the blocking pool. Nothing of sled shows outside.
 
 mod audit;
+mod change;
 mod codec;
 mod data_keys;
 mod key;
@@ -12,8 +13,10 @@ mod operation;
 mod pool;
 mod read;
 mod retention;
+mod tenant;
 mod token;
 mod trust;
+mod usage;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -33,12 +36,12 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
-use self::writer::Writer;
+use self::writer::{Change, Writer};
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
-    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention,
-    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
+    DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
+    FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
+    RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
@@ -60,6 +63,8 @@ pub struct SledStore {
     /// Locked while the file is read and written anew.
     data_keys: Mutex<DataKeys>,
     epoch: u64,
+    /// Held while rows are read that are removed then, by retention or with their tenant.
+    sweeping: Mutex<()>,
 }
 
 impl SledStore {
@@ -80,8 +85,9 @@ impl SledStore {
         let epoch = number(&db, "epoch")? + 1;
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
-        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?);
-        Ok(Self { db, writer, data_keys, epoch })
+        usage::count(&db)?;
+        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?);
+        Ok(Self { db, writer, data_keys, epoch, sweeping: Mutex::default() })
     }
 
     /// Reads on the blocking pool: a page may have to come from the disk.
@@ -211,6 +217,14 @@ impl Store for SledStore {
         self.read(move |tree| read::attempts(tree, id)).await
     }
 
+    async fn last_position(&self) -> Result<u64, StoreError> {
+        self.read(|tree| number(tree, key::LAST_POSITION)).await
+    }
+
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<super::Change, EventKey>, StoreError> {
+        self.read(move |tree| change::page(tree, &query)).await
+    }
+
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
         self.read(move |tree| read::deliveries(tree, &query)).await
     }
@@ -242,7 +256,11 @@ impl Store for SledStore {
 
     async fn put_tenant(&self, tenant: v1::Tenant, audit: Entry) -> Result<(), StoreError> {
         let id = tenant.id.parse().map_err(|_| damaged("a tenant", "its id is not one"))?;
-        self.writer.write(vec![(key::tenant(&id), Some(tenant.encode_to_vec()))], Some(audit)).await
+        // What is being deleted is not changed; what was deleted may be made anew.
+        let rows = vec![(key::tenant(&id), Some(tenant.encode_to_vec()))];
+        let is_there = self.tenant(&id).await?.is_some();
+        let (tenant, opens) = if is_there { (Some(id), None) } else { (None, Some(id)) };
+        self.writer.change(Change { rows, audit: Some(audit), tenant, opens, ..Change::default() }).await
     }
 
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError> {
@@ -255,13 +273,38 @@ impl Store for SledStore {
         self.read(move |tree| read::messages(tree, &key::tenants(), after, limit)).await
     }
 
-    async fn delete_tenant(&self, id: &TenantId, tokens: &[TokenId], audit: Entry) -> Result<(), StoreError> {
-        let prefixes = [key::event_types(id), key::requests_of(id)];
-        let below: Vec<Vec<Vec<u8>>> =
-            self.read(move |tree| prefixes.iter().map(|prefix| read::keys(tree, prefix)).collect()).await?;
-        let tokens = tokens.iter().flat_map(|token| [key::token(*token), key::token_use(*token)]);
-        let rows = below.into_iter().flatten().chain(tokens).chain([key::tenant(id)]);
-        self.writer.write(rows.map(|key| (key, None)).collect(), Some(audit)).await
+    async fn stored_bytes(&self, tenants: Vec<TenantId>) -> Result<Vec<u64>, StoreError> {
+        self.read(move |tree| tenants.iter().map(|tenant| usage::stored(tree, tenant)).collect()).await
+    }
+
+    async fn begin_tenant_deletion(
+        &self,
+        tenant: v1::Tenant,
+        operation: &OperationRow,
+        tokens: &[TokenId],
+        audit: Entry,
+    ) -> Result<(), StoreError> {
+        let id = tenant.id.parse().map_err(|_| damaged("a tenant", "its id is not one"))?;
+        self.writer.change(tenant::begin(&id, &tenant, operation, tokens, audit)).await
+    }
+
+    async fn delete_of_tenant(&self, tenant: &TenantId, place: &str) -> Result<Deletion, StoreError> {
+        // Retention writes what it has read: not what is removed meanwhile.
+        let _sweeping = self.sweeping.lock().await;
+        let (id, place) = (tenant.clone(), place.to_owned());
+        let (deletion, change) = self.read(move |tree| tenant::next_step(tree, &id, &place)).await?;
+        self.writer.change(change).await?;
+        Ok(deletion)
+    }
+
+    async fn finish_tenant_deletion(
+        &self,
+        tenant: &TenantId,
+        operation: &OperationRow,
+        others: &[OperationId],
+        audit: Entry,
+    ) -> Result<(), StoreError> {
+        self.writer.change(tenant::finish(tenant, operation, others, audit)).await
     }
 
     async fn put_event_type(&self, event_type: v1::EventType, audit: Entry) -> Result<(), StoreError> {
@@ -269,7 +312,7 @@ impl Store for SledStore {
         let tenant = event_type.tenant.parse().map_err(bad)?;
         let name = event_type.name.parse().map_err(|_| damaged("an event type", "its name is not one"))?;
         let row = (key::event_type(&tenant, &name), Some(event_type.encode_to_vec()));
-        self.writer.write(vec![row], Some(audit)).await
+        self.writer.write_of(&tenant, vec![row], Some(audit)).await
     }
 
     async fn event_type(
@@ -308,7 +351,7 @@ impl Store for SledStore {
     ) -> Result<(), StoreError> {
         let mut writes = vec![(key::subscription(row.subscription.id), Some(codec::subscription(row)))];
         writes.extend(request.map(|(key, row)| (key::request(&key), Some(codec::request(&row)))));
-        self.writer.write(writes, Some(audit)).await
+        self.writer.write_of(&row.subscription.tenant, writes, Some(audit)).await
     }
 
     async fn subscriptions(
@@ -348,7 +391,8 @@ impl Store for SledStore {
     }
 
     async fn put_request(&self, key: RequestKey, row: RequestRow) -> Result<(), StoreError> {
-        self.put(key::request(&key), codec::request(&row)).await
+        let write = (key::request(&key), Some(codec::request(&row)));
+        self.writer.write_of(&key.tenant, vec![write], None).await
     }
 
     async fn request(&self, key: &RequestKey) -> Result<Option<RequestRow>, StoreError> {
@@ -486,10 +530,11 @@ impl Store for SledStore {
     }
 
     async fn age_out(&self, retention: Retention) -> Result<bool, StoreError> {
+        let _sweeping = self.sweeping.lock().await;
         let step = self.read(move |tree| retention::next_step(tree, &retention)).await?;
         let more = step.more;
         if !step.writes.is_empty() {
-            self.writer.write(step.writes, None).await?;
+            self.writer.change(Change { rows: step.writes, freed: step.freed, ..Change::default() }).await?;
         }
         let Some(until) = retention.audit else { return Ok(more) };
         let Some((writes, entry)) = self.read(move |tree| audit::cut(tree, until, retention.now)).await?

@@ -23,7 +23,7 @@ const RECORDING: [&str; 10] = [
     "accept",
     "settle",
     "put_tenant",
-    "delete_tenant",
+    "begin_tenant_deletion",
     "put_event_type",
     "delete_event_type",
     "put_subscription",
@@ -233,10 +233,13 @@ async fn a_watcher_does_not_learn_how_much_others_deliver() {
     let event = own.event.parse().unwrap();
     let publish = |delivery: &str| {
         let id = delivery.parse().unwrap();
-        world.api.updates.publish(id, || Update { id, delivery: Delivery::new(1, event), attempt: None });
+        let delivery = Delivery::new(1, event);
+        world.api.updates.publish(id, || Update { id, delivery, attempt: None, position: 1, before: 0 });
     };
     (0..10_000).for_each(|_| publish(&foreign.delivery));
     publish(&own.delivery);
+    // First of all it is told where it begins.
+    assert!(watched.next().await.unwrap().unwrap().delivery.is_none());
     let update = watched.next().await.unwrap().unwrap();
     assert_eq!(update.missed, 0, "a count of what others do");
     assert_eq!(update.delivery.unwrap().id, own.delivery);

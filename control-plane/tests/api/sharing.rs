@@ -31,7 +31,15 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
         ordering_key: None,
         trace: None,
     };
-    Accept { event, client_chosen: false, idempotency: None, content, subscriptions: Vec::new(), audit: None }
+    Accept {
+        event,
+        client_chosen: false,
+        idempotency: None,
+        content,
+        subscriptions: Vec::new(),
+        audit: None,
+        max_stored: None,
+    }
 }
 
 /// Hands in large events until that is refused.

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Conflict, DataKeyRow,
-    DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, IdentityRow,
-    JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention,
-    Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Change, ChangeQuery, Conflict,
+    DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
+    FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
+    RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
@@ -106,6 +106,8 @@ verbs! {
     delivery(id: DeliveryId) -> Option<DeliveryRow>;
     delivery_of(tenant: &TenantId, id: DeliveryId) -> Option<DeliveryRow>;
     attempts(id: DeliveryId) -> Vec<Attempt>;
+    last_position() -> u64;
+    changes(query: ChangeQuery) -> Page<Change, EventKey>;
     deliveries(query: DeliveryQuery) -> Page<DeliveryRow, DeliveryPlace>;
     events(keys: Vec<(TenantId, EventKey)>) -> Vec<Option<EventRow>>;
     event_key(tenant: &TenantId, id: &EventId) -> Option<EventKey>;
@@ -113,7 +115,10 @@ verbs! {
     put_tenant(tenant: v1::Tenant, audit: Entry) -> ();
     tenant(id: &TenantId) -> Option<v1::Tenant>;
     tenants(after: Option<TenantId>, limit: usize) -> Vec<v1::Tenant>;
-    delete_tenant(id: &TenantId, tokens: &[TokenId], audit: Entry) -> ();
+    stored_bytes(tenants: Vec<TenantId>) -> Vec<u64>;
+    begin_tenant_deletion(tenant: v1::Tenant, operation: &OperationRow, tokens: &[TokenId], audit: Entry) -> ();
+    delete_of_tenant(tenant: &TenantId, place: &str) -> Deletion;
+    finish_tenant_deletion(tenant: &TenantId, operation: &OperationRow, others: &[OperationId], audit: Entry) -> ();
     put_event_type(event_type: v1::EventType, audit: Entry) -> ();
     event_type(tenant: &TenantId, name: &EventTypeName) -> Option<v1::EventType>;
     event_types(tenant: &TenantId, after: Option<EventTypeName>, limit: usize) -> Vec<v1::EventType>;

@@ -115,7 +115,7 @@ impl World {
         let (changes, _nobody_disables) = disabler::queue();
         let (notices, _nobody_emits) = operational::queue();
         let recent = Arc::new(RecentEvents::new(1 << 20));
-        let updates = Updates::new(registry.clone());
+        let updates = Updates::new(registry.clone(), 0, clock);
         let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
         let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
         let mut tasks = JoinSet::new();
@@ -222,13 +222,4 @@ fn by<T>(caller: Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);
     request
-}
-
-fn authority_settings() -> authority::Settings {
-    authority::Settings {
-        trust_domain: TrustDomain::default(),
-        names: Vec::new(),
-        lifetime: Duration::from_secs(86_400),
-        files: Vec::new(),
-    }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn every_change_has_its_audit_record_in_one_chain(backend: &dyn
     drop(store);
     let store = backend.open();
     store.put_audit_entry(entry("RevealSigningKey")).await.unwrap();
-    store.delete_tenant(&tenant(), &[], entry("DeleteTenant")).await.unwrap();
+    store.put_audit_entry(entry("DeleteTenant")).await.unwrap();
     let records = store.audit_records_after(0, 100).await.unwrap();
     assert_eq!(records.len(), 23);
     let end = records.iter().try_fold(Head::default(), |head, record| head.follow(record));
@@ -217,7 +217,7 @@ pub(crate) async fn a_deleted_tenant_takes_its_tokens_and_requests_along(backend
     for tenant in [tenant(), other()] {
         store.put_request(key(tenant), request.clone()).await.unwrap();
     }
-    store.delete_tenant(&tenant(), &[rows[0].id], entry("DeleteTenant")).await.unwrap();
+    crate::tenants::delete(&store, &tenant(), &[rows[0].id]).await;
     assert_eq!(store.tokens().await.unwrap(), rows[1..]);
     assert_eq!(store.request(&key(tenant())).await.unwrap(), None);
     assert_eq!(store.request(&key(other())).await.unwrap(), Some(request));

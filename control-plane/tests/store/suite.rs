@@ -76,6 +76,7 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
         content,
         subscriptions: lanes.to_vec(),
         audit: None,
+        max_stored: None,
     }
 }
 

@@ -239,7 +239,10 @@ async fn the_tenant_of_operational_events_is_postriders_own() -> Result<()> {
     assert!(types.iter().all(|one| !one.description.is_empty() && !one.example.is_empty()));
     let refused = [
         own.emit(event("agent.offline", "{}")).await.map(drop),
-        own.tenants().delete_tenant(v1::DeleteTenantRequest { tenant: OWN.into() }).await.map(drop),
+        own.tenants()
+            .delete_tenant(v1::DeleteTenantRequest { tenant: OWN.into(), with_subscriptions: true })
+            .await
+            .map(drop),
         own.event_types()
             .delete_event_type(v1::DeleteEventTypeRequest {
                 tenant: OWN.into(),

@@ -4,11 +4,10 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use postrider_proto::v1;
 use postrider_tests::binaries::{self, repository};
 use postrider_tests::cli::finish;
 use postrider_tests::process::without_settings;
-use postrider_tests::world::{TENANT, World};
+use postrider_tests::world::World;
 
 /// The lines of the README's code blocks that call `postrider`.
 fn commands() -> Result<Vec<String>> {
@@ -22,7 +21,7 @@ fn commands() -> Result<Vec<String>> {
 async fn the_readmes_other_commands_work_as_they_stand() -> Result<()> {
     let world = World::start().await?;
     // The README makes the tenant itself.
-    world.api.tenants().delete_tenant(v1::DeleteTenantRequest { tenant: TENANT.to_owned() }).await?;
+    world.api.delete_tenant(false).await?;
     let commands = commands()?;
     assert!(commands.len() >= 4, "{commands:?}");
     let binary = binaries::path(binaries::CLI)?;

@@ -39,11 +39,12 @@ pub(super) fn bytes(slice: &[u8]) -> Bytes {
 
 pub(super) fn pending(event: &Event) -> Vec<u8> {
     let ordering = event.ordering_key.as_ref().map(OrderingKey::hash);
-    delivery(&Delivery::new(0, event.key).ordered_by(ordering), None)
+    delivery(&Delivery::new(0, event.key).ordered_by(ordering), None, 0)
 }
 
-pub(super) fn delivery(delivery: &Delivery, delivering: Option<&Attempt>) -> Vec<u8> {
-    postrider_proto::delivery::write_record(delivery, delivering).encode_to_vec()
+pub(super) fn delivery(delivery: &Delivery, delivering: Option<&Attempt>, position: u64) -> Vec<u8> {
+    let record = postrider_proto::delivery::write_record(delivery, delivering);
+    records::DeliveryRecord { position, ..record }.encode_to_vec()
 }
 
 pub(super) fn read_delivery(key: &[u8], value: &[u8]) -> Result<(Delivery, Option<Attempt>), StoreError> {
@@ -55,8 +56,16 @@ pub(super) fn read_delivery(key: &[u8], value: &[u8]) -> Result<(Delivery, Optio
     Ok((delivery, attempt))
 }
 
-pub(super) fn attempt(attempt: &Attempt) -> Vec<u8> {
-    postrider_proto::attempt::write(attempt).encode_to_vec()
+pub(super) fn attempt(attempt: &Attempt, position: u64) -> Vec<u8> {
+    let mut row = postrider_proto::attempt::write(attempt).encode_to_vec();
+    // Fields of both messages in one row: each reads its own.
+    row.extend(records::AttemptPositionRecord { position }.encode_to_vec());
+    row
+}
+
+pub(super) fn read_attempt_position(key: &[u8], value: &[u8]) -> Result<u64, StoreError> {
+    let record: records::AttemptPositionRecord = decode(key, value)?;
+    Ok(record.position)
 }
 
 pub(super) fn read_attempt(key: &[u8], value: &[u8]) -> Result<Attempt, StoreError> {

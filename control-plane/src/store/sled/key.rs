@@ -35,10 +35,50 @@ const TENANT: u8 = b'T';
 const TOKEN: u8 = b'K';
 const TOKEN_USE: u8 = b'V';
 const TROUBLE: u8 = b'F';
+const USAGE: u8 = b'Z';
+
+/// The kinds whose keys begin with a tenant's name. A deletion removes those rows; `E` and `C` with their own care, `X`
+/// not at all: the audit log stays.
+#[cfg(test)]
+const OF_TENANT: [u8; 7] = [AUDIT_OF_TENANT, CLIENT_ID, EVENT, EVENT_TYPE, REQUEST, TENANT, USAGE];
+/// The kinds whose keys begin with a subscription's id: [`of_subscription`] and [`lane_of`] name them for deletions.
+#[cfg(test)]
+const OF_SUBSCRIPTION: [u8; 7] = [ATTEMPT, DELIVERY, DUE, KEY_USES, LANE, SUBSCRIPTION, TROUBLE];
+/// The other kinds: of nobody, or removed by what refers to them.
+#[cfg(test)]
+const OTHERS: [u8; 12] = [
+    AGENT,
+    AUDIT,
+    AUTHORITY,
+    BOOTSTRAP,
+    IDEMPOTENCY,
+    IDENTITY,
+    JOIN_TOKEN,
+    META,
+    OPERATION,
+    POOL,
+    TOKEN,
+    TOKEN_USE,
+];
+
+/// Under this name the greatest position is kept.
+pub(super) const LAST_POSITION: &str = "position";
 
 /// The kinds that there are many rows of. None holds a secret.
-pub(super) const WITHOUT_SECRETS: [u8; 11] =
-    [ATTEMPT, AUDIT, AUDIT_OF_TENANT, CLIENT_ID, DELIVERY, DUE, EVENT, IDEMPOTENCY, LANE, REQUEST, TROUBLE];
+pub(super) const WITHOUT_SECRETS: [u8; 12] = [
+    ATTEMPT,
+    AUDIT,
+    AUDIT_OF_TENANT,
+    CLIENT_ID,
+    DELIVERY,
+    DUE,
+    EVENT,
+    IDEMPOTENCY,
+    LANE,
+    REQUEST,
+    TROUBLE,
+    USAGE,
+];
 
 /// A key under construction.
 struct Key(Vec<u8>);
@@ -83,6 +123,11 @@ pub(super) fn audit_start() -> Vec<u8> {
     meta("audit-start")
 }
 
+/// The greatest position that was settled at.
+pub(super) fn last_position() -> Vec<u8> {
+    meta(LAST_POSITION)
+}
+
 /// There when data keys were ever written.
 pub(super) fn has_data_keys() -> Vec<u8> {
     meta("data-keys")
@@ -107,6 +152,31 @@ pub(super) fn event_types(tenant: &TenantId) -> Vec<u8> {
 
 pub(super) fn event_type(tenant: &TenantId, name: &EventTypeName) -> Vec<u8> {
     Key::new(EVENT_TYPE).text(tenant.as_str()).bytes(name.as_str().as_bytes()).0
+}
+
+/// What a tenant uses.
+pub(super) fn usage(tenant: &TenantId) -> Vec<u8> {
+    Key::new(USAGE).bytes(tenant.as_str().as_bytes()).0
+}
+
+/// There when usage is kept from the beginning on, or was counted.
+pub(super) fn usage_counted() -> Vec<u8> {
+    meta("usage-counted")
+}
+
+/// What begins the keys of the rows that are a tenant's alone, but for its events, its usage and its own row.
+pub(super) fn of_tenant(tenant: &TenantId) -> [Vec<u8>; 3] {
+    [CLIENT_ID, EVENT_TYPE, REQUEST].map(|kind| Key::new(kind).text(tenant.as_str()).0)
+}
+
+/// What begins the keys of the rows of a lane that are many.
+pub(super) fn of_subscription(id: SubscriptionId) -> [Vec<u8>; 3] {
+    [ATTEMPT, DELIVERY, DUE].map(|kind| Key::new(kind).bytes(&id.to_bytes()).0)
+}
+
+/// The keys of the rows of which a subscription has one each.
+pub(super) fn lane_of(id: SubscriptionId) -> [Vec<u8>; 4] {
+    [key_uses(id), lane(id), subscription(id), trouble(id)]
 }
 
 pub(super) fn subscriptions() -> Vec<u8> {
@@ -171,10 +241,6 @@ pub(super) fn trouble(lane: SubscriptionId) -> Vec<u8> {
 
 pub(super) fn requests() -> Vec<u8> {
     Key::new(REQUEST).0
-}
-
-pub(super) fn requests_of(tenant: &TenantId) -> Vec<u8> {
-    Key::new(REQUEST).text(tenant.as_str()).0
 }
 
 pub(super) fn request(key: &RequestKey) -> Vec<u8> {
@@ -285,4 +351,29 @@ pub(super) fn sequence(key: &[u8]) -> Option<u64> {
 pub(super) fn event_key(key: &[u8]) -> Option<EventKey> {
     let (_, tail) = key.split_last_chunk::<16>()?;
     Some(EventKey::from_bytes(*tail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A deletion must not forget a kind: whoever adds one says here whose it is, and there how it goes.
+    #[test]
+    fn every_kind_is_known_to_deletions() {
+        let source = include_str!("key.rs");
+        let letter = |line: &str| line.split_once(": u8 = b'").and_then(|(_, rest)| rest.bytes().next());
+        let mut kinds: Vec<u8> =
+            source.lines().filter(|line| line.starts_with("const ")).filter_map(letter).collect();
+        let mut known = [&OF_TENANT[..], &OF_SUBSCRIPTION, &OTHERS].concat();
+        kinds.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(kinds, known);
+        let id = SubscriptionId::from_bytes([7; 16]);
+        let mut of_lane: Vec<u8> =
+            of_subscription(id).iter().chain(&lane_of(id)).filter_map(|key| key.first().copied()).collect();
+        of_lane.sort_unstable();
+        let mut expected = OF_SUBSCRIPTION.to_vec();
+        expected.sort_unstable();
+        assert_eq!(of_lane, expected);
+    }
 }

@@ -4,6 +4,8 @@
 //! a restart goes on there. The last sweep removes what it visits; what it may not remove yet (a delivery has
 //! not ended) it visits again on its next round.
 
+use std::collections::{HashMap, HashSet};
+
 use postrider_domain::delivery::State;
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::time::Timestamp;
@@ -12,7 +14,7 @@ use prost::Message as _;
 use sled::Tree;
 
 use super::writer::Write;
-use super::{codec, failure, key, read};
+use super::{codec, failure, key, read, usage};
 use crate::store::{Retention, StoreError};
 
 /// Events that one sweep of one tenant looks at in a step.
@@ -24,6 +26,10 @@ pub(super) struct Step {
     pub(super) writes: Vec<Write>,
     /// Whether another step would find more.
     pub(super) more: bool,
+    /// What is freed of what tenants' stored events count for.
+    pub(super) freed: Vec<(TenantId, u64)>,
+    /// The events whose data this step erases: it may remove them too.
+    erased: HashSet<EventKey>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -69,6 +75,29 @@ pub(super) fn next_step(tree: &Tree, retention: &Retention) -> Result<Step, Stor
     step.expire_requests(tree, retention.now)?;
     step.remove_subscriptions(tree, retention.events)?;
     Ok(step)
+}
+
+/// Removes events of a tenant, the oldest first, whatever they are owed as: about `rows` rows. Returns the last one's key.
+pub(super) fn remove_events(
+    tree: &Tree,
+    tenant: &TenantId,
+    rows: usize,
+) -> Result<(Step, Option<EventKey>), StoreError> {
+    let (mut step, mut last) = (Step::default(), None);
+    for (event, record) in read::events_until(tree, tenant, None, Timestamp::MAX, STEP)? {
+        if step.writes.len() >= rows {
+            break;
+        }
+        let states = read::states(tree, &targets(&record))?;
+        step.remove_with_history(tree, tenant, event, &record, &states)?;
+        last = Some(event);
+    }
+    Ok((step, last))
+}
+
+/// The keys of how far sweeps of a tenant have come.
+pub(super) fn sweeps(tenant: &TenantId) -> [Vec<u8>; 3] {
+    Sweep::ALL.map(|sweep| key::sweep(sweep.name(), tenant.as_str()))
 }
 
 impl Step {
@@ -139,6 +168,8 @@ impl Step {
                 ..record.clone()
             };
             self.writes.push((key::event(tenant, event), Some(erased.encode_to_vec())));
+            self.freed.push((tenant.clone(), usage::content(record)));
+            self.erased.insert(event);
         }
         Ok(())
     }
@@ -158,14 +189,28 @@ impl Step {
                 return Ok(());
             }
         }
-        for id in &ids {
-            self.remove_delivery(tree, *id, states.get(id).copied())?;
+        self.remove_with_history(tree, tenant, event, record, &states)
+    }
+
+    /// Removes an event with all that it is owed as.
+    fn remove_with_history(
+        &mut self,
+        tree: &Tree,
+        tenant: &TenantId,
+        event: EventKey,
+        record: &EventRecord,
+        states: &HashMap<DeliveryId, State>,
+    ) -> Result<(), StoreError> {
+        for id in targets(record) {
+            self.remove_delivery(tree, id, states.get(&id).copied())?;
         }
         self.forget_idempotency(tree, event, record)?;
         if let Ok(client_id) = record.client_id.parse() {
             self.remove(key::client_id(tenant, &client_id));
         }
         self.remove(key::event(tenant, event));
+        let content = if self.erased.contains(&event) { 0 } else { usage::content(record) };
+        self.freed.push((tenant.clone(), usage::frame(record) + content));
         Ok(())
     }
 

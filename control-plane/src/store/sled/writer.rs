@@ -3,17 +3,18 @@
 //! That is the group commit: while one flush runs, the next group gathers. A group of settlements alone waits a
 //! moment for an accept to share its flush with, because nobody waits for a settlement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postrider_domain::audit;
 use postrider_domain::event::IDEMPOTENCY_WINDOW;
-use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId};
+use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::Ends;
+use super::usage::Usage;
 use super::{codec, failure, key, read};
 use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
 
@@ -27,6 +28,22 @@ const LINGER: Duration = Duration::from_millis(3);
 /// A row to write, or, without a value, to remove.
 pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
 
+/// Rows to write, and what comes with them.
+#[derive(Default)]
+pub(super) struct Change {
+    pub(super) rows: Vec<Write>,
+    /// Who changed them.
+    pub(super) audit: Option<audit::Entry>,
+    /// Whose they are, when nothing of whom may be written once it is being deleted.
+    pub(super) tenant: Option<TenantId>,
+    /// What the rows free of what tenants' stored events count for.
+    pub(super) freed: Vec<(TenantId, u64)>,
+    /// The tenant that is being deleted from now on.
+    pub(super) closes: Option<TenantId>,
+    /// The tenant that is there (again) from now on.
+    pub(super) opens: Option<TenantId>,
+}
+
 /// What became of each event of an accept.
 type Results = Vec<Result<Accepted, Conflict>>;
 
@@ -35,7 +52,7 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 enum Command {
     Accept(Vec<Accept>, Answer<Results>),
     Settle(Settlement, Answer<()>),
-    Write(Vec<Write>, Option<audit::Entry>, Answer<()>),
+    Change(Change, Answer<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -57,10 +74,11 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread. Must be called within a tokio runtime.
-    pub(super) fn spawn(db: sled::Db, audit: Ends) -> Self {
+    pub(super) fn spawn(db: sled::Db, audit: Ends, closed: HashSet<TenantId>) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
-        let thread = Thread { db, queue, runtime, ends: HashMap::new(), audit };
+        let (ends, usage) = (HashMap::new(), Usage::default());
+        let thread = Thread { db, queue, runtime, ends, audit, usage, closed };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
         let thread = thread.expect("the process may start a thread");
         Self { commands: Some(commands), thread: Some(thread) }
@@ -83,7 +101,21 @@ impl Writer {
         writes: Vec<Write>,
         audit: Option<audit::Entry>,
     ) -> Result<(), StoreError> {
-        self.send(|answer| Command::Write(writes, audit, answer)).await
+        self.change(Change { rows: writes, audit, ..Change::default() }).await
+    }
+
+    /// As [`Writer::write`], of a tenant that must not be being deleted.
+    pub(super) async fn write_of(
+        &self,
+        tenant: &TenantId,
+        rows: Vec<Write>,
+        audit: Option<audit::Entry>,
+    ) -> Result<(), StoreError> {
+        self.change(Change { rows, audit, tenant: Some(tenant.clone()), ..Change::default() }).await
+    }
+
+    pub(super) async fn change(&self, change: Change) -> Result<(), StoreError> {
+        self.send(|answer| Command::Change(change, answer)).await
     }
 
     /// Ends the thread after what is queued.
@@ -112,6 +144,10 @@ struct Thread {
     ends: HashMap<SubscriptionId, u64>,
     /// Where audit records go.
     audit: Ends,
+    /// What tenants' stored events count for.
+    usage: Usage,
+    /// The tenants that are being deleted, and those that were since the start: what still comes for them is late.
+    closed: HashSet<TenantId>,
 }
 
 /// What a group of commands comes to.
@@ -120,6 +156,8 @@ struct Group {
     batch: sled::Batch,
     rows: usize,
     urgent: bool,
+    /// The greatest position that something is settled at; 0 for none.
+    position: u64,
     /// Where the audit log ended before this group.
     audit_before: audit::Head,
     /// Client ids and idempotency keys that this group introduces: not in the tree yet.
@@ -128,6 +166,10 @@ struct Group {
     deliveries: HashMap<EventKey, Vec<DeliveryId>>,
     accepts: Vec<(Results, Answer<Results>)>,
     others: Vec<Answer<()>>,
+    /// The tenants that this group begins to delete.
+    closed: Vec<TenantId>,
+    /// The rows that this group removes: a late settlement must not write them again.
+    removed: HashSet<Vec<u8>>,
 }
 
 impl Thread {
@@ -166,23 +208,18 @@ impl Thread {
                 Ok(accepted) => group.accepts.push((accepted, answer)),
                 Err(error) => drop(answer.send(Err(error))),
             },
-            Command::Settle(settlement, answer) => match self.prepare(&settlement.audit) {
-                Ok(()) => {
-                    settle(&settlement, group);
-                    settlement.audit.into_iter().for_each(|entry| self.audit(entry, group));
-                    group.others.push(answer);
-                }
-                Err(error) => drop(answer.send(Err(error))),
-            },
-            Command::Write(writes, audit, answer) => match self.prepare(&audit) {
-                Ok(()) => {
-                    group.urgent = true;
-                    for (key, value) in writes {
-                        group.put(key, value);
+            Command::Settle(mut settlement, answer) => {
+                match self.prepare_settlement(&mut settlement, group) {
+                    Ok(()) => {
+                        settle(&settlement, group);
+                        settlement.audit.into_iter().for_each(|entry| self.audit(entry, group));
+                        group.others.push(answer);
                     }
-                    audit.into_iter().for_each(|entry| self.audit(entry, group));
-                    group.others.push(answer);
+                    Err(error) => drop(answer.send(Err(error))),
                 }
+            }
+            Command::Change(change, answer) => match self.change(change, group) {
+                Ok(()) => group.others.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
             Command::Close(answer) => return Some(answer),
@@ -202,6 +239,59 @@ impl Thread {
         }
     }
 
+    fn change(&mut self, change: Change, group: &mut Group) -> Result<(), StoreError> {
+        if let Some(tenant) = change.tenant.filter(|tenant| self.closed.contains(tenant)) {
+            return Err(StoreError::Deleting(tenant));
+        }
+        self.prepare(&change.audit)?;
+        for (tenant, _) in &change.freed {
+            self.usage.load(&self.db, tenant)?;
+        }
+        group.urgent = true;
+        group.closed.extend(change.closes.filter(|tenant| self.closed.insert(tenant.clone())));
+        if let Some(tenant) = &change.opens {
+            self.closed.remove(tenant);
+            self.usage.forget(tenant);
+        }
+        for (tenant, freed) in &change.freed {
+            self.usage.free(tenant, *freed);
+        }
+        for (key, value) in change.rows {
+            if value.is_none() && !self.closed.is_empty() {
+                group.removed.insert(key.clone());
+            }
+            group.put(key, value);
+        }
+        change.audit.into_iter().for_each(|entry| self.audit(entry, group));
+        Ok(())
+    }
+
+    /// Leaves out what is of no use any more: a tenant is deleted while attempts are under way.
+    fn prepare_settlement(&mut self, settlement: &mut Settlement, group: &Group) -> Result<(), StoreError> {
+        self.prepare(&settlement.audit)?;
+        if self.closed.is_empty() {
+            return Ok(());
+        }
+        let is_there = |key: Vec<u8>| -> Result<bool, StoreError> {
+            Ok(!group.removed.contains(&key) && self.db.contains_key(key).map_err(failure)?)
+        };
+        let mut kept = Vec::with_capacity(settlement.deliveries.len());
+        for settle in settlement.deliveries.drain(..) {
+            if is_there(key::delivery(settle.id))? {
+                kept.push(settle);
+            }
+        }
+        settlement.deliveries = kept;
+        let mut kept = Vec::with_capacity(settlement.low_water.len());
+        for (lane, low_water) in settlement.low_water.drain(..) {
+            if is_there(key::subscription(lane))? {
+                kept.push((lane, low_water));
+            }
+        }
+        settlement.low_water = kept;
+        Ok(())
+    }
+
     fn accept(
         &mut self,
         batch: Vec<Accept>,
@@ -215,6 +305,7 @@ impl Thread {
             for lane in &accept.subscriptions {
                 self.load_end(*lane)?;
             }
+            self.usage.load(&self.db, &accept.event.tenant)?;
             let by_key = self.stored_name(name_of_key(accept))?;
             let in_time =
                 |(first, _): &(EventKey, _)| first.created() + IDEMPOTENCY_WINDOW > accept.event.accepted;
@@ -224,12 +315,19 @@ impl Thread {
         for (accept, (by_key, by_id)) in batch.into_iter().zip(known) {
             let by_key = by_key.or_else(|| group.name(name_of_key(&accept)));
             let by_id = by_id.or_else(|| group.name(name_of_id(&accept)));
+            if self.closed.contains(&accept.event.tenant) {
+                results.push(Err(Conflict::TenantDeleting));
+                continue;
+            }
             results.push(match (by_key, by_id) {
                 (Some((_, content)), _) if content != accept.content => Err(Conflict::IdempotencyKey),
                 (Some((first, _)), _) => Ok(self.duplicate(&accept, first, group)?),
                 (None, Some((_, content))) if content != accept.content => Err(Conflict::EventId),
                 (None, Some((first, _))) => Ok(self.duplicate(&accept, first, group)?),
-                (None, None) => Ok(self.insert(accept, group)),
+                (None, None) => match self.usage.charge(&accept) {
+                    Ok(()) => Ok(self.insert(accept, group)),
+                    Err(conflict) => Err(conflict),
+                },
             });
         }
         Ok(results)
@@ -280,12 +378,21 @@ impl Thread {
         Ok(())
     }
 
-    fn commit(&mut self, group: Group) {
+    fn commit(&mut self, mut group: Group) {
+        if group.position > 0 {
+            let position = group.position.to_be_bytes().to_vec();
+            group.put(key::last_position(), Some(position));
+        }
+        for (key, value) in self.usage.changed() {
+            group.put(key, value);
+        }
         let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
         free_replaced(group.rows);
         if let Err(error) = &done {
             // What was numbered is not there: number anew from what is.
             self.ends.clear();
+            self.usage = Usage::default();
+            self.closed.retain(|tenant| !group.closed.contains(tenant));
             self.audit.reset(group.audit_before);
             tracing::error!(%error, "the store could not be written");
         }
@@ -335,7 +442,10 @@ fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
 
 fn settle(settlement: &Settlement, group: &mut Group) {
     for settle in &settlement.deliveries {
-        settle_one(settle, group);
+        settle_one(settle, settlement.position, group);
+    }
+    if !settlement.deliveries.is_empty() {
+        group.position = group.position.max(settlement.position);
     }
     for (lane, low_water) in &settlement.low_water {
         group.put(key::lane(*lane), Some(codec::lane(*low_water)));
@@ -347,11 +457,11 @@ fn settle(settlement: &Settlement, group: &mut Group) {
 
 /// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
 /// once and cost one row.
-fn settle_one(settle: &Settle, group: &mut Group) {
+fn settle_one(settle: &Settle, position: u64, group: &mut Group) {
     let delivered = matches!(settle.delivery.state, postrider_domain::delivery::State::Delivered(_));
     let delivering = settle.attempt.as_ref().filter(|_| delivered);
     if let Some(attempt) = settle.attempt.as_ref().filter(|_| !delivered) {
-        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt)));
+        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt, position)));
         if let Some(forgotten) = attempt.number.checked_sub(read::MAX_ATTEMPTS) {
             group.put(key::attempt(settle.id, forgotten), None);
         }
@@ -362,5 +472,5 @@ fn settle_one(settle: &Settle, group: &mut Group) {
     if let Some(due) = settle.delivery.state.due() {
         group.put(key::due(settle.id, due), Some(Vec::new()));
     }
-    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering)));
+    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering, position)));
 }

@@ -166,7 +166,7 @@ async fn what_is_refused_or_changes_nothing_leaves_no_record() -> Result<()> {
         v1::CancelDeliveryRequest { tenant: tenant.clone(), delivery: things.delivery.replace("-1", "-2") };
     let refused = api.deliveries().cancel_delivery(ended).await.err().context("it was cancelled twice")?;
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let busy = v1::DeleteTenantRequest { tenant: tenant.clone() };
+    let busy = v1::DeleteTenantRequest { tenant: tenant.clone(), ..Default::default() };
     api.tenants().delete_tenant(busy).await.err().context("a tenant with subscriptions was deleted")?;
     let subscription = things.subscription.clone();
     let active = v1::ResumeSubscriptionRequest { tenant: tenant.clone(), subscription: subscription.clone() };

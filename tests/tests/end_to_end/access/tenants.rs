@@ -118,13 +118,17 @@ async fn a_tenant_that_goes_takes_its_tokens_along() -> Result<()> {
     before.tenants().get_tenant(get()).await?;
     let request = v1::WatchDeliveriesRequest { tenant: tenant.to_owned(), ..Default::default() };
     let mut watched = before.deliveries().watch_deliveries(request).await?.into_inner();
+    // Where it begins.
+    watched.message().await?;
 
-    let request = v1::DeleteTenantRequest { tenant: tenant.to_owned() };
-    world.admin.tenants().delete_tenant(request).await?;
+    let request = v1::DeleteTenantRequest { tenant: tenant.to_owned(), ..Default::default() };
+    let begun = world.admin.tenants().delete_tenant(request).await?.into_inner().operation;
     let ended = tokio::time::timeout(Duration::from_secs(5), watched.message()).await;
     let ended = ended.context("the stream goes on")?.err().context("the stream ended well")?;
     assert_eq!(ended.code(), Code::Unauthenticated);
-    world.control_plane.api(tenant)?.create_tenant().await?;
+    let all = world.control_plane.api(tenant)?;
+    all.operation_done(&begun.context("no operation in the answer")?.id).await?;
+    all.create_tenant().await?;
     let refused =
         before.tenants().get_tenant(get()).await.err().context("the new tenant has an old token")?;
     assert_eq!(refused.code(), Code::Unauthenticated);

@@ -103,7 +103,9 @@ impl Streams {
     async fn open(world: &Guarded, token: &NewToken) -> Result<Self> {
         let api = world.api(TENANT, &token.secret)?;
         let request = v1::WatchDeliveriesRequest { tenant: TENANT.into(), ..Default::default() };
-        let watch = api.deliveries().watch_deliveries(request).await?.into_inner();
+        let mut watch = api.deliveries().watch_deliveries(request).await?.into_inner();
+        // Where it begins.
+        watch.message().await?;
         let (emits, queue) = mpsc::channel(64);
         let answers = api.events().emit_stream(ReceiverStream::new(queue)).await?.into_inner();
         let mut streams = Self { watch, emits, answers };

@@ -1,0 +1,151 @@
+//! A subscription. What the file does not say is the default, but for whether it is paused.
+
+use postrider_domain::id::SubscriptionId;
+use postrider_proto::v1::{self, SubscriptionState};
+
+use super::{Declared, Key, Mistakes, Node, Section, Value, Wanted, fields};
+use crate::time::{duration_to_wire, parse_duration};
+use crate::verbs::signature_profile;
+use crate::view::parse_word;
+
+/// Stands for the id and tenant of a subscription that is only read to be judged.
+const NO_ID: &str = "sub_00000000000000000000000000";
+const NO_TENANT: &str = "x";
+
+pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<Declared<v1::Subscription>> {
+    let before = mistakes.0.len();
+    let mut section = Section::open(node, "a subscription", mistakes);
+    let id = section
+        .parsed("id", mistakes, |text| text.parse::<SubscriptionId>().map_err(|error| error.to_string()));
+    let name = section.text("name", mistakes).unwrap_or_default();
+    let paused = section.truth("paused", mistakes);
+    let lines: Vec<(&str, usize)> =
+        fields::SUBSCRIPTION.iter().map(|field| (*field, section.line_of(field))).collect();
+    let mut message = v1::Subscription { name: name.clone(), ..message(&mut section, mistakes) };
+    section.close(mistakes);
+    let key = match (id, name.as_str()) {
+        (Some(id), _) => Key::Id(id.to_string()),
+        (None, "") => {
+            mistakes.add(node.line, "a subscription needs a name, or the id of one that there is");
+            return None;
+        }
+        (None, name) => Key::Name(name.to_owned()),
+    };
+    // What could not be read is told already: it would only be told again.
+    if mistakes.0.len() == before {
+        judge(&mut message, &lines, node.line, mistakes);
+    }
+    let mut fields = fields::of_subscription(&message);
+    if id.is_some() && name.is_empty() {
+        fields.remove("name");
+    }
+    if let Some(paused) = paused {
+        fields.insert("paused", paused.into());
+    }
+    Some(Declared { wanted: Wanted { line: node.line, key, fields }, message })
+}
+
+/// Judges it as the server would, and fills in what it would.
+fn judge(message: &mut v1::Subscription, lines: &[(&str, usize)], line: usize, mistakes: &mut Mistakes) {
+    let judged = v1::Subscription {
+        id: NO_ID.to_owned(),
+        tenant: NO_TENANT.to_owned(),
+        state: SubscriptionState::Active.into(),
+        create_time: Some(prost_types::Timestamp::default()),
+        update_time: Some(prost_types::Timestamp::default()),
+        ..message.clone()
+    };
+    match postrider_proto::subscription::read(&judged) {
+        Ok(read) => *message = postrider_proto::subscription::write(&read),
+        Err(violations) => {
+            for violation in violations {
+                let at = lines.iter().find(|(field, _)| violation.field.starts_with(field));
+                mistakes.add(at.map_or(line, |(_, line)| *line), violation.to_string());
+            }
+        }
+    }
+}
+
+fn message(section: &mut Section<'_>, mistakes: &mut Mistakes) -> v1::Subscription {
+    let duration = |text: &str| parse_duration(text).map(duration_to_wire);
+    let event_types = section.texts("event_types", mistakes).unwrap_or_default();
+    let format = section.parsed("body_format", mistakes, parse_word::<v1::BodyFormat>);
+    v1::Subscription {
+        url: section.text("url", mistakes).unwrap_or_default(),
+        event_types: event_types.into_iter().map(|(_, text)| text).collect(),
+        filter: section.text("filter", mistakes).unwrap_or_default(),
+        description: section.text("description", mistakes).unwrap_or_default(),
+        pool: section.text("pool", mistakes).unwrap_or_default(),
+        body_format: format.unwrap_or_default().into(),
+        headers: headers(section, mistakes),
+        signature_profiles: profiles(section, mistakes),
+        retry_policy: section.take("retry_policy").map(|node| retries(node, mistakes)),
+        rate_limit: section.take("rate_limit").map(|node| rate_limit(node, mistakes)),
+        max_in_flight: section.number("max_in_flight", mistakes).unwrap_or_default(),
+        timeout: section.parsed("timeout", mistakes, duration),
+        connect_timeout: section.parsed("connect_timeout", mistakes, duration),
+        ..v1::Subscription::default()
+    }
+}
+
+fn headers(section: &mut Section<'_>, mistakes: &mut Mistakes) -> std::collections::HashMap<String, String> {
+    let Some(node) = section.take("headers") else { return std::collections::HashMap::new() };
+    let Value::Map(entries) = &node.value else {
+        mistakes.add(node.line, format!("headers must be a mapping, and is {}", node.kind()));
+        return std::collections::HashMap::new();
+    };
+    let mut headers = std::collections::HashMap::new();
+    for (line, name, value) in entries {
+        match &value.value {
+            Value::Scalar(text, _) if !value.is_nothing() => drop(headers.insert(name.clone(), text.clone())),
+            _ => {
+                mistakes.add(*line, format!("the header {name} must have a text; '***' keeps the one it has"))
+            }
+        }
+    }
+    headers
+}
+
+fn profiles(section: &mut Section<'_>, mistakes: &mut Mistakes) -> Vec<v1::SignatureProfile> {
+    let texts = section.texts("signature_profiles", mistakes).unwrap_or_default();
+    let mut profiles = Vec::new();
+    for (line, text) in texts {
+        match signature_profile::parse(&text) {
+            Ok(profile) => profiles.push(profile),
+            Err(problem) => mistakes.add(line, problem),
+        }
+    }
+    profiles
+}
+
+fn retries(node: &Node, mistakes: &mut Mistakes) -> v1::RetryPolicy {
+    let duration = |text: &str| parse_duration(text).map(duration_to_wire);
+    let mut section = Section::open(node, "retry_policy", mistakes);
+    let mut schedule = Vec::new();
+    for (line, text) in section.texts("schedule", mistakes).unwrap_or_default() {
+        match duration(&text) {
+            Ok(delay) => schedule.push(delay),
+            Err(problem) => mistakes.add(line, problem),
+        }
+    }
+    let policy = v1::RetryPolicy {
+        initial_delay: section.parsed("initial_delay", mistakes, duration),
+        factor: section.number("factor", mistakes).unwrap_or_default(),
+        max_delay: section.parsed("max_delay", mistakes, duration),
+        window: section.parsed("window", mistakes, duration),
+        jitter: section.number("jitter", mistakes),
+        schedule,
+    };
+    section.close(mistakes);
+    policy
+}
+
+fn rate_limit(node: &Node, mistakes: &mut Mistakes) -> v1::RateLimit {
+    let mut section = Section::open(node, "rate_limit", mistakes);
+    let limit = v1::RateLimit {
+        per_second: section.number("per_second", mistakes).unwrap_or_default(),
+        burst: section.number("burst", mistakes).unwrap_or_default(),
+    };
+    section.close(mistakes);
+    limit
+}

@@ -1,0 +1,44 @@
+//! The tenant's own settings. What the file does not say stays as it is.
+
+use postrider_proto::{tenant, v1};
+
+use super::{Fields, Mistakes, Node, Section, fields};
+use crate::view::parse_word;
+
+pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> (Option<String>, Option<(v1::Tenant, Fields)>) {
+    let mut section = Section::open(node, "tenant", mistakes);
+    let id = section.text("id", mistakes);
+    let mut wanted = v1::Tenant::default();
+    let mut said = Vec::new();
+    if let Some(name) = section.text("display_name", mistakes) {
+        wanted.display_name = name;
+        said.push("display_name");
+    }
+    if let Some(strictness) = section.parsed("unknown_event_types", mistakes, parse_word::<v1::Strictness>) {
+        wanted.set_unknown_event_types(strictness);
+        said.push("unknown_event_types");
+    }
+    if let Some(node) = section.take("quota") {
+        wanted.quota = Some(quota(node, mistakes));
+        said.push("quota");
+    }
+    section.close(mistakes);
+    let mut fields = fields::of_tenant(&wanted);
+    fields.retain(|field, _| said.contains(field));
+    (id, (!said.is_empty()).then_some((wanted, fields)))
+}
+
+fn quota(node: &Node, mistakes: &mut Mistakes) -> v1::TenantQuota {
+    let mut section = Section::open(node, "quota", mistakes);
+    let quota = v1::TenantQuota {
+        max_subscriptions: section.number("max_subscriptions", mistakes).unwrap_or_default(),
+        emit_rate: section.number("emit_rate", mistakes).unwrap_or_default(),
+        emit_burst: section.number("emit_burst", mistakes).unwrap_or_default(),
+        max_stored_bytes: section.number("max_stored_bytes", mistakes).unwrap_or_default(),
+    };
+    section.close(mistakes);
+    for violation in tenant::read_quota(Some(&quota)).err().into_iter().flatten() {
+        mistakes.add(node.line, format!("quota.{violation}"));
+    }
+    quota
+}
