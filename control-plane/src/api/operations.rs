@@ -136,6 +136,8 @@ impl Api {
         audit: Entry,
     ) -> Result<v1::Operation, Status> {
         let _change = self.registry.change().await;
+        // It may have begun to be deleted while this call waited.
+        self.check_tenant(tenant)?;
         if let Some(made) = self.repeated(request.as_ref()).await? {
             return Ok(self.operation(tenant, &made)?.operation);
         }

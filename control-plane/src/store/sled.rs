@@ -9,6 +9,7 @@ mod codec;
 mod data_keys;
 mod key;
 mod key_use;
+mod opening;
 mod operation;
 mod pool;
 mod read;
@@ -19,7 +20,7 @@ mod trust;
 mod usage;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use postrider_domain::audit::{Entry, Record};
@@ -36,6 +37,7 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
+use self::opening::{check_schema, damaged, failure, number, opening};
 use self::writer::{Change, Writer};
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
@@ -43,9 +45,6 @@ use super::{
     FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
     RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
-
-/// The version of the layout below. It grows when an older program could not read what a newer one writes.
-const SCHEMA: u64 = 2;
 
 /// How the embedded store is opened.
 #[derive(Clone, Debug)]
@@ -113,61 +112,6 @@ impl SledStore {
     async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
         self.writer.write(vec![(key, Some(value))], None).await
     }
-}
-
-fn opening(path: &Path, error: sled::Error) -> StoreError {
-    match &error {
-        sled::Error::Io(io) if io.to_string().contains("lock") => StoreError::Unavailable(format!(
-            "{} is open in another process; stop that one, or choose another data directory",
-            path.display()
-        )),
-        _ => failure(error),
-    }
-}
-
-fn check_schema(db: &sled::Db) -> Result<(), StoreError> {
-    match number(db, "schema")? {
-        0 if db.is_empty() => {
-            db.insert(key::meta("schema"), &SCHEMA.to_be_bytes()).map_err(failure)?;
-            Ok(())
-        }
-        SCHEMA => Ok(()),
-        1 => Err(StoreError::Version {
-            found: 1,
-            known: SCHEMA,
-            advice: "it is of before the first release and holds secrets that are not sealed, which no sealing takes \
-                     out of its files again; choose another data directory, set things up anew, and delete it",
-        }),
-        found if found > SCHEMA => Err(StoreError::Version {
-            found,
-            known: SCHEMA,
-            advice: "run the newer program that wrote it, or restore a backup of before its upgrade",
-        }),
-        found => Err(StoreError::Version {
-            found,
-            known: SCHEMA,
-            advice: "the folder does not hold a Postrider store; choose another data directory",
-        }),
-    }
-}
-
-fn number(db: &sled::Tree, name: &str) -> Result<u64, StoreError> {
-    let Some(value) = db.get(key::meta(name)).map_err(failure)? else { return Ok(0) };
-    let bytes = value.as_ref().try_into().map_err(|_| damaged(name, "not a number"))?;
-    Ok(u64::from_be_bytes(bytes))
-}
-
-/// An error of sled, as our callers know it.
-fn failure(error: sled::Error) -> StoreError {
-    match error {
-        sled::Error::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => StoreError::Full(error),
-        sled::Error::Corruption { at, .. } => damaged(&format!("{at:?}"), "a checksum does not match"),
-        other => StoreError::Unavailable(other.to_string()),
-    }
-}
-
-fn damaged(place: &str, problem: &str) -> StoreError {
-    StoreError::Damaged { place: place.to_owned(), problem: problem.to_owned() }
 }
 
 #[async_trait]
