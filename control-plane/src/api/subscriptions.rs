@@ -94,7 +94,7 @@ impl SubscriptionService for Api {
     ) -> Result<Response<v1::GetSubscriptionResponse>, Status> {
         let (api, request) = self.call(request);
         let row = api.subscription(&request.tenant, &request.subscription)?;
-        Ok(Response::new(v1::GetSubscriptionResponse { subscription: Some(api.show(&row).await) }))
+        Ok(Response::new(v1::GetSubscriptionResponse { subscription: api.show_all(&[&row]).await.pop() }))
     }
 
     async fn list_subscriptions(
@@ -337,11 +337,13 @@ impl Api {
         self.save(row, None, action, detail).await
     }
 
-    /// A subscription as users see it, with what only the running control plane knows of it.
+    /// A subscription as the answers to changes show it: without its health.
     pub(super) async fn show(&self, row: &KeyedSubscription) -> v1::Subscription {
-        self.show_all(&[row]).await.pop().unwrap_or_default()
+        let unserved = self.lanes.unserved(vec![row.subscription.id]).await;
+        v1::Subscription { no_agent: !unserved.is_empty(), ..self.show_row(row) }
     }
 
+    /// Subscriptions as users see them who look, with all that only the running control plane knows of them.
     async fn show_all(&self, rows: &[&KeyedSubscription]) -> Vec<v1::Subscription> {
         let ids: Vec<_> = rows.iter().map(|row| row.subscription.id).collect();
         let unserved = self.lanes.unserved(ids.clone()).await;
