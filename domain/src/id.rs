@@ -217,16 +217,18 @@ name_id!(
 );
 
 impl TenantId {
+    const POSTRIDER: &'static str = "postrider";
+
     /// Postrider's own tenant: of operational events.
     #[must_use]
     pub fn postrider() -> Self {
-        Self("postrider".into())
+        Self(Self::POSTRIDER.into())
     }
 
     /// Whether it is Postrider's own.
     #[must_use]
     pub fn is_postrider(&self) -> bool {
-        *self == Self::postrider()
+        self.as_str() == Self::POSTRIDER
     }
 }
 
