@@ -17,7 +17,7 @@ pub(crate) const TENANT: [&str; 3] = ["display_name", "unknown_event_types", "qu
 pub(crate) const EVENT_TYPE: [&str; 6] =
     ["description", "example", "schema", "validation", "deprecated", "deprecation_message"];
 /// The fields of a subscription, beside its id, and but for whether it is paused.
-pub(crate) const SUBSCRIPTION: [&str; 14] = [
+pub(crate) const SUBSCRIPTION: [&str; 19] = [
     "name",
     "url",
     "event_types",
@@ -29,6 +29,11 @@ pub(crate) const SUBSCRIPTION: [&str; 14] = [
     "signature_profiles",
     "retry_policy",
     "rate_limit",
+    "order",
+    "head_of_line",
+    "failure_policy",
+    "allow_fallback_pool",
+    "validation_handshake",
     "max_in_flight",
     "timeout",
     "connect_timeout",
@@ -84,6 +89,11 @@ pub(crate) fn of_subscription(subscription: &v1::Subscription) -> Fields {
         ("signature_profiles", profiles.into()),
         ("retry_policy", subscription.retry_policy.as_ref().map_or(Value::Null, retries)),
         ("rate_limit", subscription.rate_limit.as_ref().map_or(Value::Null, rate)),
+        ("order", word::<v1::DeliveryOrder>(subscription.order).into()),
+        ("head_of_line", word::<v1::HeadOfLine>(subscription.head_of_line).into()),
+        ("failure_policy", subscription.failure_policy.as_ref().map_or(Value::Null, failures)),
+        ("allow_fallback_pool", subscription.allow_fallback_pool.into()),
+        ("validation_handshake", subscription.validation_handshake.into()),
         ("max_in_flight", subscription.max_in_flight.into()),
         ("timeout", duration(subscription.timeout.as_ref())),
         ("connect_timeout", duration(subscription.connect_timeout.as_ref())),
@@ -106,6 +116,13 @@ fn retries(policy: &v1::RetryPolicy) -> Value {
         "max_delay": duration(policy.max_delay.as_ref()),
         "window": duration(policy.window.as_ref()),
         "jitter": policy.jitter,
+    })
+}
+
+fn failures(policy: &v1::FailurePolicy) -> Value {
+    json!({
+        "disable_after": duration(policy.disable_after.as_ref()),
+        "while_disabled": word::<v1::WhileDisabled>(policy.while_disabled),
     })
 }
 
@@ -132,4 +149,18 @@ fn json_text(text: &str) -> Value {
         return Value::Null;
     }
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn a_file_can_say_whatever_an_update_can_set() {
+        let contract = include_str!("../../../proto/postrider/v1/subscriptions.proto");
+        let update = contract.split_once("message UpdateSubscriptionRequest").unwrap().1;
+        let list = update.split_once("// Allowed:").unwrap().1.split_once("google.").unwrap().0;
+        let settable: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+        assert_eq!(settable, super::SUBSCRIPTION.into_iter().collect());
+    }
 }

@@ -189,6 +189,13 @@ mod tests {
             headers: [("authorization".to_owned(), "Bearer s3cret".to_owned())].into(),
             timeout: Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }),
             rate_limit: Some(v1::RateLimit { per_second: 2.5, burst: 4 }),
+            order: v1::DeliveryOrder::PerKey.into(),
+            head_of_line: v1::HeadOfLine::Block.into(),
+            failure_policy: Some(v1::FailurePolicy {
+                disable_after: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
+                while_disabled: v1::WhileDisabled::Drop.into(),
+            }),
+            allow_fallback_pool: true,
             state: v1::SubscriptionState::Paused.into(),
             ..Default::default()
         });

@@ -81,6 +81,14 @@ fn message(section: &mut Section<'_>, mistakes: &mut Mistakes) -> v1::Subscripti
         signature_profiles: profiles(section, mistakes),
         retry_policy: section.take("retry_policy").map(|node| retries(node, mistakes)),
         rate_limit: section.take("rate_limit").map(|node| rate_limit(node, mistakes)),
+        order: section.parsed("order", mistakes, parse_word::<v1::DeliveryOrder>).unwrap_or_default().into(),
+        head_of_line: section
+            .parsed("head_of_line", mistakes, parse_word::<v1::HeadOfLine>)
+            .unwrap_or_default()
+            .into(),
+        failure_policy: section.take("failure_policy").map(|node| failures(node, mistakes)),
+        allow_fallback_pool: section.truth("allow_fallback_pool", mistakes).unwrap_or_default(),
+        validation_handshake: section.truth("validation_handshake", mistakes).unwrap_or_default(),
         max_in_flight: section.number("max_in_flight", mistakes).unwrap_or_default(),
         timeout: section.parsed("timeout", mistakes, duration),
         connect_timeout: section.parsed("connect_timeout", mistakes, duration),
@@ -135,6 +143,18 @@ fn retries(node: &Node, mistakes: &mut Mistakes) -> v1::RetryPolicy {
         window: section.parsed("window", mistakes, duration),
         jitter: section.number("jitter", mistakes),
         schedule,
+    };
+    section.close(mistakes);
+    policy
+}
+
+fn failures(node: &Node, mistakes: &mut Mistakes) -> v1::FailurePolicy {
+    let mut section = Section::open(node, "failure_policy", mistakes);
+    let disable_after = |text: &str| parse_duration(text).map(duration_to_wire);
+    let meanwhile = section.parsed("while_disabled", mistakes, parse_word::<v1::WhileDisabled>);
+    let policy = v1::FailurePolicy {
+        disable_after: section.parsed("disable_after", mistakes, disable_after),
+        while_disabled: meanwhile.unwrap_or_default().into(),
     };
     section.close(mistakes);
     policy
