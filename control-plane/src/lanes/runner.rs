@@ -1,0 +1,325 @@
+//! Runs the schedule: takes in what happened, asks it what follows, and carries that out.
+//!
+//! One task owns it. Everybody else talks to it through [`super::Lanes`]; it talks to links through their command
+//! queues and to the store through reads of its own and the settle queue. It never waits for any of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
+use postrider_domain::lane::health::{Turn, View};
+use postrider_domain::lane::{Breaker, Load};
+use postrider_domain::time::Timestamp;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use super::{Asked, Inbox, Input, LinkCommand};
+use crate::clock::Clock;
+use crate::disabler::{Change, Changes};
+use crate::operational::{About, Notice, Notices};
+use crate::schedule::{Answer, Effect, HolderId, Reported, Scheduler, Ticket, Why};
+use crate::settle::{Item, Stored};
+use crate::store::Store;
+
+/// Inputs taken at once.
+const GROUP: usize = 256;
+/// Reads under way at once: lanes that are behind share them.
+const READS: usize = 8;
+/// How long a failed read waits before the schedule hears of it and asks again.
+const READ_RETRY: Duration = Duration::from_millis(250);
+
+/// The task that owns the schedule.
+pub struct Runner {
+    scheduler: Scheduler,
+    inbox: mpsc::Receiver<Input>,
+    store: Arc<dyn Store>,
+    settle: mpsc::Sender<Item>,
+    changes: Changes,
+    notices: Notices,
+    clock: Clock,
+    reads: JoinSet<Input>,
+    read_permits: Arc<Semaphore>,
+    links: HashMap<HolderId, mpsc::Sender<LinkCommand>>,
+    tickets: HashMap<Ticket, Asked>,
+    next_ticket: Ticket,
+    /// Answered after the effects of a Hello are carried out, so that they come first.
+    welcomes: Vec<(oneshot::Sender<HolderId>, HolderId)>,
+    drained: Vec<oneshot::Sender<()>>,
+}
+
+impl Runner {
+    /// A runner of this schedule. Subscriptions that are to be disabled or enabled become `changes`, what people want to
+    /// know becomes `notices`.
+    #[must_use]
+    pub fn new(
+        scheduler: Scheduler,
+        inbox: Inbox,
+        store: Arc<dyn Store>,
+        settle: mpsc::Sender<Item>,
+        changes: Changes,
+        notices: Notices,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            scheduler,
+            inbox: inbox.0,
+            store,
+            settle,
+            changes,
+            notices,
+            clock,
+            reads: JoinSet::new(),
+            read_permits: Arc::new(Semaphore::new(READS)),
+            links: HashMap::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            welcomes: Vec::new(),
+            drained: Vec::new(),
+        }
+    }
+
+    /// Runs until it is cancelled.
+    pub async fn run(mut self) {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            let now = self.clock.now();
+            self.scheduler.tick(now);
+            self.carry_out(now);
+            let wait = self.scheduler.next_tick(now).since(now);
+            tokio::select! {
+                taken = self.inbox.recv_many(&mut group, GROUP) => if taken == 0 { return },
+                Some(read) = self.reads.join_next() => group.extend(read.ok()),
+                () = tokio::time::sleep(wait) => {}
+            }
+            let now = self.clock.now();
+            for input in group.drain(..) {
+                self.take_in(input, now);
+            }
+        }
+    }
+
+    fn take_in(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Accepted(deliveries) => self.scheduler.accepted(&deliveries, now),
+            Input::Changed(settings) => self.scheduler.changed(settings, now),
+            Input::Deleted(id) => self.scheduler.deleted(id),
+            Input::Connected(hello, commands, answer) => {
+                let holder = self.scheduler.connected(hello, now);
+                self.links.insert(holder, commands);
+                self.welcomes.push((answer, holder));
+            }
+            Input::Disconnected(holder) => {
+                self.links.remove(&holder);
+                self.scheduler.disconnected(holder, now);
+            }
+            Input::AgentDraining(holder, answer) => {
+                self.scheduler.agent_draining(holder, now);
+                let _left_already = answer.send(());
+            }
+            Input::SetDrained(holders, drained) => {
+                holders.into_iter().for_each(|id| self.scheduler.set_drained(id, drained, now));
+            }
+            Input::PoolChanged(name, fallback) => self.scheduler.pool_changed(&name, fallback, now),
+            Input::Pools(answer) => {
+                let _nobody_waits = answer.send(self.scheduler.pools(now));
+            }
+            Input::Unserved(ids, answer) => {
+                let _nobody_waits = answer.send(self.scheduler.unserved(&ids));
+            }
+            Input::Reported(holder, reports) => {
+                for (sequence, key, report) in reports {
+                    let reported = Reported { holder, sequence };
+                    self.scheduler.reported(reported, key, report, rand::random(), now);
+                }
+            }
+            Input::Stored(stored) => self.take_in_stored(&stored, now),
+            Input::Retry(id, asked) => {
+                let ticket = self.ticket(asked);
+                self.scheduler.retry(id, ticket, now);
+            }
+            Input::Cancel(id, asked) => {
+                let ticket = self.ticket(asked);
+                self.scheduler.cancel(id, ticket, now);
+            }
+            Input::Conditions(ids, answer) => {
+                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id, now)).collect();
+                let _nobody_waits = answer.send(conditions);
+            }
+            Input::Health(ids, answer) => {
+                let health = ids.into_iter().map(|id| self.scheduler.health(id, now)).collect();
+                let _nobody_waits = answer.send(health);
+            }
+            Input::Survey(answer) => drop(answer.send(self.scheduler.survey())),
+            Input::JobsHeld(holders, answer) => {
+                let _nobody_waits =
+                    answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
+            }
+            Input::Drain(answer) => {
+                self.scheduler.drain();
+                self.drained.push(answer);
+            }
+            Input::Fresh(lane, rows) => self.scheduler.loaded_fresh(lane, rows, now),
+            Input::Due(lane, rows) => self.scheduler.loaded_due(lane, rows, now),
+            Input::Row(id, why, row) => self.scheduler.row(id, *why, *row, now),
+        }
+    }
+
+    fn take_in_stored(&mut self, stored: &Stored, now: Timestamp) {
+        self.scheduler.stored(&stored.ids, now);
+        for ticket in &stored.answers {
+            self.answer(*ticket, Ok(()));
+        }
+        self.acknowledge(&stored.acknowledge);
+    }
+
+    fn carry_out(&mut self, now: Timestamp) {
+        let mut acknowledge = Vec::new();
+        for effect in self.scheduler.effects(now) {
+            match effect {
+                Effect::Dispatch { holder, jobs } => self.command(holder, LinkCommand::Jobs(jobs)),
+                Effect::Load { lane, load } => self.load(lane, load),
+                Effect::Read { id, why } => self.read(id, why),
+                Effect::Settle { settle, acknowledge, answer } => {
+                    let asked = answer.and_then(|ticket| self.tickets.get_mut(&ticket));
+                    let audit = asked.and_then(|asked| asked.audit.take());
+                    self.write(Item::Delivery { settle, acknowledge, answer, audit });
+                }
+                Effect::Acknowledge(reported) => acknowledge.push(reported),
+                Effect::Withdraw { holder, key } => self.command(holder, LinkCommand::Forget(vec![key])),
+                Effect::Forget { holder, keys } => self.command(holder, LinkCommand::Forget(keys)),
+                Effect::Replace { holder, by_another_process } => {
+                    self.command(holder, LinkCommand::Replaced(by_another_process));
+                    self.links.remove(&holder);
+                }
+                Effect::Trespass { holder, key } => self.command(holder, LinkCommand::Trespassed(key)),
+                Effect::Disable(id) => self.changes.want(Change::Gone(id)),
+                Effect::Enable(id) => self.changes.want(Change::Enable(id)),
+                Effect::Turned { id, turn, view, was_disabled } => self.turned(id, turn, view, was_disabled),
+                Effect::Trouble(lane, trouble) => self.write(Item::Trouble(lane, trouble)),
+                Effect::Breaker(id, turned) => tell(id, turned),
+                Effect::Fallback { pool, taken_over_by } => tell_of_fallback(&pool, taken_over_by.as_ref()),
+                Effect::LowWater(lane, number) => self.write(Item::LowWater(lane, number)),
+                Effect::Answer(ticket, answer) => self.answer(ticket, answer),
+            }
+        }
+        self.acknowledge(&acknowledge);
+        for (answer, holder) in self.welcomes.drain(..) {
+            let _left_already = answer.send(holder);
+        }
+        if self.scheduler.is_quiet() {
+            for answer in self.drained.drain(..) {
+                let _nobody_waits = answer.send(());
+            }
+        }
+    }
+
+    fn turned(&self, id: SubscriptionId, turn: Turn, view: Box<View>, was_disabled: bool) {
+        let about = match turn {
+            Turn::GivenUp => return self.changes.want(Change::Failing(id, view)),
+            Turn::Failing(step) => About::Failing(step, view),
+            Turn::Recovering => About::Recovering(view, was_disabled),
+            Turn::Recovered => About::Recovered(view),
+        };
+        self.notices.tell(Notice::Subscription(id, about));
+    }
+
+    fn acknowledge(&mut self, reported: &[Reported]) {
+        let mut by_holder: HashMap<HolderId, Vec<u64>> = HashMap::new();
+        for reported in reported {
+            by_holder.entry(reported.holder).or_default().push(reported.sequence);
+        }
+        for (holder, sequences) in by_holder {
+            self.command(holder, LinkCommand::Acknowledge(sequences));
+        }
+    }
+
+    /// A link that does not take its commands is stuck: dropping the sender ends it.
+    fn command(&mut self, holder: HolderId, command: LinkCommand) {
+        let Some(link) = self.links.get(&holder) else {
+            debug!(?holder, "the link is gone");
+            return;
+        };
+        if link.try_send(command).is_err() {
+            warn!(?holder, "the link does not take commands; closing it");
+            self.links.remove(&holder);
+        }
+    }
+
+    fn write(&self, item: Item) {
+        if self.settle.try_send(item).is_err() {
+            // Only possible when the settle task is gone: the program is ending.
+            error!("an outcome cannot be written; the agent will report it again");
+        }
+    }
+
+    fn load(&mut self, lane: SubscriptionId, load: Load) {
+        let (store, permits) = (self.store.clone(), self.read_permits.clone());
+        self.reads.spawn(async move {
+            let _permit = permits.acquire().await;
+            match load {
+                Load::Fresh { from, limit } => {
+                    Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await)
+                }
+                Load::Open { from, limit } => {
+                    Input::Fresh(lane, slow_if_failed(store.open(lane, from, limit).await).await)
+                }
+                Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit).await).await),
+            }
+        });
+    }
+
+    fn read(&mut self, id: DeliveryId, why: Box<Why>) {
+        let (store, permits) = (self.store.clone(), self.read_permits.clone());
+        self.reads.spawn(async move {
+            let _permit = permits.acquire().await;
+            let row = slow_if_failed(store.delivery(id).await).await;
+            Input::Row(id, why, Box::new(row.ok_or(())))
+        });
+    }
+
+    fn ticket(&mut self, asked: Asked) -> Ticket {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, asked);
+        self.next_ticket
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Some(asked) = self.tickets.remove(&ticket) {
+            let _nobody_waits = asked.answer.send(answer);
+        }
+    }
+}
+
+fn tell(id: SubscriptionId, breaker: Breaker) {
+    match breaker {
+        Breaker::Open => {
+            warn!(subscription = %id, "the endpoint does nothing but fail; one delivery at a time probes it");
+        }
+        Breaker::HalfOpen => {
+            info!(subscription = %id, "the endpoint answers again; its deliveries go out, few at once at first");
+        }
+        Breaker::Closed => info!(subscription = %id, "the endpoint is well"),
+    }
+}
+
+fn tell_of_fallback(pool: &PoolName, taken_over_by: Option<&PoolName>) {
+    match taken_over_by {
+        Some(fallback) => {
+            warn!(%pool, %fallback, "no agent of the pool takes jobs; its fallback delivers for subscriptions that allow it");
+        }
+        None => info!(%pool, "the pool's fallback does not deliver for it any more"),
+    }
+}
+
+async fn slow_if_failed<T>(result: Result<T, crate::store::StoreError>) -> Option<T> {
+    match result {
+        Ok(value) => Some(value),
+        Err(error) => {
+            warn!(%error, "the store cannot be read; trying again");
+            tokio::time::sleep(READ_RETRY).await;
+            None
+        }
+    }
+}
