@@ -103,6 +103,8 @@ async fn a_request_id_makes_one_subscription_even_when_the_control_plane_is_kill
     let first = world.api.subscriptions().create_subscription(request.clone()).await?.into_inner();
     world.control_plane.kill()?;
     world.control_plane.restart().await?;
+    // Whether an agent is there belongs to the moment: it may not be back yet.
+    world.agent_connected().await?;
     let again = world.api.subscriptions().create_subscription(request.clone()).await?.into_inner();
     assert_eq!(again, first);
     let mut other = request;

@@ -8,6 +8,7 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, AgentState};
 use postrider_tests::api::duration;
 use postrider_tests::emitter::{Emitter, Load};
+use postrider_tests::receiver::Answer;
 use postrider_tests::turn;
 use postrider_tests::wait::{PATIENCE, eventually, when};
 use postrider_tests::world::{AgentSettings, World};
@@ -74,6 +75,8 @@ async fn a_revoked_agent_starts_no_post_after_five_seconds_and_nothing_is_lost()
     let mut world = World::with_max_in_flight(64).await?;
     let _other = world.another_agent("agent-2").await?;
     let routes = [world.subscribe("/a").await?];
+    // More at once than one agent gets before the other is preferred.
+    world.receiver.script("/a", [Answer::Late(204, Duration::from_millis(50))]);
     let load = Load { events: 2_400, per_second: 200 };
     let mut emitter = Emitter::start(world.api.clone(), load);
     emitter.acknowledged(400).await?;
