@@ -1,10 +1,11 @@
 //! The sink: the endpoint of every delivery. A bare HTTP server on one thread that notes which event arrived when, and
 //! answers at once; so little that what is measured is Postrider and not this.
 //!
-//! `POST /hook/N` notes an arrival at endpoint N and answers 204; `/slow/N` answers after a while; `/hang` never
+//! `POST /hook/N` notes an arrival at endpoint N and answers 204; `/slow/N` answers after a while; `/hang/N` never
 //! answers. `GET /count` says how many have arrived.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,8 +35,8 @@ enum Command {
     Count,
     /// Forget them.
     Reset,
-    /// Say how many requests that are never answered were open at once, at the most.
-    HangingPeak,
+    /// Say how many requests to this endpoint that never answers were open at once, at the most.
+    HangingPeak(u64),
     /// Write them to a file, and say how many.
     Save(PathBuf),
 }
@@ -71,9 +72,9 @@ impl Sink {
         self.worker.ask(&Command::Count).await
     }
 
-    /// The most requests that are never answered that were open at once.
-    pub(crate) async fn hanging_peak(&mut self) -> anyhow::Result<usize> {
-        self.worker.ask(&Command::HangingPeak).await
+    /// The most requests to `hang/N` that were open at once.
+    pub(crate) async fn hanging_peak(&mut self, endpoint: u64) -> anyhow::Result<usize> {
+        self.worker.ask(&Command::HangingPeak(endpoint)).await
     }
 
     /// Makes it forget what has arrived.
@@ -95,7 +96,7 @@ impl Sink {
 }
 
 type Arrivals = Rc<RefCell<Vec<Arrived>>>;
-type Hanging = Rc<Cell<Peak>>;
+type Hanging = Rc<RefCell<HashMap<u64, Peak>>>;
 
 /// How many are open, and the most that were.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,19 +106,24 @@ struct Peak {
 }
 
 /// One request more that is open, until it is dropped.
-struct Open(Hanging);
+struct Open(Hanging, u64);
 
 impl Open {
-    fn new(hanging: Hanging) -> Self {
-        let open = hanging.get().open + 1;
-        hanging.set(Peak { open, most: hanging.get().most.max(open) });
-        Self(hanging)
+    fn new(hanging: Hanging, endpoint: u64) -> Self {
+        let mut peaks = hanging.borrow_mut();
+        let peak = peaks.entry(endpoint).or_default();
+        peak.open += 1;
+        peak.most = peak.most.max(peak.open);
+        drop(peaks);
+        Self(hanging, endpoint)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.update(|peak| Peak { open: peak.open - 1, ..peak });
+        if let Some(peak) = self.0.borrow_mut().get_mut(&self.1) {
+            peak.open -= 1;
+        }
     }
 }
 
@@ -137,7 +143,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
                     }
                     command = commands.recv() => {
                         let Some(command) = command else { return Ok(()) };
-                        worker::say(&obey(&command, &mut arrivals.borrow_mut(), hanging.get())?)?;
+                        worker::say(&obey(&command, &mut arrivals.borrow_mut(), &hanging.borrow())?)?;
                     }
                 }
             }
@@ -145,10 +151,14 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         .await
 }
 
-fn obey(command: &Command, arrivals: &mut Vec<Arrived>, hanging: Peak) -> anyhow::Result<usize> {
+fn obey(
+    command: &Command,
+    arrivals: &mut Vec<Arrived>,
+    hanging: &HashMap<u64, Peak>,
+) -> anyhow::Result<usize> {
     match command {
         Command::Count => {}
-        Command::HangingPeak => return Ok(hanging.most),
+        Command::HangingPeak(endpoint) => return Ok(hanging.get(endpoint).map_or(0, |peak| peak.most)),
         Command::Reset => arrivals.clear(),
         Command::Save(path) => records::save(path, arrivals)?,
     }
@@ -191,7 +201,7 @@ async fn answer(
             Ok(empty(StatusCode::NO_CONTENT))
         }
         "hang" => {
-            let _open = Open::new(hanging);
+            let _open = Open::new(hanging, endpoint);
             std::future::pending().await
         }
         "count" => Ok(Response::new(arrivals.borrow().len().to_string().into())),

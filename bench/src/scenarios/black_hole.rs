@@ -14,6 +14,8 @@ const ENDPOINTS: u64 = 1_000;
 const RATE: u32 = 2;
 /// Attempts that the endpoint that never answers may have at once.
 const CAP: i32 = 32;
+/// The endpoint that never answers.
+const HOLE: u64 = 1;
 /// Turns of each.
 const TURNS: usize = 4;
 
@@ -21,7 +23,7 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
     let endpoints = if rig.quick { ENDPOINTS / 10 } else { ENDPOINTS };
     let mut alone = healthy(rig, endpoints).await?;
     let mut beside = healthy(rig, endpoints).await?;
-    beside.api.subscribe(rig.sink.url("hang"), CAP).await?;
+    beside.api.subscribe(rig.sink.url(&format!("hang/{HOLE}")), CAP).await?;
     load(rig, &mut alone, endpoints, rig.time(2, 1_000)).await?;
     load(rig, &mut beside, endpoints, rig.time(4, 1_000)).await?;
     let (mut without, mut with) = (Vec::new(), Vec::new());
@@ -37,7 +39,7 @@ pub(super) async fn measure(rig: &mut Rig<'_>, report: &mut Report) -> anyhow::R
         report.set(format!("black_hole.others_{name}_ratio"), ratio(with, without));
     }
     report.set("black_hole.endpoints", endpoints as f64);
-    report.set("black_hole.in_flight_peak", rig.sink.hanging_peak().await? as f64);
+    report.set("black_hole.in_flight_peak", rig.sink.hanging_peak(HOLE).await? as f64);
     report.set("black_hole.in_flight_cap", f64::from(CAP));
     alone.end().await?;
     beside.end().await
