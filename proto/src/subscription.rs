@@ -99,19 +99,11 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
 /// Every mistake in every field.
 pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let mut reader = Reader::default();
-    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
     let names = read_names(wire, &mut reader);
     let request = read_request(wire, &mut reader);
-    let patterns: Vec<Pattern> = wire
-        .event_types
-        .iter()
-        .filter_map(|text| reader.parse("event_types", text.as_str(), str::parse))
-        .collect();
-    let filter = reader.filter(&wire.filter);
+    let wanted = read_wanted(wire, &mut reader);
     let retry = read_retry(wire.retry_policy.as_ref(), &mut reader);
-    let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
-    let connect_timeout =
-        reader.duration("connect_timeout", wire.connect_timeout.as_ref(), DEFAULT_CONNECT_TIMEOUT);
+    let (timeout, connect_timeout) = read_deadlines(wire, &mut reader);
     let created = reader.time("create_time", wire.create_time.as_ref());
     let updated = reader.time("update_time", wire.update_time.as_ref());
     let validation = wire.validation.as_ref().and_then(|wire| reader.keep(validation::read(wire))).flatten();
@@ -131,11 +123,12 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
         connect_timeout,
     };
     reader.out_of_range(ranges.violations());
-    let (Some(url), Some((id, tenant, pool)), Some((headers, profiles, format)), Some(filter), []) =
-        (url, names, request, filter, reader.violations.as_slice())
+    let (Some(names), Some(request), Some(wanted), []) =
+        (names, request, wanted, reader.violations.as_slice())
     else {
         return Err(reader.violations);
     };
+    let ((id, tenant, pool), (url, headers, profiles, format), (patterns, filter)) = (names, request, wanted);
     Ok(Subscription {
         id,
         tenant,
@@ -177,8 +170,19 @@ fn read_names(wire: &v1::Subscription, reader: &mut Reader) -> Option<(Subscript
     Some((id?, tenant?, pool?))
 }
 
+/// Which events.
+fn read_wanted(wire: &v1::Subscription, reader: &mut Reader) -> Option<(Vec<Pattern>, Option<Filter>)> {
+    let types = wire.event_types.iter();
+    let patterns = types.filter_map(|text| reader.parse("event_types", text.as_str(), str::parse)).collect();
+    Some((patterns, reader.filter(&wire.filter)?))
+}
+
 /// What a request looks like. The parts must suit each other.
-fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomHeaders, Profiles, Format)> {
+fn read_request(
+    wire: &v1::Subscription,
+    reader: &mut Reader,
+) -> Option<(EndpointUrl, CustomHeaders, Profiles, Format)> {
+    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
     // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
     let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
     let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
@@ -188,7 +192,7 @@ fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomH
     let format = reader.keep(read_format(wire.body_format));
     reader.headers_suit(format, headers.as_ref());
     reader.handshake_suits(format, wire.validation_handshake);
-    Some((headers?, profiles?, format?))
+    Some((url?, headers?, profiles?, format?))
 }
 
 fn read_profiles(wire: &v1::Subscription, headers: Option<&CustomHeaders>) -> Result<Profiles, Violation> {
@@ -234,6 +238,12 @@ fn write_head_of_line(head_of_line: HeadOfLine) -> v1::HeadOfLine {
         HeadOfLine::Skip => v1::HeadOfLine::Skip,
         HeadOfLine::Block => v1::HeadOfLine::Block,
     }
+}
+
+fn read_deadlines(wire: &v1::Subscription, reader: &mut Reader) -> (Duration, Duration) {
+    let timeout = reader.duration("timeout", wire.timeout.as_ref(), DEFAULT_TIMEOUT);
+    let connect = wire.connect_timeout.as_ref();
+    (timeout, reader.duration("connect_timeout", connect, DEFAULT_CONNECT_TIMEOUT))
 }
 
 fn read_max_in_flight(wire: &v1::Subscription) -> u32 {
