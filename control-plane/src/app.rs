@@ -221,6 +221,19 @@ struct Parts {
     pipeline: JoinSet<()>,
 }
 
+fn rewrapper(
+    store: &Arc<dyn Store>,
+    registry: &Arc<Registry>,
+    authorities: &Arc<Authorities>,
+    sealer: &Sealer,
+    config: &Config,
+    clock: Clock,
+) -> Arc<Rewrapper> {
+    let holders =
+        Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
+    Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock))
+}
+
 impl Parts {
     async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
         let clock = Clock::start();
@@ -236,9 +249,7 @@ impl Parts {
         let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
         let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
-        let holders =
-            Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };
-        let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), config.keks.clone(), clock));
+        let rewrapper = rewrapper(&store, &registry, &authorities, &sealer, config, clock);
         let operations = Arc::new(Operations::load(store.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let api = Api {

@@ -314,10 +314,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             (7 * day).min(retain_events),
             Duration::ZERO..=retain_events,
         ),
-        retain_audit: settings
-            .retain_audit
-            .filter(|given| given != "forever")
-            .map(|given| checker.duration("retain_audit", Some(given), 365 * day, 30 * day..=36_500 * day)),
+        retain_audit: checker.retain_audit(settings.retain_audit),
         resume_window: checker.duration(
             "resume_window",
             settings.resume_window,

@@ -46,20 +46,25 @@ enum Input {
     AgentDraining(HolderId, oneshot::Sender<()>),
     SetDrained(Vec<HolderId>, bool),
     PoolChanged(PoolName, Option<Fallback>),
-    Pools(oneshot::Sender<HashMap<PoolName, PoolView>>),
-    Unserved(Vec<SubscriptionId>, oneshot::Sender<HashSet<SubscriptionId>>),
     Reported(HolderId, Vec<(u64, JobKey, Report)>),
     Stored(Stored),
     Retry(DeliveryId, Asked),
     Cancel(DeliveryId, Asked),
-    Conditions(Vec<DeliveryId>, oneshot::Sender<Vec<Condition>>),
-    Health(Vec<SubscriptionId>, oneshot::Sender<Vec<Option<View>>>),
-    Survey(oneshot::Sender<Survey>),
-    JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
+    Ask(Question),
     Drain(oneshot::Sender<()>),
     Fresh(SubscriptionId, Option<FreshRows>),
     Due(SubscriptionId, Option<DueRows>),
     Row(DeliveryId, Box<Why>, Box<Result<Option<DeliveryRow>, ()>>),
+}
+
+/// What somebody wants to know of how things are now; nothing changes by it.
+enum Question {
+    Pools(oneshot::Sender<HashMap<PoolName, PoolView>>),
+    Unserved(Vec<SubscriptionId>, oneshot::Sender<HashSet<SubscriptionId>>),
+    Conditions(Vec<DeliveryId>, oneshot::Sender<Vec<Condition>>),
+    Health(Vec<SubscriptionId>, oneshot::Sender<Vec<Option<View>>>),
+    Survey(oneshot::Sender<Survey>),
+    JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
 }
 
 /// Somebody wants a delivery changed, and waits for an answer.
@@ -128,12 +133,12 @@ impl Lanes {
 
     /// How pools are now.
     pub async fn pools(&self) -> HashMap<PoolName, PoolView> {
-        self.ask(Input::Pools).await.unwrap_or_default()
+        self.ask(|answer| Input::Ask(Question::Pools(answer))).await.unwrap_or_default()
     }
 
     /// Which of these subscriptions have no agent that takes jobs.
     pub async fn unserved(&self, ids: Vec<SubscriptionId>) -> HashSet<SubscriptionId> {
-        self.ask(|answer| Input::Unserved(ids, answer)).await.unwrap_or_default()
+        self.ask(|answer| Input::Ask(Question::Unserved(ids, answer))).await.unwrap_or_default()
     }
 
     /// An agent reports of jobs: the outcome's sequence, the job, what happened.
@@ -167,7 +172,7 @@ impl Lanes {
     /// What is true of deliveries only now.
     pub async fn conditions(&self, ids: Vec<DeliveryId>) -> Vec<Condition> {
         let count = ids.len();
-        self.ask(|answer| Input::Conditions(ids, answer))
+        self.ask(|answer| Input::Ask(Question::Conditions(ids, answer)))
             .await
             .unwrap_or_else(|| vec![Condition::None; count])
     }
@@ -175,17 +180,19 @@ impl Lanes {
     /// How the endpoints of subscriptions do.
     pub async fn health(&self, ids: Vec<SubscriptionId>) -> Vec<Option<View>> {
         let count = ids.len();
-        self.ask(|answer| Input::Health(ids, answer)).await.unwrap_or_else(|| vec![None; count])
+        self.ask(|answer| Input::Ask(Question::Health(ids, answer)))
+            .await
+            .unwrap_or_else(|| vec![None; count])
     }
 
     /// What waits, all over.
     pub async fn survey(&self) -> Survey {
-        self.ask(Input::Survey).await.unwrap_or_default()
+        self.ask(|answer| Input::Ask(Question::Survey(answer))).await.unwrap_or_default()
     }
 
     /// How many jobs these holders have together.
     pub async fn jobs_held(&self, holders: Vec<HolderId>) -> usize {
-        self.ask(|answer| Input::JobsHeld(holders, answer)).await.unwrap_or(0)
+        self.ask(|answer| Input::Ask(Question::JobsHeld(holders, answer))).await.unwrap_or(0)
     }
 
     /// Hands nothing out any more; returns when no job is under way and everything is settled.

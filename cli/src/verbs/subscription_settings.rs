@@ -46,13 +46,6 @@ pub(crate) struct Settings {
     /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
     #[arg(long, value_name = "N", requires = "rate_limit")]
     rate_burst: Option<u32>,
-    /// Which deliveries wait for one another: none, per_key (events with the same ordering key) or strict [default: none]
-    #[arg(long, value_name = "ORDER", value_parser = parse_word::<DeliveryOrder>)]
-    order: Option<DeliveryOrder>,
-    /// What one that fails does to those that wait for it: skip (they go on when its retries are spent) or block (it is
-    /// retried until it succeeds or is cancelled) [default: skip]
-    #[arg(long, value_name = "POLICY", value_parser = parse_word::<HeadOfLine>)]
-    head_of_line: Option<HeadOfLine>,
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
@@ -60,11 +53,25 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     connect_timeout: Option<Duration>,
     #[command(flatten)]
+    order: Order,
+    #[command(flatten)]
     failure: FailurePolicy,
     #[command(flatten)]
     reach: Reach,
     #[command(flatten)]
     retries: Retries,
+}
+
+/// What waits for what.
+#[derive(clap::Args, Clone, Debug, Default)]
+struct Order {
+    /// Which deliveries wait for one another: none, per_key (events with the same ordering key) or strict [default: none]
+    #[arg(long, value_name = "ORDER", value_parser = parse_word::<DeliveryOrder>)]
+    order: Option<DeliveryOrder>,
+    /// What one that fails does to those that wait for it: skip (they go on when its retries are spent) or block (it is
+    /// retried until it succeeds or is cancelled) [default: skip]
+    #[arg(long, value_name = "POLICY", value_parser = parse_word::<HeadOfLine>)]
+    head_of_line: Option<HeadOfLine>,
 }
 
 /// What follows when the endpoint does nothing but fail.
@@ -157,14 +164,7 @@ impl Settings {
             subscription.rate_limit = (per_second != 0.0).then_some(limit);
             wrote("rate_limit");
         }
-        if let Some(order) = self.order {
-            subscription.set_order(order);
-            wrote("order");
-        }
-        if let Some(head_of_line) = self.head_of_line {
-            subscription.set_head_of_line(head_of_line);
-            wrote("head_of_line");
-        }
+        self.order.apply(subscription, &mut wrote);
         if self.failure.given() {
             self.failure.apply(subscription.failure_policy.get_or_insert_default());
             wrote("failure_policy");
@@ -192,6 +192,19 @@ impl Settings {
     /// Whether part of the retry policy is given, which is updated as a whole.
     pub(crate) fn changes_retries(&self) -> bool {
         self.retries.given()
+    }
+}
+
+impl Order {
+    fn apply(self, subscription: &mut v1::Subscription, wrote: &mut impl FnMut(&str)) {
+        if let Some(order) = self.order {
+            subscription.set_order(order);
+            wrote("order");
+        }
+        if let Some(head_of_line) = self.head_of_line {
+            subscription.set_head_of_line(head_of_line);
+            wrote("head_of_line");
+        }
     }
 }
 

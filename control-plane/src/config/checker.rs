@@ -60,6 +60,13 @@ impl Checker {
         self.number(name, given, 10_000, 1..=1_000_000)
     }
 
+    /// How long records of the audit log are kept; `None` for ever.
+    pub(super) fn retain_audit(&mut self, given: Option<String>) -> Option<Duration> {
+        let day = Duration::from_secs(86_400);
+        let given = given.filter(|given| given != "forever")?;
+        Some(self.duration("retain_audit", Some(given), 365 * day, 30 * day..=36_500 * day))
+    }
+
     fn address(&mut self, name: &str, given: Option<String>, port: u16) -> SocketAddr {
         let default = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
         let Some(given) = given else { return default };

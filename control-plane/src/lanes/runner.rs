@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use super::{Asked, Inbox, Input, LinkCommand};
+use super::{Asked, Inbox, Input, LinkCommand, Question};
 use crate::clock::Clock;
 use crate::disabler::{Change, Changes};
 use crate::operational::{About, Notice, Notices};
@@ -122,12 +122,6 @@ impl Runner {
                 holders.into_iter().for_each(|id| self.scheduler.set_drained(id, drained, now));
             }
             Input::PoolChanged(name, fallback) => self.scheduler.pool_changed(&name, fallback, now),
-            Input::Pools(answer) => {
-                let _nobody_waits = answer.send(self.scheduler.pools(now));
-            }
-            Input::Unserved(ids, answer) => {
-                let _nobody_waits = answer.send(self.scheduler.unserved(&ids));
-            }
             Input::Reported(holder, reports) => {
                 for (sequence, key, report) in reports {
                     let reported = Reported { holder, sequence };
@@ -143,19 +137,7 @@ impl Runner {
                 let ticket = self.ticket(asked);
                 self.scheduler.cancel(id, ticket, now);
             }
-            Input::Conditions(ids, answer) => {
-                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id, now)).collect();
-                let _nobody_waits = answer.send(conditions);
-            }
-            Input::Health(ids, answer) => {
-                let health = ids.into_iter().map(|id| self.scheduler.health(id, now)).collect();
-                let _nobody_waits = answer.send(health);
-            }
-            Input::Survey(answer) => drop(answer.send(self.scheduler.survey())),
-            Input::JobsHeld(holders, answer) => {
-                let _nobody_waits =
-                    answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
-            }
+            Input::Ask(question) => self.tell_how_it_is(question, now),
             Input::Drain(answer) => {
                 self.scheduler.drain();
                 self.drained.push(answer);
@@ -163,6 +145,30 @@ impl Runner {
             Input::Fresh(lane, rows) => self.scheduler.loaded_fresh(lane, rows, now),
             Input::Due(lane, rows) => self.scheduler.loaded_due(lane, rows, now),
             Input::Row(id, why, row) => self.scheduler.row(id, *why, *row, now),
+        }
+    }
+
+    fn tell_how_it_is(&self, question: Question, now: Timestamp) {
+        match question {
+            Question::Pools(answer) => {
+                let _nobody_waits = answer.send(self.scheduler.pools(now));
+            }
+            Question::Unserved(ids, answer) => {
+                let _nobody_waits = answer.send(self.scheduler.unserved(&ids));
+            }
+            Question::Conditions(ids, answer) => {
+                let conditions = ids.into_iter().map(|id| self.scheduler.condition(id, now)).collect();
+                let _nobody_waits = answer.send(conditions);
+            }
+            Question::Health(ids, answer) => {
+                let health = ids.into_iter().map(|id| self.scheduler.health(id, now)).collect();
+                let _nobody_waits = answer.send(health);
+            }
+            Question::Survey(answer) => drop(answer.send(self.scheduler.survey())),
+            Question::JobsHeld(holders, answer) => {
+                let _nobody_waits =
+                    answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());
+            }
         }
     }
 
