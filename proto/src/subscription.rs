@@ -128,7 +128,7 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     else {
         return Err(reader.violations);
     };
-    let ((id, tenant, pool), (url, headers, profiles, format), (patterns, filter)) = (names, request, wanted);
+    let ((url, id, tenant, pool), (headers, profiles, format), (patterns, filter)) = (names, request, wanted);
     Ok(Subscription {
         id,
         tenant,
@@ -158,8 +158,12 @@ pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     })
 }
 
-/// Which one it is, whose, and who delivers.
-fn read_names(wire: &v1::Subscription, reader: &mut Reader) -> Option<(SubscriptionId, TenantId, PoolName)> {
+/// Where to, which one it is, whose, and who delivers.
+fn read_names(
+    wire: &v1::Subscription,
+    reader: &mut Reader,
+) -> Option<(EndpointUrl, SubscriptionId, TenantId, PoolName)> {
+    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
     let id = reader.parse("id", wire.id.as_str(), str::parse);
     let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
     let pool = if wire.pool.is_empty() {
@@ -167,7 +171,7 @@ fn read_names(wire: &v1::Subscription, reader: &mut Reader) -> Option<(Subscript
     } else {
         reader.parse("pool", wire.pool.as_str(), str::parse)
     };
-    Some((id?, tenant?, pool?))
+    Some((url?, id?, tenant?, pool?))
 }
 
 /// Which events.
@@ -178,11 +182,7 @@ fn read_wanted(wire: &v1::Subscription, reader: &mut Reader) -> Option<(Vec<Patt
 }
 
 /// What a request looks like. The parts must suit each other.
-fn read_request(
-    wire: &v1::Subscription,
-    reader: &mut Reader,
-) -> Option<(EndpointUrl, CustomHeaders, Profiles, Format)> {
-    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
+fn read_request(wire: &v1::Subscription, reader: &mut Reader) -> Option<(CustomHeaders, Profiles, Format)> {
     // A map has no order; what is sent, and what is found wrong first, must not change from one reading to the next.
     let headers: BTreeMap<_, _> = wire.headers.clone().into_iter().collect();
     let headers = CustomHeaders::new(headers).map_err(|error| Violation::new("headers", error.to_string()));
@@ -192,7 +192,7 @@ fn read_request(
     let format = reader.keep(read_format(wire.body_format));
     reader.headers_suit(format, headers.as_ref());
     reader.handshake_suits(format, wire.validation_handshake);
-    Some((url?, headers?, profiles?, format?))
+    Some((headers?, profiles?, format?))
 }
 
 fn read_profiles(wire: &v1::Subscription, headers: Option<&CustomHeaders>) -> Result<Profiles, Violation> {
