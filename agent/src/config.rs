@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use postrider_telemetry::log;
 
 mod args;
 mod control_plane;
@@ -53,18 +53,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// For whom.
-    pub format: LogFormat,
+    pub format: log::Format,
     /// What, as `tracing` directives.
     pub filter: String,
-}
-
-/// For whom a log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// People.
-    Human,
-    /// Programs: one JSON object a line.
-    Json,
 }
 
 /// All that is wrong with the settings, one mistake a line.
@@ -140,7 +131,7 @@ impl Config {
         let egress = egress::read(layers, Files::Read);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
         let log = Log {
-            format: layers.or("log.format", LogFormat::Human, values::log_format),
+            format: layers.or("log.format", log::Format::Human, values::log_format),
             filter: layers.or("log.filter", "info".to_owned(), values::log_filter),
         };
         let Seconds(shutdown_grace) =
@@ -173,11 +164,6 @@ fn default_threads() -> usize {
         0..=2 => 1,
         cores => cores.min(4),
     }
-}
-
-/// Says whether `filter` is a valid one.
-fn is_filter(filter: &str) -> Result<(), String> {
-    EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

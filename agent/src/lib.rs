@@ -11,6 +11,7 @@
 
 use std::process::ExitCode;
 
+use postrider_telemetry::log;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +24,6 @@ pub mod config;
 pub mod dial;
 pub mod gate;
 pub mod identity;
-mod log;
 pub mod outbox;
 pub mod server_time;
 pub mod session;
@@ -58,7 +58,9 @@ pub fn main(args: &Args) -> ExitCode {
             return EXIT_SETTINGS.into();
         }
     };
-    log::start(&config.log);
+    if let Err(error) = log::start(config.log.format, &config.log.filter) {
+        tracing::debug!("{error}");
+    }
     let runtime = match runtime(config.threads) {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postrider_telemetry::log;
 use serde::Deserialize;
 
 use self::checker::Checker;
@@ -136,15 +137,6 @@ pub struct Settings {
     pub log: Option<String>,
 }
 
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
 /// The settings in force: complete and within their bounds.
 #[derive(Clone)]
 pub struct Config {
@@ -191,7 +183,7 @@ pub struct Config {
     /// When operational events tell of agents and backlogs.
     pub thresholds: Thresholds,
     /// How log lines are written.
-    pub log_format: LogFormat,
+    pub log_format: log::Format,
     /// Which log lines are written.
     pub log: String,
 }

@@ -16,7 +16,6 @@ pub mod key_uses;
 pub mod lanes;
 pub mod link;
 pub mod listen;
-pub mod log;
 pub mod operational;
 pub mod operations;
 pub mod pools;
@@ -68,7 +67,7 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn start(config: config::Config) -> anyhow::Result<()> {
-    log::start(config.log_format, &config.log)?;
+    postrider_telemetry::log::start(config.log_format, &config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) =

@@ -70,15 +70,8 @@ impl Backend for Sled {
     }
 }
 
-/// Opens it as soon as whoever had it open has let go: sled's own threads end a moment after it is dropped.
 pub(crate) fn open_sled(path: PathBuf) -> SledStore {
-    for _ in 0..500 {
-        match try_open_sled(path.clone()) {
-            Err(StoreError::Unavailable(_)) => std::thread::sleep(std::time::Duration::from_millis(10)),
-            opened => return opened.expect("the store opens"),
-        }
-    }
-    panic!("the store is open in another process")
+    try_open_sled(path).expect("the store opens")
 }
 
 pub(crate) fn try_open_sled(path: PathBuf) -> Result<SledStore, StoreError> {

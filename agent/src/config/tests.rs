@@ -112,7 +112,7 @@ fn values_are_read_in_their_units() {
     assert_eq!(config.egress.policy.allow_hosts.len(), 2);
     assert!(config.egress.policy.allow_ports.is_empty());
     assert_eq!(config.dns_servers, ["10.0.0.2:53".parse().unwrap(), "[::1]:5353".parse().unwrap()]);
-    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.format, log::Format::Json);
 }
 
 #[test]

@@ -10,10 +10,10 @@ use std::time::Duration;
 use http::Uri;
 use ipnet::IpNet;
 use postrider_domain::join::Join;
+use postrider_telemetry::log;
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use super::LogFormat;
 use crate::dial::Proxy;
 
 /// The longest name that people see, in characters.
@@ -113,16 +113,16 @@ pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
     address.map_err(|_| format!("has {text:?}, but must list addresses such as 10.0.0.2 or 10.0.0.2:53"))
 }
 
-pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+pub(super) fn log_format(text: &str) -> Result<log::Format, String> {
     match text {
-        "human" => Ok(LogFormat::Human),
-        "json" => Ok(LogFormat::Json),
+        "human" => Ok(log::Format::Human),
+        "json" => Ok(log::Format::Json),
         _ => Err(format!("is {text:?}, but must be human or json")),
     }
 }
 
 pub(super) fn log_filter(text: &str) -> Result<String, String> {
-    super::is_filter(text).map_err(|error| format!("is {text:?}: {error}"))?;
+    log::check(text).map_err(|error| format!("is wrong: {error}"))?;
     Ok(text.to_owned())
 }
 

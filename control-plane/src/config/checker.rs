@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postrider_domain::lane::Bounds;
+use postrider_telemetry::log;
 use zeroize::Zeroizing;
 
-use super::{LogFormat, Settings};
+use super::Settings;
 use crate::authority::{self, AuthorityFiles};
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
@@ -227,22 +228,21 @@ impl Checker {
         authority::Settings { trust_domain: trust_domain.unwrap_or_default(), names, lifetime, files }
     }
 
-    pub(super) fn log_format(&mut self, given: Option<String>) -> LogFormat {
+    pub(super) fn log_format(&mut self, given: Option<String>) -> log::Format {
         match given.as_deref() {
-            None | Some("human") => LogFormat::Human,
-            Some("json") => LogFormat::Json,
+            None | Some("human") => log::Format::Human,
+            Some("json") => log::Format::Json,
             Some(other) => {
                 self.mistakes.push(format!("log_format is «{other}»; it must be human or json"));
-                LogFormat::Human
+                log::Format::Human
             }
         }
     }
 
     pub(super) fn log_filter(&mut self, given: Option<String>) -> String {
         let filter = given.unwrap_or_else(|| "info".to_owned());
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-            self.mistakes
-                .push(format!("log is «{filter}», which is no filter such as info or warn: {error}"));
+        if let Err(error) = log::check(&filter) {
+            self.mistakes.push(format!("log: {error}"));
         }
         filter
     }

@@ -100,7 +100,7 @@ fn all_mistakes_are_told_at_once() {
         "max_event_kib",
         "resume_window",
         "log_format",
-        "log is",
+        "log: ",
         "retain_audit is 1day",
         "tenant_emit_rate is 0",
         "tenant_emit_burst is 2000000",

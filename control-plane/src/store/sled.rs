@@ -37,7 +37,7 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
-use self::opening::{check_schema, damaged, failure, number, opening};
+use self::opening::{open_files, check_schema, damaged, failure, number, opening};
 use self::writer::{Change, Writer};
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
@@ -72,13 +72,12 @@ impl SledStore {
     /// # Errors
     /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
     pub fn open(options: &Options) -> Result<Self, StoreError> {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(&options.path)
             .cache_capacity(options.cache_bytes)
             .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None)
-            .open()
-            .map_err(|error| opening(&options.path, error))?;
+            .flush_every_ms(None);
+        let db = open_files(&config).map_err(|error| opening(&options.path, error))?;
         check_schema(&db)?;
         let data_keys = Mutex::new(DataKeys::open(&options.path, &db)?);
         let epoch = number(&db, "epoch")? + 1;

@@ -1,6 +1,7 @@
 //! What can be wrong with a store when it is opened, and how errors of sled are told.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::key;
 use crate::store::StoreError;
@@ -8,14 +9,34 @@ use crate::store::StoreError;
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
 const SCHEMA: u64 = 2;
 
-pub(super) fn opening(path: &Path, error: sled::Error) -> StoreError {
-    match &error {
-        sled::Error::Io(io) if io.to_string().contains("lock") => StoreError::Unavailable(format!(
-            "{} is open in another process; stop that one, or choose another data directory",
-            path.display()
-        )),
-        _ => failure(error),
+/// How often, and after which pause, files that somebody has open are asked for again: 3 s in all. A process that ends may
+/// still hold them, and within one process sled's own threads do, for a moment after the store is dropped.
+const TRIES: u32 = 300;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens the files, and waits a moment for whoever is just letting go of them.
+pub(super) fn open_files(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 1..TRIES {
+        match config.open() {
+            Err(error) if is_locked(&error) => std::thread::sleep(PAUSE),
+            opened => return opened,
+        }
     }
+    config.open()
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("lock"))
+}
+
+pub(super) fn opening(path: &Path, error: sled::Error) -> StoreError {
+    if !is_locked(&error) {
+        return failure(error);
+    }
+    StoreError::Unavailable(format!(
+        "{} is open in another process; stop that one, or choose another data directory",
+        path.display()
+    ))
 }
 
 pub(super) fn check_schema(db: &sled::Db) -> Result<(), StoreError> {

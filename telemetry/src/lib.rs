@@ -1,0 +1,4 @@
+//! What the control plane and the agent show of themselves to whoever runs them. It knows nothing of deliveries: each
+//! program says what its metrics, reasons and spans are.
+
+pub mod log;
