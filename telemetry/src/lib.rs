@@ -2,3 +2,4 @@
 //! program says what its metrics, reasons and spans are.
 
 pub mod log;
+pub mod traces;
