@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_domain::egress::Policy;
+use postrider_telemetry::traces::Traces;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -23,10 +24,12 @@ use crate::dial::{Dialer, NoServerName, Route, Security};
 use crate::identity::doubt::Doubt;
 use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
+use crate::transport::Transport;
 use crate::transport::guard::Guard;
 use crate::transport::http::{self, HttpTransport, TransportError};
 use crate::transport::machine;
 use crate::transport::tls::system_roots;
+use crate::transport::traced::Traced;
 
 /// Why the agent ended other than by doing what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,9 @@ pub enum AppError {
     /// The file of authorities is no good.
     #[error("`tls.ca` cannot be used")]
     Authorities(#[from] AuthorityFileError),
+    /// The collector's settings are of no use.
+    #[error("traces cannot be exported: {0}")]
+    Traces(String),
     /// The control plane's host cannot be in a certificate.
     #[error(transparent)]
     ServerName(#[from] NoServerName),
@@ -63,19 +69,28 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let policy = Policy { own_addresses: interface_addresses(), ..config.egress.policy.clone() };
     let guard = Arc::new(Guard::new(policy));
     let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), transport_settings(&config))?);
-    let agent = Agent { config: &config, guard, transport: Arc::clone(&transport), stop: stop.clone() };
-    tokio::select! {
+    let traces = export_traces(&config)?;
+    let traced = Arc::new(Traced::new(Arc::clone(&transport) as Arc<dyn Transport>, traces.clone()));
+    let agent = Agent { config: &config, guard, transport: traced, stop: stop.clone() };
+    let ended = tokio::select! {
         ended = Box::pin(agent.serve()) => ended,
         () = transport.keep_up() => Ok(()),
         () = grace_is_over(&stop, config.shutdown_grace) => Err(AppError::GraceExceeded(config.shutdown_grace)),
-    }
+    };
+    let _sent_or_not = tokio::task::spawn_blocking(move || traces.end()).await;
+    ended
+}
+
+fn export_traces(config: &Config) -> Result<Traces, AppError> {
+    let Some(settings) = &config.traces else { return Ok(Traces::default()) };
+    Traces::start(settings, 1.0, "postrider-agent", env!("CARGO_PKG_VERSION")).map_err(AppError::Traces)
 }
 
 /// What every stream needs, whoever the agent is.
 struct Agent<'a> {
     config: &'a Config,
     guard: Arc<Guard>,
-    transport: Arc<HttpTransport>,
+    transport: Arc<Traced>,
     stop: CancellationToken,
 }
 

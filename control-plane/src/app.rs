@@ -236,7 +236,7 @@ fn rewrapper(
 
 impl Parts {
     async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
-        let clock = Clock::start();
+        let (clock, traces) = (Clock::start(), config.export_traces()?);
         let known = Known::load(&store, &sealer, config, clock).await?;
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
@@ -245,10 +245,11 @@ impl Parts {
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let rate = config.tenant_emit_rate;
-        let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
+        let (emitter, committer) =
+            Emitter::new(store.clone(), lanes.clone(), recent.clone(), config.tenant_emit_rate, clock);
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
-        let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
+        let dispatcher =
+            Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
         let rewrapper = rewrapper(&store, &registry, &authorities, &sealer, config, clock);
         let operations = Arc::new(Operations::load(store.clone(), clock).await?);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
@@ -272,13 +273,13 @@ impl Parts {
             rewrapper: rewrapper.clone(),
             operations: operations.clone(),
             caller: Caller::nobody(),
+            traces,
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
         let links = links(&api, dispatcher, closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
-        let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
@@ -290,9 +291,9 @@ impl Parts {
         pipeline.spawn(tend(authorities.clone(), identities, clock));
         pipeline.spawn(async move { rewrapper.run().await });
         pipeline.spawn(operations.run(api.by_itself()));
-        pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
-        let (health, tasks) = (HealthReporter::new(), JoinSet::new());
-        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })
+        pipeline.spawn(retention::run(store.clone(), agents, Keep::of(config), clock));
+        let health = HealthReporter::new();
+        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks: JoinSet::new(), pipeline })
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
@@ -393,6 +394,7 @@ impl Parts {
         self.pipeline.shutdown().await;
         self.api.tokens.write_uses().await;
         self.api.uses.write().await;
+        let _sent_or_not = tokio::task::spawn_blocking(move || self.api.traces.end()).await;
         self.store.close().await.context("the store could not be flushed")?;
         info!("stopped");
         Ok(())

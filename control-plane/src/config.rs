@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postrider_telemetry::log;
+use postrider_telemetry::traces::{self, Traces};
 use serde::Deserialize;
 
 use self::checker::Checker;
@@ -129,6 +130,20 @@ pub struct Settings {
     /// [default: 1h]
     #[arg(long, env = "POSTRIDER_BACKLOG_WARN_AGE", value_name = "DURATION")]
     pub backlog_warn_age: Option<String>,
+    /// URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://localhost:4317, for traces [default: none,
+    /// no traces]
+    #[arg(long, env = "POSTRIDER_TRACES_ENDPOINT", value_name = "URL")]
+    pub traces_endpoint: Option<String>,
+    /// The share of the events without a trace of their own that are traced: 0 to 1. Whoever began a trace has decided for
+    /// it [default: 1]
+    #[arg(long, env = "POSTRIDER_TRACES_RATIO", value_name = "SHARE")]
+    pub traces_ratio: Option<f64>,
+    /// File with lines `name: value`, sent to the collector as headers, such as its credentials [default: none]
+    #[arg(long, env = "POSTRIDER_TRACES_HEADERS_FILE", value_name = "FILE")]
+    pub traces_headers_file: Option<PathBuf>,
+    /// Certificates of the authority that the collector's certificate must be from, PEM [default: those of this machine]
+    #[arg(long, env = "POSTRIDER_TRACES_CA", value_name = "FILE")]
+    pub traces_ca: Option<PathBuf>,
     /// How log lines are written: human or json [default: human]
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -182,6 +197,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// When operational events tell of agents and backlogs.
     pub thresholds: Thresholds,
+    /// Where traces go, and how many.
+    pub traces: Option<(traces::Settings, f64)>,
     /// How log lines are written.
     pub log_format: log::Format,
     /// Which log lines are written.
@@ -195,6 +212,16 @@ impl Config {
             self.agent_address = Some((listen.ip().to_string(), listen.port()));
         }
         self.authority.names.extend(self.agent_address.iter().map(|(host, _)| host.clone()));
+    }
+
+    /// Begins to export traces, if they are wanted. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the collector's settings are of no use.
+    pub fn export_traces(&self) -> anyhow::Result<Traces> {
+        let Some((settings, ratio)) = &self.traces else { return Ok(Traces::default()) };
+        Traces::start(settings, *ratio, "postrider-control-plane", env!("CARGO_PKG_VERSION"))
+            .map_err(|error| anyhow::anyhow!("traces cannot be exported: {error}"))
     }
 }
 
@@ -253,6 +280,10 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         agent_offline_after,
         backlog_warn_count,
         backlog_warn_age,
+        traces_endpoint,
+        traces_ratio,
+        traces_headers_file,
+        traces_ca,
         log_format,
         log,
     ))
@@ -270,6 +301,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let data_dir = checker.data_dir(settings.data_dir.take());
     let keks = checker.keks(&mut settings);
     let thresholds = checker.thresholds(&mut settings);
+    let traces = checker.traces(&mut settings);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
     let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.listen("api_listen", settings.api_listen, 7070, insecure_loopback);
@@ -320,6 +352,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             Duration::from_secs(1)..=Duration::from_secs(600),
         ),
         thresholds,
+        traces,
         log_format: checker.log_format(settings.log_format),
         log: checker.log_filter(settings.log),
     };

@@ -28,6 +28,7 @@ pub mod secrets;
 pub mod settle;
 pub mod store;
 pub mod tokens;
+pub mod traced;
 pub mod watch;
 
 use std::path::PathBuf;

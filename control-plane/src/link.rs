@@ -9,6 +9,7 @@ mod looks;
 mod outbox;
 mod session;
 mod signed;
+mod traced;
 mod trust;
 mod visits;
 

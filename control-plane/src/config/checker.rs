@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postrider_domain::lane::Bounds;
-use postrider_telemetry::log;
+use postrider_telemetry::{log, traces};
 use zeroize::Zeroizing;
 
 use super::Settings;
@@ -226,6 +226,25 @@ impl Checker {
         });
         let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
         authority::Settings { trust_domain: trust_domain.unwrap_or_default(), names, lifetime, files }
+    }
+
+    pub(super) fn traces(&mut self, settings: &mut Settings) -> Option<(traces::Settings, f64)> {
+        let ratio = settings.traces_ratio.unwrap_or(1.0);
+        self.require((0.0..=1.0).contains(&ratio), &format!("traces_ratio is {ratio}; it must be 0 to 1"));
+        let (headers, ca) = (settings.traces_headers_file.take(), settings.traces_ca.take());
+        let Some(endpoint) = settings.traces_endpoint.take() else {
+            let alone = headers.is_some() || ca.is_some() || settings.traces_ratio.is_some();
+            self.require(
+                !alone,
+                "traces_endpoint is not set, but other settings of traces are; set it, or none",
+            );
+            return None;
+        };
+        let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
+        let told = |mistake: traces::Mistake| format!("traces_{} {}", mistake.setting, mistake.why);
+        read.map_err(|mistakes| self.mistakes.extend(mistakes.into_iter().map(told)))
+            .ok()
+            .map(|read| (read, ratio))
     }
 
     pub(super) fn log_format(&mut self, given: Option<String>) -> log::Format {

@@ -36,6 +36,7 @@ use postrider_proto::v1::event_type_service_server::EventTypeService as _;
 use postrider_proto::v1::subscription_service_server::SubscriptionService as _;
 use postrider_proto::v1::tenant_service_server::TenantService as _;
 use postrider_proto::v1::{self, NewEvent};
+use postrider_telemetry::traces::Traces;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -149,6 +150,7 @@ impl World {
             operations,
             agent_address: Some(("agents.example.com".into(), 7071)),
             caller: Caller::nobody(),
+            traces: Traces::default(),
             clock,
             max_event_bytes: 1 << 18,
             stopping: CancellationToken::new(),
