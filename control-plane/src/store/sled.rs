@@ -37,7 +37,7 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
-use self::opening::{open_files, check_schema, damaged, failure, number, opening};
+use self::opening::{check_schema, damaged, failure, number, open_files, opening};
 use self::writer::{Change, Writer};
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
