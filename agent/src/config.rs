@@ -43,6 +43,8 @@ pub struct Config {
     pub egress: Egress,
     /// The name servers to ask. None: the machine's.
     pub dns_servers: Vec<SocketAddr>,
+    /// The address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// How to log.
     pub log: Log,
     /// Time to finish in when told to stop.
@@ -130,6 +132,7 @@ impl Config {
         let threads = layers.or("threads", default_threads(), values::between(1, 64));
         let egress = egress::read(layers, Files::Read);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
+        let admin_listen = layers.option("admin_listen", values::listen);
         let log = Log {
             format: layers.or("log.format", log::Format::Human, values::log_format),
             filter: layers.or("log.filter", "info".to_owned(), values::log_filter),
@@ -152,6 +155,7 @@ impl Config {
             threads,
             egress,
             dns_servers,
+            admin_listen,
             log,
             shutdown_grace,
         })

@@ -43,6 +43,10 @@ pub struct Settings {
     /// Address that agents connect to [default: 127.0.0.1:7071]
     #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
     pub agent_listen: Option<String>,
+    /// Address of the admin port: health, metrics and the log's filter, over plain HTTP. It tells nothing secret, but is not
+    /// for the outside: 0.0.0.0:7072 where probes and Prometheus come from other machines [default: none]
+    #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
     /// Certificate chain of the API, PEM; read anew when it changes. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -148,6 +152,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Address for agents.
     pub agent_listen: SocketAddr,
+    /// Address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// TLS of the API; absent only with `insecure_loopback`.
     pub tls: Option<ApiFiles>,
     /// By which host and port agents reach theirs, if that is known.
@@ -228,6 +234,7 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         vault_ca,
         api_listen,
         agent_listen,
+        admin_listen,
         tls_cert,
         tls_key,
         tls_client_ca,
@@ -288,6 +295,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         keks,
         api_listen,
         agent_listen,
+        admin_listen: checker.admin_listen(settings.admin_listen),
         tls,
         bootstrap_token_file: settings.bootstrap_token_file,
         insecure_loopback,

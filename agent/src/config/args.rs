@@ -142,6 +142,11 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS,…", env = "POSTRIDER_AGENT_DNS_SERVERS")]
     pub dns_servers: Option<String>,
 
+    /// `admin_listen`: address of the admin port: health, metrics and the log's filter, over plain HTTP; it tells nothing
+    /// secret, but is not for the outside [default: none]
+    #[arg(long, value_name = "IP:PORT", env = "POSTRIDER_AGENT_ADMIN_LISTEN", value_parser = text())]
+    pub admin_listen: Option<String>,
+
     /// `log.format`: human or json [default: human]
     #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
     pub log_format: Option<String>,
@@ -215,6 +220,7 @@ impl Args {
                 &self.egress_proxy_dangerously_leave_names_to_proxy,
             ),
             ("dns_servers", &self.dns_servers),
+            ("admin_listen", &self.admin_listen),
             ("log.format", &self.log_format),
             ("log.filter", &self.log_filter),
             ("shutdown_grace", &self.shutdown_grace),

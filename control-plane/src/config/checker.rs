@@ -56,6 +56,11 @@ impl Checker {
         address
     }
 
+    /// The address of the admin port, if there is to be one.
+    pub(super) fn admin_listen(&mut self, given: Option<String>) -> Option<SocketAddr> {
+        given.map(|given| self.address("admin_listen", Some(given), 7072))
+    }
+
     /// How many connections there may be at once.
     pub(super) fn connections(&mut self, name: &str, given: Option<usize>) -> usize {
         self.number(name, given, 10_000, 1..=1_000_000)
