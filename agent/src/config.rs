@@ -45,6 +45,8 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     /// Where spans of POSTs go.
     pub traces: Option<traces::Settings>,
+    /// The address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// How to log.
     pub log: Log,
     /// Time to finish in when told to stop.
@@ -133,6 +135,7 @@ impl Config {
         let egress = egress::read(layers, Files::Read);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
         let traces = read_traces(layers);
+        let admin_listen = layers.option("admin_listen", values::listen);
         let log = Log {
             format: layers.or("log.format", log::Format::Human, values::log_format),
             filter: layers.or("log.filter", "info".to_owned(), values::log_filter),
@@ -156,6 +159,7 @@ impl Config {
             egress,
             dns_servers,
             traces,
+            admin_listen,
             log,
             shutdown_grace,
         })

@@ -19,10 +19,12 @@ use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
 use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
 use postrider_proto::v1;
+use postrider_telemetry::admin::Port;
+use postrider_telemetry::log;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
@@ -30,6 +32,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
+use crate::admin::Admin;
 use crate::agents::Agents;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
@@ -43,6 +46,7 @@ use crate::key_uses::KeyUses;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
+use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::recent::RecentEvents;
@@ -98,11 +102,19 @@ const FORGET_EVERY: u32 = 60;
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs the control plane until `stop` is done, then stops it within its grace.
+/// Runs the control plane until `stop` is done, then stops it within its grace. Without a log filter of its own, the
+/// admin port cannot change what is logged.
 ///
 /// # Errors
 /// When it cannot start, or a part of it fails.
-pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: Config,
+    filter: Option<log::Filter>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (clock, metrics) = (Clock::start(), Arc::<Metrics>::default());
+    let admin = Admin::new(clock, metrics.clone());
+    let _answers_until_the_end = open_admin_port(&config, admin.clone(), filter).await?;
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
@@ -111,9 +123,9 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
-    let sealer = secrets::data_keys::open(&*store, &config.keks, Clock::start().wall());
+    let sealer = secrets::data_keys::open(&*store, &config.keks, clock.wall());
     let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
-    let mut parts = Parts::build(store, sealer, &config).await?;
+    let mut parts = Parts::build(store, sealer, &config, admin, clock).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
     }
@@ -139,6 +151,17 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
     }
     info!("stopping: finishing what is under way");
     parts.stop(config.shutdown_grace).await
+}
+
+/// Serves the admin port, if there is one, for as long as what is returned lives.
+async fn open_admin_port(
+    config: &Config,
+    admin: Arc<Admin>,
+    filter: Option<log::Filter>,
+) -> anyhow::Result<Option<AbortOnDropHandle<()>>> {
+    let Some(address) = config.admin_listen else { return Ok(None) };
+    let port = Port::bind(address).await?;
+    Ok(Some(AbortOnDropHandle::new(tokio::spawn(port.serve(admin, filter)))))
 }
 
 /// Printed, not logged: logs are kept and read by many.
@@ -213,6 +236,7 @@ struct Parts {
     links: Links,
     authorities: Arc<Authorities>,
     health: HealthReporter,
+    admin: Arc<Admin>,
     /// Cancelled when servers must end.
     closing: CancellationToken,
     /// Fails as a whole: each of these runs as long as the program.
@@ -235,8 +259,14 @@ fn rewrapper(
 }
 
 impl Parts {
-    async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
-        let (clock, traces) = (Clock::start(), config.export_traces()?);
+    async fn build(
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        config: &Config,
+        admin: Arc<Admin>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let traces = config.export_traces()?;
         let known = Known::load(&store, &sealer, config, clock).await?;
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
@@ -292,8 +322,8 @@ impl Parts {
         pipeline.spawn(async move { rewrapper.run().await });
         pipeline.spawn(operations.run(api.by_itself()));
         pipeline.spawn(retention::run(store.clone(), agents, Keep::of(config), clock));
-        let health = HealthReporter::new();
-        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks: JoinSet::new(), pipeline })
+        let (health, tasks) = (HealthReporter::new(), JoinSet::new());
+        Ok(Self { store, lanes, api, links, authorities, health, admin, closing, tasks, pipeline })
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
@@ -314,6 +344,11 @@ impl Parts {
         self.tasks.spawn(async move { api.await.context("the API's server failed") });
         self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
+        if config.admin_listen.is_some() {
+            let watch = self.admin.clone().watch(self.lanes.clone(), self.store.clone());
+            self.pipeline.spawn(watch);
+        }
+        self.admin.serving();
         Ok(())
     }
 
@@ -377,6 +412,7 @@ impl Parts {
 
     async fn stop(mut self, grace: Duration) -> anyhow::Result<()> {
         self.api.stopping.cancel();
+        self.admin.stopping();
         self.report_health(tonic_health::ServingStatus::NotServing).await;
         if tokio::time::timeout(grace, self.lanes.drain()).await.is_err() {
             warn!(?grace, "attempts are still under way; agents will report them after the next start");

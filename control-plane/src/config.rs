@@ -44,6 +44,10 @@ pub struct Settings {
     /// Address that agents connect to [default: 127.0.0.1:7071]
     #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
     pub agent_listen: Option<String>,
+    /// Address of the admin port: health, metrics and the log's filter, over plain HTTP. It tells nothing secret, but is not
+    /// for the outside: 0.0.0.0:7072 where probes and Prometheus come from other machines [default: none]
+    #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
     /// Certificate chain of the API, PEM; read anew when it changes. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -163,6 +167,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Address for agents.
     pub agent_listen: SocketAddr,
+    /// Address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// TLS of the API; absent only with `insecure_loopback`.
     pub tls: Option<ApiFiles>,
     /// By which host and port agents reach theirs, if that is known.
@@ -255,6 +261,7 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         vault_ca,
         api_listen,
         agent_listen,
+        admin_listen,
         tls_cert,
         tls_key,
         tls_client_ca,
@@ -302,17 +309,12 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let keks = checker.keks(&mut settings);
     let thresholds = checker.thresholds(&mut settings);
     let traces = checker.traces(&mut settings);
+    let authority = checker.authority(&mut settings);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
     let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.listen("api_listen", settings.api_listen, 7070, insecure_loopback);
     let agent_listen = checker.listen("agent_listen", settings.agent_listen, 7071, insecure_loopback);
     let agent_address = checker.agent_address(settings.agent_address);
-    let authority = checker.authority(
-        settings.trust_domain,
-        settings.agent_names.unwrap_or_default(),
-        settings.agent_certificate_lifetime,
-        settings.agent_ca.unwrap_or_default(),
-    );
     let day = Duration::from_secs(86_400);
     let retain_events = checker.duration("retain_events", settings.retain_events, 30 * day, day..=3650 * day);
     let config = Config {
@@ -320,6 +322,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         keks,
         api_listen,
         agent_listen,
+        admin_listen: checker.admin_listen(settings.admin_listen),
         tls,
         bootstrap_token_file: settings.bootstrap_token_file,
         insecure_loopback,

@@ -65,6 +65,7 @@ enum Question {
     Health(Vec<SubscriptionId>, oneshot::Sender<Vec<Option<View>>>),
     Survey(oneshot::Sender<Survey>),
     JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
+    Beat(oneshot::Sender<()>),
 }
 
 /// Somebody wants a delivery changed, and waits for an answer.
@@ -193,6 +194,11 @@ impl Lanes {
     /// How many jobs these holders have together.
     pub async fn jobs_held(&self, holders: Vec<HolderId>) -> usize {
         self.ask(|answer| Input::Ask(Question::JobsHeld(holders, answer))).await.unwrap_or(0)
+    }
+
+    /// Returns when the schedule has taken in all that came before; `None` when it has ended.
+    pub async fn beat(&self) -> Option<()> {
+        self.ask(|answer| Input::Ask(Question::Beat(answer))).await
     }
 
     /// Hands nothing out any more; returns when no job is under way and everything is settled.

@@ -156,6 +156,10 @@ pub struct Args {
     /// machine]
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TRACES_CA", value_parser = text())]
     pub traces_ca: Option<String>,
+    /// `admin_listen`: address of the admin port: health, metrics and the log's filter, over plain HTTP; it tells nothing
+    /// secret, but is not for the outside [default: none]
+    #[arg(long, value_name = "IP:PORT", env = "POSTRIDER_AGENT_ADMIN_LISTEN", value_parser = text())]
+    pub admin_listen: Option<String>,
 
     /// `log.format`: human or json [default: human]
     #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
@@ -233,6 +237,7 @@ impl Args {
             ("traces.endpoint", &self.traces_endpoint),
             ("traces.headers_file", &self.traces_headers_file),
             ("traces.ca", &self.traces_ca),
+            ("admin_listen", &self.admin_listen),
             ("log.format", &self.log_format),
             ("log.filter", &self.log_filter),
             ("shutdown_grace", &self.shutdown_grace),

@@ -56,6 +56,11 @@ impl Checker {
         address
     }
 
+    /// The address of the admin port, if there is to be one.
+    pub(super) fn admin_listen(&mut self, given: Option<String>) -> Option<SocketAddr> {
+        given.map(|given| self.address("admin_listen", Some(given), 7072))
+    }
+
     /// How many connections there may be at once.
     pub(super) fn connections(&mut self, name: &str, given: Option<usize>) -> usize {
         self.number(name, given, 10_000, 1..=1_000_000)
@@ -203,16 +208,13 @@ impl Checker {
         good.then_some(given)
     }
 
-    pub(super) fn authority(
-        &mut self,
-        trust_domain: Option<String>,
-        names: Vec<String>,
-        lifetime: Option<String>,
-        folders: Vec<PathBuf>,
-    ) -> authority::Settings {
+    pub(super) fn authority(&mut self, settings: &mut Settings) -> authority::Settings {
+        let trust_domain = settings.trust_domain.take();
+        let names = settings.agent_names.take().unwrap_or_default();
+        let folders = settings.agent_ca.take().unwrap_or_default();
         let lifetime = self.duration(
             "agent_certificate_lifetime",
-            lifetime,
+            settings.agent_certificate_lifetime.take(),
             Duration::from_secs(86_400),
             Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
         );
@@ -233,7 +235,7 @@ impl Checker {
         self.require((0.0..=1.0).contains(&ratio), &format!("traces_ratio is {ratio}; it must be 0 to 1"));
         let (headers, ca) = (settings.traces_headers_file.take(), settings.traces_ca.take());
         let Some(endpoint) = settings.traces_endpoint.take() else {
-            let alone = headers.is_some() || ca.is_some() || settings.traces_ratio.is_some();
+            let alone = headers.is_some() || ca.is_some();
             self.require(
                 !alone,
                 "traces_endpoint is not set, but other settings of traces are; set it, or none",

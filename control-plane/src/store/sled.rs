@@ -119,6 +119,16 @@ impl Store for SledStore {
         self.epoch
     }
 
+    async fn beat(&self) -> Result<(), StoreError> {
+        self.put(key::meta("beat"), Vec::new()).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let db = self.db.clone();
+        let size = tokio::task::spawn_blocking(move || db.size_on_disk().map_err(failure)).await;
+        size.map_err(|error| StoreError::Unavailable(format!("a look at its files was cut off: {error}")))?
+    }
+
     async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
         self.writer.accept(batch).await
     }
