@@ -197,6 +197,15 @@ impl Api {
         event: Option<NewEvent>,
         can_wait: bool,
     ) -> Result<(Accept, Vec<Warning>), Status> {
+        self.judge(tenant, event, can_wait).inspect_err(|_| self.emitter.refused())
+    }
+
+    fn judge(
+        &self,
+        tenant: &str,
+        event: Option<NewEvent>,
+        can_wait: bool,
+    ) -> Result<(Accept, Vec<Warning>), Status> {
         if self.stopping.is_cancelled() {
             return Err(status::stopping());
         }
