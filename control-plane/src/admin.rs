@@ -4,7 +4,7 @@
 //! store's writer. A store that answers with an error makes progress all the same; then the program is not ready.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
+use crate::metrics::levels::Sources;
 use crate::store::Store;
 
 /// How often the lanes and the store are asked for a sign of life.
@@ -25,6 +26,8 @@ const BEAT_WITHIN: Duration = Duration::from_secs(30);
 pub struct Admin {
     clock: Clock,
     metrics: Arc<Metrics>,
+    /// There once it serves.
+    sources: OnceLock<Sources>,
     state: Mutex<State>,
 }
 
@@ -51,11 +54,12 @@ impl Admin {
     pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
         let now = clock.since_start();
         let state = State { phase: Phase::Starting, lanes: now, store: now, unwritten: None };
-        Arc::new(Self { clock, metrics, state: Mutex::new(state) })
+        Arc::new(Self { clock, metrics, sources: OnceLock::new(), state: Mutex::new(state) })
     }
 
-    /// From now on calls are served.
-    pub fn serving(&self) {
+    /// From now on calls are served, and these know how things are.
+    pub fn serving(&self, sources: Sources) {
+        let _the_first_stay = self.sources.set(sources);
         let now = self.clock.since_start();
         let mut state = self.state();
         (state.phase, state.lanes, state.store) = (Phase::Serving, now, now);
@@ -148,7 +152,7 @@ impl Program for Admin {
     }
 
     async fn metrics(&self) -> String {
-        self.metrics.show().await
+        self.metrics.show(self.sources.get()).await
     }
 }
 

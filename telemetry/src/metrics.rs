@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-pub use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+pub use prometheus::{GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::process::Process;
 

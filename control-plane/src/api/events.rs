@@ -210,6 +210,16 @@ impl Api {
         carried: Option<&TraceContext>,
         can_wait: bool,
     ) -> Result<(Accept, About), Status> {
+        self.judge(tenant, event, carried, can_wait).inspect_err(|_| self.emitter.refused())
+    }
+
+    fn judge(
+        &self,
+        tenant: &str,
+        event: Option<NewEvent>,
+        carried: Option<&TraceContext>,
+        can_wait: bool,
+    ) -> Result<(Accept, About), Status> {
         let start = self.clock.precise();
         if self.stopping.is_cancelled() {
             return Err(status::stopping());

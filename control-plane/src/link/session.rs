@@ -108,6 +108,7 @@ async fn serve(
         Ok(admitted) => admitted,
         Err(reject) => {
             warn!(reason = reject.message, "an agent was rejected");
+            links.metrics.connected(false);
             links.note_mismatch(certificate.as_deref(), &reject, now).await;
             return self::reject(&outbound, reject).await;
         }
@@ -117,6 +118,9 @@ async fn serve(
     let holder = session.holder;
     let end = session.run(inbound).await;
     let lost = matches!(end, End::Lost);
+    if lost {
+        links.metrics.lost();
+    }
     session.finish(end).await;
     links.lanes.disconnected(holder).await;
     links.agents.disconnected(&agent, holder, lost, links.dispatcher.clock.wall()).await;
@@ -162,6 +166,7 @@ impl Session {
         connected.drained = was_drained;
         let holder = links.lanes.connected(connected, sender).await?;
         info!(pool = row.pool, version = row.version, "agent connected");
+        links.metrics.connected(true);
         let who = Who { agent: agent.clone(), pool, version: row.version.clone(), can_look };
         let (seat, questions) = links.diagnoses.sit(holder, who);
         let instance = row.instance.clone();
@@ -291,6 +296,9 @@ impl Session {
             reports.push((sequence, key, report));
         }
         self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
+        if let Some((last, _, _)) = reports.last() {
+            self.acks.heard(*last, self.links.dispatcher.clock.since_start());
+        }
         self.links.lanes.reported(self.holder, reports).await;
         self.send_jobs().await
     }
@@ -308,7 +316,10 @@ impl Session {
         let (mut stored, mut forget, mut trespassed) = (Vec::new(), Vec::new(), None);
         for command in group.drain(..) {
             match command {
-                LinkCommand::Jobs(jobs) => self.outbox.push(jobs),
+                LinkCommand::Jobs(jobs) => {
+                    self.links.metrics.given(&jobs, self.links.dispatcher.clock.now());
+                    self.outbox.push(jobs);
+                }
                 LinkCommand::Acknowledge(sequences) => {
                     self.traced.stored(&sequences);
                     stored.extend(sequences);
@@ -336,6 +347,8 @@ impl Session {
         }
         self.send_jobs().await?;
         if let Some(sequence) = self.acks.stored(stored) {
+            let now = self.links.dispatcher.clock.since_start();
+            self.acks.lags(now).for_each(|lag| self.links.metrics.acknowledged(lag));
             self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await?;
         }
         match trespassed {

@@ -45,6 +45,7 @@ use super::{
     FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
     RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
+use crate::metrics::{Metrics, Writes};
 
 /// How the embedded store is opened.
 #[derive(Clone, Debug)]
@@ -72,6 +73,14 @@ impl SledStore {
     /// # Errors
     /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
     pub fn open(options: &Options) -> Result<Self, StoreError> {
+        Self::open_measured(options, Metrics::new().writes())
+    }
+
+    /// The same, and says how its writes go.
+    ///
+    /// # Errors
+    /// As those of [`SledStore::open`].
+    pub fn open_measured(options: &Options, writes: Writes) -> Result<Self, StoreError> {
         let config = sled::Config::new()
             .path(&options.path)
             .cache_capacity(options.cache_bytes)
@@ -84,7 +93,7 @@ impl SledStore {
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
         usage::count(&db)?;
-        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?);
+        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?, writes);
         Ok(Self { db, writer, data_keys, epoch, sweeping: Mutex::default() })
     }
 
