@@ -19,7 +19,7 @@ pub(crate) const SHARED: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  unexpected failure, or a URL that would be refused (egress check)
+  1  unexpected failure, or a URL that would be refused (egress check), or a problem (doctor)
   2  the command line is wrong
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
@@ -116,6 +116,10 @@ pub(crate) enum Command {
     /// Secrets at rest: the keys that they are sealed under
     #[command(subcommand)]
     Secrets(secrets::Verb),
+    /// Look at a deployment from here, and explain what is wrong with it
+    ///
+    /// Connection, certificates, clocks, store, keys at rest, tokens, agents of each pool. Needs an admin's token.
+    Doctor,
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell

@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod declare;
 mod dev;
+mod doctor;
 mod failure;
 mod json;
 mod output;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::run(&args, cli.output),
         Command::Egress(verb) => egress::run(&verb, cli.output),
         Command::Dev(args) => dev::run(&args),
+        Command::Doctor => doctor::main(&cli.connection, cli.output),
         Command::Completions(args) => completions::run(&args, args::command()),
         command => {
             let server = cli.connection.server.clone();
@@ -105,6 +107,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         | Command::Egress(_)
         | Command::Completions(_)
         | Command::Dev(_)
+        | Command::Doctor
         | Command::ControlPlane(_)
         | Command::Agent(_) => {
             unreachable!("these run without a connection")

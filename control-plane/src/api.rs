@@ -22,6 +22,7 @@ mod signing_keys;
 pub(crate) mod status;
 mod streams;
 mod subscriptions;
+mod system;
 mod tenants;
 mod tokens;
 mod views;
@@ -45,6 +46,7 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
+use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::registry::{Registry, Standing};
@@ -71,6 +73,8 @@ pub struct Api {
     pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
+    /// How large things are, and when certificates end.
+    pub watched: Arc<Watched>,
     /// Agents.
     pub agents: Arc<Agents>,
     /// Pools that were created.

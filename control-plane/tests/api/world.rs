@@ -14,6 +14,7 @@ use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
+use postrider_control_plane::metrics::upkeep;
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::pools::Pools;
 use postrider_control_plane::recent::RecentEvents;
@@ -139,6 +140,12 @@ impl World {
             lanes,
             changes,
             updates,
+            watched: Arc::new(upkeep::Watched {
+                store: dynamic.clone(),
+                data_dir: folder.to_owned(),
+                api_certificate: None,
+                authorities: authorities.clone(),
+            }),
             agents: Arc::new(agents),
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,

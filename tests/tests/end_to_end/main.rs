@@ -9,6 +9,7 @@ mod command;
 mod command_tools;
 mod declarative;
 mod dev;
+mod doctor;
 mod egress;
 mod endpoints;
 mod fair_share;
