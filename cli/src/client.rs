@@ -219,6 +219,10 @@ impl Client {
         audit, audit_service_client::AuditServiceClient
     );
     service!(
+        /// Copies of the store.
+        backups, backup_service_client::BackupServiceClient
+    );
+    service!(
         /// Secrets at rest.
         secrets, secret_service_client::SecretServiceClient
     );

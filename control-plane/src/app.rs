@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::agents::Agents;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::diagnoses::Diagnoses;
@@ -51,7 +52,7 @@ use crate::retention::Keep;
 use crate::schedule::{LaneSettings, Scheduler};
 use crate::secrets::Sealer;
 use crate::secrets::rewrap::{Holders, Rewrapper};
-use crate::store::{Options, SledStore, Store};
+use crate::store::{Options, STORE, SledStore, Store};
 use crate::tokens::Tokens;
 use crate::watch::Updates;
 use crate::{disabler, operational, retention, secrets, settle};
@@ -65,10 +66,11 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 14] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
+    "postrider.v1.BackupService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
@@ -106,7 +108,7 @@ pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
-    let options = Options { path: config.data_dir.join("store"), cache_bytes: config.cache_bytes };
+    let options = Options { path: config.data_dir.join(STORE), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
@@ -192,6 +194,7 @@ impl Known {
         let authorities = Arc::new(authorities.await.context("the agents' authority")?);
         let pools = Arc::new(Pools::load(store.clone()).await?);
         let mut scheduler = Scheduler::new(store.epoch());
+        scheduler.fence(store.fence());
         for row in pools.list() {
             scheduler.pool_changed(&row.name, row.fallback(), clock.now());
         }
@@ -271,6 +274,7 @@ impl Parts {
             agent_address: config.agent_address.clone(),
             rewrapper: rewrapper.clone(),
             operations: operations.clone(),
+            backups: Arc::new(Backups::new(clock)),
             caller: Caller::nobody(),
             clock,
             max_event_bytes: config.max_event_bytes,
@@ -363,6 +367,7 @@ impl Parts {
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
+            .add_service(v1::backup_service_server::BackupServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_QUESTION)))

@@ -2,6 +2,8 @@
 //! mistakes are told in one message, before a socket or a store is opened.
 
 mod checker;
+mod files;
+mod variables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use postrider_telemetry::log;
 use serde::Deserialize;
 
 use self::checker::Checker;
+pub use self::files::Look;
+pub use self::variables::OF_THE_COMMAND;
 use crate::authority;
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
@@ -144,6 +148,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Under which secrets in the store are sealed.
     pub keks: Keks,
+    /// The token for Vault, if a file has it.
+    pub vault_token_file: Option<PathBuf>,
     /// Address of the API.
     pub api_listen: SocketAddr,
     /// Address for agents.
@@ -209,16 +215,35 @@ macro_rules! stronger {
     };
 }
 
-/// Reads the file, if there is one, and puts the flags and the environment over it.
+/// Reads the file, if there is one, and puts the flags and the environment over it. `flags` holds what clap has found in both;
+/// of the environment's `variables` the names are looked at, for those that no setting has.
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
+pub fn load(
+    file: Option<&Path>,
+    flags: Settings,
+    variables: impl Iterator<Item = String>,
+) -> Result<Config, ConfigError> {
+    let mut mistakes = variables::unknown(variables);
     let file = match file.map(read_file).transpose() {
         Ok(file) => file.unwrap_or_default(),
-        Err(mistake) => return Err(ConfigError(vec![mistake])),
+        // What else seems missing may be in it.
+        Err(mistake) => {
+            mistakes.insert(0, mistake);
+            return Err(ConfigError(mistakes));
+        }
     };
-    check(stronger!(
+    let checked = check(merge(flags, file));
+    if mistakes.is_empty() {
+        return checked;
+    }
+    mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
+    Err(ConfigError(mistakes))
+}
+
+fn merge(flags: Settings, file: Settings) -> Settings {
+    stronger!(
         flags,
         file,
         data_dir,
@@ -255,7 +280,7 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         backlog_warn_age,
         log_format,
         log,
-    ))
+    )
 }
 
 fn read_file(path: &Path) -> Result<Settings, String> {
@@ -268,6 +293,7 @@ fn read_file(path: &Path) -> Result<Settings, String> {
 fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let mut checker = Checker::default();
     let data_dir = checker.data_dir(settings.data_dir.take());
+    let vault_token_file = settings.vault_token_file.clone();
     let keks = checker.keks(&mut settings);
     let thresholds = checker.thresholds(&mut settings);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
@@ -286,6 +312,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let config = Config {
         data_dir,
         keks,
+        vault_token_file,
         api_listen,
         agent_listen,
         tls,

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::Ends;
+use super::tap::Tap;
 use super::usage::Usage;
 use super::{codec, failure, key, read};
 use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
@@ -53,7 +54,15 @@ enum Command {
     Accept(Vec<Accept>, Answer<Results>),
     Settle(Settlement, Answer<()>),
     Change(Change, Answer<()>),
-    Close(oneshot::Sender<()>),
+    Between(Between, oneshot::Sender<()>),
+}
+
+/// What is done between two batches.
+enum Between {
+    /// From the next batch on a backup is told of each, or none is any more.
+    Tap(Option<Tap>),
+    /// The thread ends.
+    Close,
 }
 
 /// Hands commands to the thread. Dropped, it waits for the thread's end: then the store can be opened again.
@@ -78,7 +87,7 @@ impl Writer {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
         let (ends, usage) = (HashMap::new(), Usage::default());
-        let thread = Thread { db, queue, runtime, ends, audit, usage, closed };
+        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, tap: None };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
         let thread = thread.expect("the process may start a thread");
         Self { commands: Some(commands), thread: Some(thread) }
@@ -122,9 +131,14 @@ impl Writer {
     pub(super) async fn close(&self) {
         let (answer, done) = oneshot::channel();
         let Some(commands) = &self.commands else { return };
-        if commands.send(Command::Close(answer)).await.is_ok() {
+        if commands.send(Command::Between(Between::Close, answer)).await.is_ok() {
             let _closed = done.await;
         }
+    }
+
+    /// For a backup, which may be at work when this is dropped.
+    pub(super) fn handle(&self) -> WriterHandle {
+        WriterHandle(self.commands.as_ref().map(mpsc::Sender::downgrade))
     }
 
     async fn send<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
@@ -133,6 +147,21 @@ impl Writer {
         let commands = self.commands.as_ref().ok_or_else(gone)?;
         commands.send(command(answer)).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
+    }
+}
+
+/// Reaches the thread as long as the store is open.
+pub(super) struct WriterHandle(Option<mpsc::WeakSender<Command>>);
+
+impl WriterHandle {
+    /// Returns between two batches: a backup is told of the next one and those that follow, or of none any more.
+    pub(super) async fn tap(&self, tap: Option<Tap>) -> Result<(), StoreError> {
+        let gone = || StoreError::Unavailable("it is closed".to_owned());
+        let commands = self.0.as_ref().and_then(mpsc::WeakSender::upgrade).ok_or_else(gone)?;
+        let (answer, done) = oneshot::channel();
+        commands.send(Command::Between(Between::Tap(tap), answer)).await.map_err(|_| gone())?;
+        drop(commands);
+        done.await.map_err(|_| gone())
     }
 }
 
@@ -148,6 +177,8 @@ struct Thread {
     usage: Usage,
     /// The tenants that are being deleted, and those that were since the start: what still comes for them is late.
     closed: HashSet<TenantId>,
+    /// The backup that is told of every batch.
+    tap: Option<Tap>,
 }
 
 /// What a group of commands comes to.
@@ -170,20 +201,34 @@ struct Group {
     closed: Vec<TenantId>,
     /// The rows that this group removes: a late settlement must not write them again.
     removed: HashSet<Vec<u8>>,
+    /// The batch once more, for a backup.
+    told: Option<Vec<Write>>,
 }
 
 impl Thread {
     fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
-            let mut group = Group { audit_before: self.audit.head(), ..Group::default() };
-            let mut closing = self.add(command, &mut group);
-            while closing.is_none() && group.rows < GROUP_ROWS {
+            let mut group = Group {
+                audit_before: self.audit.head(),
+                told: self.tap.as_ref().map(|_| Vec::new()),
+                ..Group::default()
+            };
+            let mut between = self.add(command, &mut group);
+            while between.is_none() && group.rows < GROUP_ROWS {
                 let Some(command) = self.gathered(group.urgent) else { break };
-                closing = self.add(command, &mut group);
+                between = self.add(command, &mut group);
             }
             self.commit(group);
-            if let Some(answer) = closing {
-                let _nobody_waits = answer.send(());
+            let Some((between, answer)) = between else { continue };
+            let ends = match between {
+                Between::Close => true,
+                Between::Tap(tap) => {
+                    self.tap = tap;
+                    false
+                }
+            };
+            let _nobody_waits = answer.send(());
+            if ends {
                 return;
             }
         }
@@ -202,7 +247,7 @@ impl Thread {
         }
     }
 
-    fn add(&mut self, command: Command, group: &mut Group) -> Option<oneshot::Sender<()>> {
+    fn add(&mut self, command: Command, group: &mut Group) -> Option<(Between, oneshot::Sender<()>)> {
         match command {
             Command::Accept(batch, answer) => match self.accept(batch, group) {
                 Ok(accepted) => group.accepts.push((accepted, answer)),
@@ -222,7 +267,7 @@ impl Thread {
                 Ok(()) => group.others.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
-            Command::Close(answer) => return Some(answer),
+            Command::Between(between, answer) => return Some((between, answer)),
         }
         None
     }
@@ -396,6 +441,10 @@ impl Thread {
             self.audit.reset(group.audit_before);
             tracing::error!(%error, "the store could not be written");
         }
+        // Before anybody is told that it is written: what was acknowledged before a backup ends is in it.
+        if let Some(told) = group.told.filter(|told| !told.is_empty()) {
+            self.tap = self.tap.take().filter(|tap| tap.hand(told, done.is_ok()));
+        }
         let result = || done.clone().map_err(failure);
         for (accepted, answer) in group.accepts {
             let _nobody_waits = answer.send(result().map(|()| accepted));
@@ -411,7 +460,7 @@ impl Thread {
 /// sled copies a node at each insert and leaves the old one to crossbeam-epoch, which frees a bounded number of
 /// objects every so many operations, not in proportion to what is left to it. A thread that inserts thousands of rows
 /// in one operation leaves more than it frees: without this, memory grows by 3 KiB a row for as long as rows come.
-fn free_replaced(rows: usize) {
+pub(super) fn free_replaced(rows: usize) {
     // One flush frees up to 8 bags of 64 objects; a row leaves about two.
     for _ in 0..rows / 128 + 3 {
         crossbeam_epoch::pin().flush();
@@ -421,6 +470,9 @@ fn free_replaced(rows: usize) {
 impl Group {
     fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.rows += 1;
+        if let Some(told) = &mut self.told {
+            told.push((key.clone(), value.clone()));
+        }
         match value {
             Some(value) => self.batch.insert(key, value),
             None => self.batch.remove(key),
