@@ -8,6 +8,7 @@ mod backup;
 mod change;
 mod codec;
 mod data_keys;
+mod group;
 mod key;
 mod key_use;
 mod opening;

@@ -14,10 +14,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::Ends;
+pub(super) use super::group::Write;
+use super::group::{Answer, Group, Results, settle};
 use super::tap::Tap;
 use super::usage::Usage;
 use super::{codec, failure, key, read};
-use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
+use crate::store::{Accept, Accepted, Conflict, Settlement, StoreError};
 
 /// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
 const QUEUE: usize = 1024;
@@ -25,9 +27,6 @@ const QUEUE: usize = 1024;
 const GROUP_ROWS: usize = 4096;
 /// How long settlements wait for company.
 const LINGER: Duration = Duration::from_millis(3);
-
-/// A row to write, or, without a value, to remove.
-pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// Rows to write, and what comes with them.
 #[derive(Default)]
@@ -44,11 +43,6 @@ pub(super) struct Change {
     /// The tenant that is there (again) from now on.
     pub(super) opens: Option<TenantId>,
 }
-
-/// What became of each event of an accept.
-type Results = Vec<Result<Accepted, Conflict>>;
-
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 enum Command {
     Accept(Vec<Accept>, Answer<Results>),
@@ -179,30 +173,6 @@ struct Thread {
     closed: HashSet<TenantId>,
     /// The backup that is told of every batch.
     tap: Option<Tap>,
-}
-
-/// What a group of commands comes to.
-#[derive(Default)]
-struct Group {
-    batch: sled::Batch,
-    rows: usize,
-    urgent: bool,
-    /// The greatest position that something is settled at; 0 for none.
-    position: u64,
-    /// Where the audit log ended before this group.
-    audit_before: audit::Head,
-    /// Client ids and idempotency keys that this group introduces: not in the tree yet.
-    names: HashMap<Vec<u8>, (EventKey, [u8; 16])>,
-    /// Deliveries of the events that this group accepts.
-    deliveries: HashMap<EventKey, Vec<DeliveryId>>,
-    accepts: Vec<(Results, Answer<Results>)>,
-    others: Vec<Answer<()>>,
-    /// The tenants that this group begins to delete.
-    closed: Vec<TenantId>,
-    /// The rows that this group removes: a late settlement must not write them again.
-    removed: HashSet<Vec<u8>>,
-    /// The batch once more, for a backup.
-    told: Option<Vec<Write>>,
 }
 
 impl Thread {
@@ -467,62 +437,10 @@ pub(super) fn free_replaced(rows: usize) {
     }
 }
 
-impl Group {
-    fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.rows += 1;
-        if let Some(told) = &mut self.told {
-            told.push((key.clone(), value.clone()));
-        }
-        match value {
-            Some(value) => self.batch.insert(key, value),
-            None => self.batch.remove(key),
-        }
-    }
-
-    fn name(&self, name: Option<Vec<u8>>) -> Option<(EventKey, [u8; 16])> {
-        self.names.get(&name?).copied()
-    }
-}
-
 fn name_of_key(accept: &Accept) -> Option<Vec<u8>> {
     accept.idempotency.as_ref().map(|digest| key::idempotency(digest))
 }
 
 fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
     accept.client_chosen.then(|| key::client_id(&accept.event.tenant, &accept.event.id))
-}
-
-fn settle(settlement: &Settlement, group: &mut Group) {
-    for settle in &settlement.deliveries {
-        settle_one(settle, settlement.position, group);
-    }
-    if !settlement.deliveries.is_empty() {
-        group.position = group.position.max(settlement.position);
-    }
-    for (lane, low_water) in &settlement.low_water {
-        group.put(key::lane(*lane), Some(codec::lane(*low_water)));
-    }
-    for (lane, trouble) in &settlement.troubles {
-        group.put(key::trouble(*lane), trouble.as_ref().map(codec::trouble));
-    }
-}
-
-/// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
-/// once and cost one row.
-fn settle_one(settle: &Settle, position: u64, group: &mut Group) {
-    let delivered = matches!(settle.delivery.state, postrider_domain::delivery::State::Delivered(_));
-    let delivering = settle.attempt.as_ref().filter(|_| delivered);
-    if let Some(attempt) = settle.attempt.as_ref().filter(|_| !delivered) {
-        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt, position)));
-        if let Some(forgotten) = attempt.number.checked_sub(read::MAX_ATTEMPTS) {
-            group.put(key::attempt(settle.id, forgotten), None);
-        }
-    }
-    if let Some(due) = settle.was_due {
-        group.put(key::due(settle.id, due), None);
-    }
-    if let Some(due) = settle.delivery.state.due() {
-        group.put(key::due(settle.id, due), Some(Vec::new()));
-    }
-    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering, position)));
 }
