@@ -27,8 +27,8 @@ postrider-control-plane config check --config control-plane.toml     # says all 
 postrider-agent config check --config agent.toml
 ```
 
-**Secrets** are given in files, never in the environment of a process that others can look into, nor as flags: each has a setting that names a file.
-Such a file must be readable by its owner alone (mode 0600), or be root's with a group that reads it (0640), as Kubernetes mounts secrets with
+**Secrets** belong in files: each has a setting that names one. What can be given in the environment or as a flag too (`join`, the user in the URL of a proxy, a KEK as
+`env:NAME`) is for where there can be no file. A file with a secret must be readable by its owner alone (mode 0600), or be root's with a group that reads it (0640), as Kubernetes mounts secrets with
 `fsGroup`.
 
 Variables that begin with `POSTRIDER_` and are nobody's are mistakes too. The `postrider` command's own may be set beside the control plane's

@@ -225,16 +225,16 @@ pub fn load(
     flags: Settings,
     variables: impl Iterator<Item = String>,
 ) -> Result<Config, ConfigError> {
-    let mut mistakes = variables::unknown(variables);
-    let file = match file.map(read_file).transpose() {
-        Ok(file) => file.unwrap_or_default(),
-        // What else seems missing may be in it.
+    let settings = match file.map(read_file).transpose() {
+        Ok(file) => merge(flags, file.unwrap_or_default()),
         Err(mistake) => {
-            mistakes.insert(0, mistake);
-            return Err(ConfigError(mistakes));
+            // Nothing else is judged: what seems missing may be in the file.
+            let unknown = variables::unknown(variables, flags.kek.as_deref().unwrap_or_default());
+            return Err(ConfigError([vec![mistake], unknown].concat()));
         }
     };
-    let checked = check(merge(flags, file));
+    let mut mistakes = variables::unknown(variables, settings.kek.as_deref().unwrap_or_default());
+    let checked = check(settings);
     if mistakes.is_empty() {
         return checked;
     }

@@ -147,7 +147,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS,…", env = "POSTRIDER_AGENT_DNS_SERVERS")]
     pub dns_servers: Option<String>,
 
-    /// `log.format`: human or json [default: human]
+    /// `log.format`: how log lines are written: human or json [default: human]
     #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
     pub log_format: Option<String>,
 

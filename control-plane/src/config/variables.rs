@@ -19,15 +19,17 @@ pub const OF_THE_COMMAND: [&str; 8] = [
     "POSTRIDER_TOKEN_FILE",
 ];
 
-/// A mistake for each of these variables that is nothing the control plane knows.
-pub(super) fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
+/// A mistake for each of these variables that is nothing the control plane knows, and that no key-encryption key is read from.
+pub(super) fn unknown(names: impl Iterator<Item = String>, keks: &[String]) -> Vec<String> {
     let command = crate::Args::augment_args(clap::Command::new("control-plane"));
     let is_setting = |name: &str| {
         command.get_arguments().any(|argument| argument.get_env().is_some_and(|env| env == name))
     };
     let mine: BTreeSet<_> = names.filter(|name| name.starts_with(PREFIX)).collect();
     let is_link = |name: &str| is_service_link(name, |other| mine.contains(other));
-    let is_known = |name: &str| is_setting(name) || OF_THE_COMMAND.contains(&name) || is_link(name);
+    let is_kek = |name: &str| keks.iter().any(|kek| kek.strip_prefix("env:") == Some(name));
+    let is_known =
+        |name: &str| is_setting(name) || is_kek(name) || OF_THE_COMMAND.contains(&name) || is_link(name);
     let mistake =
         |name: &String| format!("the environment variable {name} is not a setting of the control plane");
     mine.iter().filter(|name| !is_known(name)).map(mistake).collect()
@@ -47,10 +49,12 @@ mod tests {
             "POSTRIDER_TOKEN",
             "POSTRIDER_SERVICE_HOST",
             "POSTRIDER_PORT_7070_TCP",
+            "POSTRIDER_KEK_OF_OURS",
             "POSTRIDER_DATADIR",
             "POSTRIDER_AGENT_LISTN",
         ];
-        let mistakes = unknown(given.iter().map(|name| (*name).to_owned()));
+        let keks = ["file:/x".to_owned(), "env:POSTRIDER_KEK_OF_OURS".to_owned()];
+        let mistakes = unknown(given.iter().map(|name| (*name).to_owned()), &keks);
         assert_eq!(
             mistakes,
             ["POSTRIDER_AGENT_LISTN", "POSTRIDER_DATADIR"]

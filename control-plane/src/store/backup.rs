@@ -5,7 +5,7 @@
 //! Whoever applies first the rows and then the changes, in their order, has the store as it was at the last change: a row that
 //! the scan saw too early is made good by the changes, and one that it saw late is only written again.
 //!
-//! The file is described in [`file`]. Rows and keys do not leave the modules below the store.
+//! The file is described in `backup/file.rs`. Rows and keys do not leave the modules below the store.
 
 pub(super) mod file;
 

@@ -49,7 +49,7 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it_and_deliver
     let _turn = turn::take().await;
     let mut world = World::with_max_in_flight(64).await?;
     let wanted = v1::Subscription {
-        retry_policy: retries([Duration::from_millis(500); 100]),
+        retry_policy: retries([Duration::from_secs(1); 50]),
         ..v1::Subscription::default()
     };
     world.subscribe("/fast").await?;
@@ -85,9 +85,10 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it_and_deliver
     emitter.done().await?;
     world.api.all_ended(PATIENCE).await?;
     // What was delivered after the backup was delivered again: at least once, and with the same event's id.
-    let log = world.cli().run(&["audit", "verify"]).await?;
+    let admin = world.control_plane.cli("");
+    let log = admin.run(&["audit", "verify"]).await?;
     ensure!(log.code == 0, "{log:?}");
-    let restores = world.cli().run(&["audit", "list", "--action", "Restore"]).await?;
+    let restores = admin.run(&["audit", "list", "--action", "Restore"]).await?;
     ensure!(restores.stdout.contains("Restore"), "{restores:?}");
     Ok(())
 }

@@ -12,11 +12,11 @@ use postrider_proto::store as records;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
-use crate::store::backup::file::Kind::{Changes, DataKeys, Header, Rows, Trailer};
+use self::Kind::{Changes, DataKeys, Header, Rows, Trailer};
 
 /// What every backup begins with; the last digit is the version of the format.
 const MAGIC: &[u8; 8] = b"PRBKUP-1";
-/// The version of the layout of the store whose rows are in it.
+/// Bytes of the SHA-256 at its end.
 const DIGEST: usize = 32;
 /// The kind and the length before a content, and the checksum behind it.
 const HEAD: usize = 5;
