@@ -8,10 +8,10 @@ CARGO ?= cargo
 DENY := .tools/bin/cargo-deny
 FUZZ := .tools/bin/cargo-fuzz
 
-.PHONY: help dev test fuzz bench build setup lint fmt clippy doc deny ci clean
+.PHONY: help dev test fuzz bench build configuration setup lint fmt clippy doc deny ci clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 dev: ## Run all of Postrider on this machine and deliver an example event (ARGS="--once" to stop after it)
 	$(CARGO) run --release -- dev $(ARGS)
@@ -28,6 +28,9 @@ bench: build ## Measure speed and memory; figures go to target/bench/latest.json
 
 build: ## Build every program
 	$(CARGO) build --release --workspace --bins
+
+configuration: ## Write docs/configuration.md anew, from the programs' own settings
+	WRITE_CONFIGURATION=1 $(CARGO) test -p postrider-cli --test configuration the_page_has_every_setting
 
 setup: ## Install what the tests need and this machine lacks
 	tests/setup.sh

@@ -223,6 +223,10 @@ impl Client {
         system, system_service_client::SystemServiceClient
     );
     service!(
+        /// Copies of the store.
+        backups, backup_service_client::BackupServiceClient
+    );
+    service!(
         /// Secrets at rest.
         secrets, secret_service_client::SecretServiceClient
     );

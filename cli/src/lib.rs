@@ -28,7 +28,7 @@ use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{
     Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
 };
-use crate::verbs::{apply, audit, egress, export, secrets, tokens};
+use crate::verbs::{apply, audit, backup, egress, export, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents.
@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Verify(args) => verify::run(&args, cli.output),
         Command::Egress(verb) => egress::run(&verb, cli.output),
+        Command::Restore(args) => backup::restore(&args, cli.output),
         Command::Dev(args) => dev::run(&args),
         Command::Doctor => doctor::main(&cli.connection, cli.output),
         Command::Completions(args) => completions::run(&args, args::command()),
@@ -103,7 +104,9 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Tokens(verb) => tokens::run(context, verb).await,
         Command::Audit(verb) => audit::run(context, verb).await,
         Command::Secrets(verb) => secrets::run(context, verb).await,
+        Command::Backup(args) => backup::run(context, args).await,
         Command::Verify(_)
+        | Command::Restore(_)
         | Command::Egress(_)
         | Command::Completions(_)
         | Command::Dev(_)

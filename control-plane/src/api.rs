@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod audit;
 mod authorities;
+mod backups;
 mod changes;
 mod deliveries;
 mod diagnoses;
@@ -39,6 +40,7 @@ pub use self::access::Caller;
 pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::diagnoses::Diagnoses;
 use crate::disabler::Changes;
@@ -97,6 +99,8 @@ pub struct Api {
     pub rewrapper: Arc<Rewrapper>,
     /// Work on many things.
     pub operations: Arc<Operations>,
+    /// Copies of the store.
+    pub backups: Arc<Backups>,
     /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
     /// Where sampled events are told.

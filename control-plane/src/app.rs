@@ -38,6 +38,7 @@ use self::known::Known;
 use self::shown::Shown;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::diagnoses::Diagnoses;
@@ -55,7 +56,7 @@ use crate::registry::Registry;
 use crate::retention::Keep;
 use crate::secrets::Sealer;
 use crate::secrets::rewrap::{Holders, Rewrapper};
-use crate::store::{Options, SledStore, Store};
+use crate::store::{Options, STORE, SledStore, Store};
 use crate::watch::Updates;
 use crate::{disabler, operational, retention, secrets, settle};
 
@@ -68,10 +69,11 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 14] = [
+const SERVICES: [&str; 15] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
+    "postrider.v1.BackupService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
@@ -117,7 +119,7 @@ pub async fn run(
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
-    let options = Options { path: config.data_dir.join("store"), cache_bytes: config.cache_bytes };
+    let options = Options { path: config.data_dir.join(STORE), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let writes = shown.metrics().writes();
@@ -216,14 +218,9 @@ impl Parts {
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let (emitter, committer) = Emitter::new(
-            store.clone(),
-            lanes.clone(),
-            recent.clone(),
-            config.tenant_emit_rate,
-            clock,
-            shown.metrics(),
-        );
+        let (rate, counted) = (config.tenant_emit_rate, shown.metrics());
+        let (emitter, committer) =
+            Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock, counted);
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
         let dispatcher =
             Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
@@ -248,6 +245,7 @@ impl Parts {
             agent_address: config.agent_address.clone(),
             rewrapper: rewrapper(&store, &registry, &authorities, &sealer, config, clock),
             operations: Arc::new(Operations::load(store.clone(), clock).await?),
+            backups: Arc::new(Backups::new(shown.metrics(), clock)),
             caller: Caller::nobody(),
             traces,
             clock,
@@ -346,6 +344,7 @@ impl Parts {
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
             .add_service(v1::system_service_server::SystemServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
+            .add_service(v1::backup_service_server::BackupServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_QUESTION)))

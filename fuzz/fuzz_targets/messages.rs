@@ -34,7 +34,7 @@ const MESSAGES: &[Decode] = messages! {
     agent: EnrollRequest RenewRequest AgentMessage ControlMessage;
     v1: GetSecretsStatusRequest RewrapSecretsRequest GetSystemRequest;
     v1: CreatePoolRequest GetPoolRequest ListPoolsRequest UpdatePoolRequest DeletePoolRequest DrainAgentRequest
-        UndrainAgentRequest DiagnoseSubscriptionRequest ValidateSubscriptionRequest;
+        UndrainAgentRequest DiagnoseSubscriptionRequest ValidateSubscriptionRequest BackupRequest BackupResponse;
 };
 
 /// Messages that have a reading.

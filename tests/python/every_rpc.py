@@ -7,6 +7,7 @@ declare, so a new RPC without a check fails.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -28,6 +29,7 @@ sys.path.insert(0, ARGS.stubs)
 from calls import CODE, Api  # noqa: E402
 from postrider.v1 import agents_pb2 as agents, agents_pb2_grpc  # noqa: E402
 from postrider.v1 import audit_pb2 as audit, audit_pb2_grpc  # noqa: E402
+from postrider.v1 import backups_pb2 as backups, backups_pb2_grpc  # noqa: E402
 from postrider.v1 import deliveries_pb2 as deliveries, deliveries_pb2_grpc  # noqa: E402
 from postrider.v1 import event_types_pb2 as event_types, event_types_pb2_grpc  # noqa: E402
 from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
@@ -43,6 +45,7 @@ from postrider.v1 import tokens_pb2 as tokens, tokens_pb2_grpc  # noqa: E402
 MODULES = [
     agents,
     audit,
+    backups,
     deliveries,
     event_types,
     events,
@@ -58,6 +61,7 @@ MODULES = [
 STUBS = {
     "AgentService": agents_pb2_grpc.AgentServiceStub,
     "AuditService": audit_pb2_grpc.AuditServiceStub,
+    "BackupService": backups_pb2_grpc.BackupServiceStub,
     "DeliveryService": deliveries_pb2_grpc.DeliveryServiceStub,
     "EventTypeService": event_types_pb2_grpc.EventTypeServiceStub,
     "EventService": events_pb2_grpc.EventServiceStub,
@@ -596,6 +600,14 @@ def check_system(api, nobody):
     nobody.refused("SystemService.GetSystem", system.GetSystemRequest(), CODE.UNAUTHENTICATED, "TOKEN_MISSING")
 
 
+def check_backups(api, nobody):
+    parts = api.stream("BackupService.Backup", backups.BackupRequest())
+    file = b"".join(part.data for part in parts)
+    assert file.startswith(b"PRBKUP-1") and all(0 < len(part.data) <= 1024 * 1024 for part in parts)
+    assert hashlib.sha256(file[:-32]).digest() == file[-32:]
+    nobody.refused("BackupService.Backup", backups.BackupRequest(), CODE.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
 def check_audit(api):
     wanted = audit.ListAuditRecordsRequest(action="CreateToken", page_size=1)
     [record] = api.ok("AuditService.ListAuditRecords", wanted).records
@@ -678,6 +690,7 @@ def main():
         check_tokens(api)
         check_secrets(api, nobody)
         check_system(api, nobody)
+        check_backups(api, nobody)
         check_audit(api)
         check_agents(api)
         check_reflection_of_others(anonymous)

@@ -267,6 +267,25 @@ fn a_proxy_is_that_of_the_settings_or_of_the_environment() {
 }
 
 #[test]
+fn the_proxys_credentials_may_be_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("user");
+    std::fs::write(&path, "u:hidden\n").unwrap();
+    let mode = |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    mode(0o600).unwrap();
+    let file = format!("--proxy-credentials-file={}", path.display());
+    let with = |flags: &[&str]| load(&[&["--state-dir", "/s"], flags].concat());
+    let route = enrolled(with(&["--proxy-url=http://p:1", &file]).unwrap()).route;
+    assert!(route.proxy.unwrap().has_credentials());
+    let mistake = |flags: &[&str]| with(flags).unwrap_err().to_string();
+    assert!(mistake(&[&file]).contains("`proxy.credentials_file` needs `proxy.url`"));
+    assert!(mistake(&["--proxy-url=http://a:b@p:1", &file]).contains("give one of them"));
+    mode(0o644).unwrap();
+    let loose = mistake(&["--proxy-url=http://p:1", &file]);
+    assert!(loose.contains("`proxy.credentials_file`") && !loose.contains("hidden"), "{loose}");
+}
+
+#[test]
 fn settings_that_do_not_fit_together_are_mistakes() {
     let with = |more: &[&'static str]| mistakes(&[minimal(), more.to_vec()].concat());
     assert!(with(&["--streams=8", "--max-in-flight=7"]).contains("at least `streams`"));

@@ -83,7 +83,7 @@ async fn of_secrets(client: &Client) -> Result<Vec<Finding>> {
     let sealed = client.secrets().get_secrets_status(v1::GetSecretsStatusRequest {}).await;
     let sealed = sealed.doing("get the status of the secrets")?.into_inner();
     let tokens = collect(Limit::ALL, "list the tokens", async |page_size, page_token| {
-        let request = v1::ListTokensRequest { page_size, page_token, ..v1::ListTokensRequest::default() };
+        let request = v1::ListTokensRequest { page_size, page_token };
         client.tokens().list_tokens(request).await
     });
     let tokens = tokens.await?.entries;

@@ -37,6 +37,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.AgentService/UndrainAgent", Operate, Everything),
     ("postrider.v1.AuditService/ListAuditRecords", Administer, Own),
     ("postrider.v1.AuditService/VerifyAuditLog", Administer, Everything),
+    ("postrider.v1.BackupService/Backup", Administer, Everything),
     ("postrider.v1.DeliveryService/CancelDelivery", Operate, Own),
     ("postrider.v1.DeliveryService/GetDelivery", Read, Own),
     ("postrider.v1.DeliveryService/ListDeliveries", Read, Own),

@@ -53,6 +53,7 @@ impl Known {
         let authorities = Arc::new(authorities.await.context("the agents' authority")?);
         let pools = Arc::new(Pools::load(store.clone()).await?);
         let mut scheduler = Scheduler::new(store.epoch());
+        scheduler.fence(store.fence());
         for row in pools.list() {
             scheduler.pool_changed(&row.name, row.fallback(), clock.now());
         }

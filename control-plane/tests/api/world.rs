@@ -8,6 +8,7 @@ use std::time::Duration;
 use postrider_control_plane::agents::Agents;
 use postrider_control_plane::api::{Api, Caller};
 use postrider_control_plane::authority::{self, Authorities};
+use postrider_control_plane::backups::Backups;
 use postrider_control_plane::clock::Clock;
 use postrider_control_plane::diagnoses::Diagnoses;
 use postrider_control_plane::emit::Emitter;
@@ -156,6 +157,7 @@ impl World {
             rewrapper: rewrapper.clone(),
             operations,
             agent_address: Some(("agents.example.com".into(), 7071)),
+            backups: Arc::new(Backups::new(Arc::default(), clock)),
             caller: Caller::nobody(),
             traces: Traces::default(),
             clock,

@@ -3,6 +3,7 @@
 //! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
 
 mod access;
+mod backup;
 mod bench;
 mod catalogue;
 mod command;
@@ -37,6 +38,7 @@ mod replay;
 mod restarts;
 mod rolls;
 mod secrets;
+mod settings;
 mod streams;
 mod tail;
 mod tenants;
