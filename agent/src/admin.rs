@@ -99,7 +99,7 @@ impl Admin {
         self.metrics.outbox.set(whole(outcomes));
         self.metrics.draining.set(self.stop.is_cancelled().into());
         let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
-        self.metrics.expiry.set(trust.as_ref().and_then(|trust| trust.borrow().expires).unwrap_or(0));
+        self.metrics.expiry.set(trust.as_ref().and_then(|trust| trust.borrow().expires));
     }
 
     fn change(&self, number: u32, change: impl FnOnce(&mut State)) {

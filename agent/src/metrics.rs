@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_domain::outcome::Class;
 use postrider_proto::agent::{Outcome, OutcomeKind};
-use postrider_telemetry::metrics::{Catalogue, Counters, Histograms, IntGauge, Label};
+use postrider_telemetry::metrics::{Catalogue, Counters, Histograms, IntGauge, Known, Label};
 
 const CONNECT: [Label; 1] = [Label { name: "result", values: &["welcomed", "rejected", "failed"] }];
 const OUTCOME: [Label; 1] = [Label {
@@ -44,7 +44,7 @@ pub struct Metrics {
     /// Outcomes that may be sent and not acknowledged.
     pub(crate) capacity: IntGauge,
     /// When the certificate ends.
-    pub(crate) expiry: IntGauge,
+    pub(crate) expiry: Known,
 }
 
 /// What came of an attempt to open a stream.
@@ -74,7 +74,7 @@ impl Metrics {
         let phases = "How long each phase of an attempt took: waiting in the agent, name lookup, TCP, TLS, from the request to \
             the first byte of the answer, and all of it but the waiting. A phase that did not happen is not counted.";
         let capacity = "Outcomes that may be sent and not acknowledged; beyond it no more are sent, and their places stay taken.";
-        let expiry = "When the agent's certificate ends; 0 while it has none.";
+        let expiry = "When the agent's certificate ends; not there while it has none.";
         Metrics {
             streams: all.gauge("postrider_agent_streams", "Streams to the control plane that are open."),
             connects: all.counters("postrider_agent_stream_connects_total", connects, &CONNECT),
@@ -87,7 +87,7 @@ impl Metrics {
             phases: all.histograms("postrider_agent_attempt_duration_seconds", phases, &PHASE),
             outbox: all.gauge("postrider_agent_outbox_outcomes", "Outcomes that are not acknowledged."),
             capacity: all.gauge("postrider_agent_outbox_capacity", capacity),
-            expiry: all.gauge("postrider_agent_certificate_expiry_timestamp_seconds", expiry),
+            expiry: all.known("postrider_agent_certificate_expiry_timestamp_seconds", expiry),
             catalogue: all,
         }
     }

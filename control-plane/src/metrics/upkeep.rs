@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_telemetry::metrics::{Catalogue, IntGauge, IntGaugeVec, Label};
+use postrider_telemetry::metrics::{Catalogue, IntGaugeVec, Known, Label};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
@@ -20,8 +20,8 @@ const EVERY: Duration = Duration::from_secs(30);
 const CERTIFICATE: [Label; 1] = [Label { name: "certificate", values: &["api", "agents_authority"] }];
 
 pub(super) struct Kept {
-    size: IntGauge,
-    free: IntGauge,
+    size: Known,
+    free: Known,
     expiry: IntGaugeVec,
 }
 
@@ -42,8 +42,8 @@ impl Kept {
         let expiry =
             "When a certificate ends: the API's, and the one that agents' certificates are issued with.";
         Self {
-            size: all.gauge("postrider_store_size_bytes", "What the embedded store takes on disk."),
-            free: all.gauge("postrider_store_disk_free_bytes", "What is free on the store's disk."),
+            size: all.known("postrider_store_size_bytes", "What the embedded store takes on disk."),
+            free: all.known("postrider_store_disk_free_bytes", "What is free on the store's disk."),
             expiry: all.gauges("postrider_certificate_expiry_timestamp_seconds", expiry, &CERTIFICATE),
         }
     }
@@ -60,7 +60,7 @@ pub async fn watch(metrics: Arc<Metrics>, watched: Watched) {
 impl Kept {
     async fn look(&self, watched: &Watched) {
         match watched.store.size().await {
-            Ok(size) => self.size.set(i64::try_from(size).unwrap_or(i64::MAX)),
+            Ok(size) => self.size.set(i64::try_from(size).ok()),
             Err(error) => debug!(%error, "how large the store is cannot be seen"),
         }
         if let Some(authority) = watched.authorities.trusted().first() {
@@ -69,7 +69,7 @@ impl Kept {
         let (folder, certificate) = (watched.data_dir.clone(), watched.api_certificate.clone());
         let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
         let Ok((free, end)) = looked.await else { return };
-        free.into_iter().for_each(|free| self.free.set(free));
+        self.free.set(free);
         end.into_iter().for_each(|end| self.expires("api", end));
     }
 
