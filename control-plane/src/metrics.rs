@@ -207,7 +207,7 @@ impl Metrics {
     pub fn backed_up(&self, good: bool, now: Timestamp) {
         self.backups.results.inc(if good { "success" } else { "failure" });
         if good {
-            self.backups.last.set(Some(now.as_millis() / 1000));
+            self.backups.last.set(now.as_millis() / 1000);
         }
     }
 }

@@ -257,9 +257,9 @@ impl Histograms {
 
 impl Known {
     /// It is this, or unknown.
-    pub fn set(&self, value: Option<i64>) {
+    pub fn set(&self, value: impl Into<Option<i64>>) {
         const NO_LABELS: [&str; 0] = [];
-        match value {
+        match value.into() {
             Some(value) => self.0.with_label_values(&NO_LABELS).set(value),
             None => self.0.reset(),
         }
@@ -341,7 +341,7 @@ mod tests {
         let mut catalogue = Catalogue::new();
         let end = catalogue.known("end_timestamp_seconds", "When it ends.");
         assert!(!catalogue.encode().contains("end_timestamp_seconds"));
-        end.set(Some(7));
+        end.set(7);
         assert!(catalogue.encode().contains("\nend_timestamp_seconds 7\n"), "{}", catalogue.encode());
         end.set(None);
         assert!(!catalogue.encode().contains("end_timestamp_seconds"));

@@ -60,7 +60,7 @@ pub async fn watch(metrics: Arc<Metrics>, watched: Watched) {
 impl Kept {
     async fn look(&self, watched: &Watched) {
         match watched.store.size().await {
-            Ok(size) => self.size.set(i64::try_from(size).ok()),
+            Ok(size) => self.size.set(i64::try_from(size).unwrap_or(i64::MAX)),
             Err(error) => debug!(%error, "how large the store is cannot be seen"),
         }
         if let Some(authority) = watched.authorities.trusted().first() {
@@ -69,7 +69,7 @@ impl Kept {
         let (folder, certificate) = (watched.data_dir.clone(), watched.api_certificate.clone());
         let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
         let Ok((free, end)) = looked.await else { return };
-        self.free.set(free);
+        free.into_iter().for_each(|free| self.free.set(free));
         end.into_iter().for_each(|end| self.expires("api", end));
     }
 
