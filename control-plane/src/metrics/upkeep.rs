@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_telemetry::metrics::{Catalogue, IntGauge, IntGaugeVec, Label};
+use postrider_telemetry::metrics::{Catalogue, IntGaugeVec, Known, Label};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
@@ -20,8 +20,8 @@ const EVERY: Duration = Duration::from_secs(30);
 const CERTIFICATE: [Label; 1] = [Label { name: "certificate", values: &["api", "agents_authority"] }];
 
 pub(super) struct Kept {
-    size: IntGauge,
-    free: IntGauge,
+    size: Known,
+    free: Known,
     expiry: IntGaugeVec,
 }
 
@@ -55,8 +55,8 @@ impl Kept {
         let expiry =
             "When a certificate ends: the API's, and the one that agents' certificates are issued with.";
         Self {
-            size: all.gauge("postrider_store_size_bytes", "What the embedded store takes on disk."),
-            free: all.gauge("postrider_store_disk_free_bytes", "What is free on the store's disk."),
+            size: all.known("postrider_store_size_bytes", "What the embedded store takes on disk."),
+            free: all.known("postrider_store_disk_free_bytes", "What is free on the store's disk."),
             expiry: all.gauges("postrider_certificate_expiry_timestamp_seconds", expiry, &CERTIFICATE),
         }
     }
