@@ -35,9 +35,15 @@
 {{- end -}}
 {{- end -}}
 
-{{- /* What the command `postrider` in the pod needs beside them. */ -}}
+{{- /* What the command `postrider` in the pod needs beside them, and what it shares with the program. */ -}}
 {{- define "control-plane.clientFiles" -}}
 {{ include "postrider.ca" (dict "root" . "name" "client-ca" "ca" .Values.client.ca) }}
+{{- with .Values.client.token.existingSecret }}
+- {name: client-token, secret: {{ . | quote }}, key: {{ $.Values.client.token.key | quote }}}
+{{- end }}
+{{- with .Values.client.certificate.existingSecret }}
+- {name: client-certificate, secret: {{ . | quote }}}
+{{- end }}
 {{- end -}}
 
 {{- /* The key-encryption keys in the words of the setting `kek`, the current one first. */ -}}
@@ -136,12 +142,34 @@ traces_ca = {{ toJson . }}
 {{- define "control-plane.clientEnv" -}}
 - name: POSTRIDER_SERVER
   value: {{ include "control-plane.clientUrl" . | quote }}
-{{- if .Values.bootstrapToken.enabled }}
+{{- with include "control-plane.clientToken" . }}
 - name: POSTRIDER_TOKEN_FILE
-  value: {{ printf "/etc/postrider/bootstrap-token/%s" .Values.bootstrapToken.key | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- with include "postrider.caPath" (dict "root" . "name" "client-ca" "ca" .Values.client.ca) }}
 - name: POSTRIDER_CA
   value: {{ . | quote }}
 {{- end }}
+{{- if .Values.client.certificate.existingSecret }}
+- name: POSTRIDER_CERT
+  value: /etc/postrider/client-certificate/tls.crt
+- name: POSTRIDER_KEY
+  value: /etc/postrider/client-certificate/tls.key
+{{- end }}
+{{- end -}}
+
+{{- define "control-plane.clientToken" -}}
+{{- if .Values.client.token.existingSecret -}}
+/etc/postrider/client-token/{{ .Values.client.token.key }}
+{{- else if .Values.bootstrapToken.enabled -}}
+/etc/postrider/bootstrap-token/{{ .Values.bootstrapToken.key }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Whether the command has all that a call needs; else nothing. */ -}}
+{{- define "control-plane.canCall" -}}
+{{- $asked := or .Values.tls.clientCa.pem .Values.tls.clientCa.configMap .Values.tls.clientCa.secret -}}
+{{- if and (include "control-plane.clientToken" .) (or (not $asked) .Values.client.certificate.existingSecret) -}}
+yes
+{{- end -}}
 {{- end -}}
