@@ -138,11 +138,11 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if .Values.topologySpreadConstraints }}
-{{- $own := dict "labelSelector" (dict "matchLabels" (include "postrider.selectorLabels" . | fromYaml)) }}
+{{- $labels := include "postrider.selectorLabels" . | fromYaml }}
+{{- with .Values.topologySpreadConstraints }}
 topologySpreadConstraints:
-  {{- range .Values.topologySpreadConstraints }}
-  - {{- mergeOverwrite (deepCopy $own) . | toYaml | nindent 4 }}
+  {{- range . }}
+  - {{- merge (dict) . (ternary (dict) (dict "labelSelector" (dict "matchLabels" $labels)) (hasKey . "labelSelector")) | toYaml | nindent 4 }}
   {{- end }}
 {{- end }}
 {{- with .Values.priorityClassName }}
@@ -221,6 +221,11 @@ metricRelabelings:
 {{- define "postrider.mistakes" -}}
 {{- if eq .Values.image.tag "latest" }}
 - "image.tag is `latest`, which is another image tomorrow. Leave it empty for the chart's own version, or name one"
+{{- end }}
+{{- with .Values.traces }}
+{{- if and (or .ca.pem .ca.configMap .ca.secret) (not (hasPrefix "https://" .endpoint)) }}
+- "traces.ca needs an endpoint with https://, and traces.endpoint has none"
+{{- end }}
 {{- end }}
 {{- $least := add .Values.shutdownGraceSeconds 10 }}
 {{- if lt (int .Values.terminationGracePeriodSeconds) (int $least) }}
