@@ -101,6 +101,7 @@ def test_the_programs_know_every_variable(chart, found):
     for pod in pods(found):
         for container in pod["containers"]:
             given = [one["name"] for one in container.get("env", [])]
+            assert len(set(given)) == len(given)
             assert set(given) <= programs.variables(chart)
             assert container["name"] not in (chart, "test") or given
 
