@@ -207,9 +207,8 @@ def test_extras_are_there(values, found):
     assert len([one for one in found if one["metadata"]["name"].endswith(("-more", "-text"))]) == wanted
 
 
+@pytest.mark.of("agent")
 def test_the_agents_egress_settings_mean_what_they_say(chart, values, found, tmp_path):
-    if chart != "agent":
-        return
     file = tmp_path / "agent.toml"
     file.write_text(settings_text(found))
     told, _ = programs.run(
