@@ -21,6 +21,7 @@ use self::attempt::Finished;
 use self::conversation::Conversation;
 use self::link::Opened;
 use self::running::Running;
+use crate::admin::Pulse;
 use crate::backoff::Backoff;
 use crate::clock::now;
 use crate::outbox::{Limits, Outbox};
@@ -41,6 +42,9 @@ pub const PROTOCOL: u32 = 1;
 
 /// The longest wait before the next connection while the agent is stopping: its time to report is short.
 const STOPPING_WAIT: Duration = Duration::from_secs(5);
+
+/// A connection takes no longer than this to be opened or given up: name, proxy, TCP, TLS and Hello have their own limits.
+const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The longest wait before the next connection while the agent holds jobs or outcomes.
 const HOLDING_WAIT: Duration = Duration::from_secs(2);
@@ -73,6 +77,8 @@ struct Work {
     transport: Arc<dyn Transport>,
     running: Running,
     outbox: Outbox<Outcome>,
+    /// Told of what this stream does.
+    pulse: Pulse,
     /// The agent has been told to stop.
     stop: CancellationToken,
 }
@@ -128,10 +134,11 @@ impl Stream {
         credit: Credit,
         link: Link,
         transport: Arc<dyn Transport>,
+        pulse: Pulse,
         stop: CancellationToken,
     ) -> Stream {
         let outbox = Outbox::new(Limits::default());
-        let work = Work { transport, running: Running::new(credit), outbox, stop };
+        let work = Work { transport, running: Running::new(credit), outbox, pulse, stop };
         Stream { identity, number, credit, link, backoff: Backoff::default(), work }
     }
 
@@ -167,6 +174,7 @@ impl Stream {
                         retry_in_ms = wait.as_millis(),
                         "not connected to the control plane: {why}"
                     );
+                    self.work.pulse.lost(why);
                     wait
                 }
             };
@@ -179,8 +187,12 @@ impl Stream {
     async fn connect_once(&mut self, succession: Option<Box<Succession>>) -> (End, Duration) {
         self.work.collect();
         self.work.outbox.rewind();
+        self.work.pulse.back_within(OPEN_WITHIN);
         let link = match self.open(succession).await {
-            Ok(link) => link,
+            Ok(mut link) => {
+                link.live = Some(self.work.pulse.live());
+                link
+            }
             Err(end) => return (end, Duration::ZERO),
         };
         tracing::info!(
@@ -251,6 +263,7 @@ impl Stream {
             0 => own,
             ms => Duration::from_millis(ms.into()),
         };
+        self.work.pulse.lost(format!("rejected: {}", reject.message));
         tracing::warn!(
             code = reject.code().as_str_name(),
             retry_in_ms = wait.as_millis(),
@@ -296,6 +309,7 @@ impl Work {
 
     /// Waits before the next connection, but not once the agent has been told to stop.
     async fn pause(&self, wait: Duration) {
+        self.pulse.back_within(wait);
         let stopping = self.is_stopping();
         tokio::select! {
             () = sleep(wait) => {}

@@ -1,6 +1,6 @@
 //! What is known of agents: who is connected, and who was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,6 +141,16 @@ impl Agents {
         let mut views: Vec<_> = self.lock().values().cloned().collect();
         views.sort_by(|one, other| one.row.id.cmp(&other.row.id));
         views
+    }
+
+    /// How many agents are connected, by pool and version.
+    #[must_use]
+    pub fn connected_versions(&self) -> BTreeMap<(String, String), usize> {
+        let mut counts = BTreeMap::new();
+        for view in self.lock().values().filter(|view| !view.holders.is_empty()) {
+            *counts.entry((view.row.pool.clone(), view.row.version.clone())).or_default() += 1;
+        }
+        counts
     }
 
     /// Forgets agents that have been gone for long.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{SubscriptionId, TenantId};
+use postrider_telemetry::traces::Traces;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -94,6 +95,8 @@ pub struct Api {
     pub operations: Arc<Operations>,
     /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
+    /// Where sampled events are told.
+    pub traces: Traces,
     /// Time.
     pub clock: Clock,
     /// How many bytes an event's data may have.

@@ -9,6 +9,8 @@
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
 
+mod shown;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
 use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
 use postrider_proto::v1;
+use postrider_telemetry::log;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +33,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
+use self::shown::Shown;
 use crate::agents::Agents;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
@@ -43,6 +47,7 @@ use crate::key_uses::KeyUses;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
+use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::recent::RecentEvents;
@@ -98,22 +103,30 @@ const FORGET_EVERY: u32 = 60;
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs the control plane until `stop` is done, then stops it within its grace.
+/// Runs the control plane until `stop` is done, then stops it within its grace. Without a log filter of its own, the
+/// admin port cannot change what is logged.
 ///
 /// # Errors
 /// When it cannot start, or a part of it fails.
-pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: Config,
+    filter: Option<log::Filter>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let shown = Shown::open(&config, filter, clock).await?;
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
     let options = Options { path: config.data_dir.join("store"), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
+    let writes = shown.metrics.writes();
+    let opened = tokio::task::spawn_blocking(move || SledStore::open_measured(&options, writes)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
-    let sealer = secrets::data_keys::open(&*store, &config.keks, Clock::start().wall());
+    let sealer = secrets::data_keys::open(&*store, &config.keks, clock.wall());
     let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
-    let mut parts = Parts::build(store, sealer, &config).await?;
+    let mut parts = Parts::build(store, sealer, &config, shown, clock).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
     }
@@ -213,6 +226,7 @@ struct Parts {
     links: Links,
     authorities: Arc<Authorities>,
     health: HealthReporter,
+    shown: Shown,
     /// Cancelled when servers must end.
     closing: CancellationToken,
     /// Fails as a whole: each of these runs as long as the program.
@@ -235,8 +249,14 @@ fn rewrapper(
 }
 
 impl Parts {
-    async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
-        let clock = Clock::start();
+    async fn build(
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        config: &Config,
+        shown: Shown,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let traces = config.export_traces()?;
         let known = Known::load(&store, &sealer, config, clock).await?;
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
@@ -245,12 +265,18 @@ impl Parts {
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let rate = config.tenant_emit_rate;
-        let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
+        let metrics = || shown.metrics.clone();
+        let (emitter, committer) = Emitter::new(
+            store.clone(),
+            lanes.clone(),
+            recent.clone(),
+            config.tenant_emit_rate,
+            clock,
+            metrics(),
+        );
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
-        let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
-        let rewrapper = rewrapper(&store, &registry, &authorities, &sealer, config, clock);
-        let operations = Arc::new(Operations::load(store.clone(), clock).await?);
+        let dispatcher =
+            Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let api = Api {
             store: store.clone(),
@@ -266,45 +292,49 @@ impl Parts {
             webhook_origin: config.webhook_origin.clone(),
             tokens: tokens.clone(),
             uses: uses.clone(),
-            identities: identities.clone(),
+            identities,
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
-            rewrapper: rewrapper.clone(),
-            operations: operations.clone(),
+            rewrapper: rewrapper(&store, &registry, &authorities, &sealer, config, clock),
+            operations: Arc::new(Operations::load(store.clone(), clock).await?),
             caller: Caller::nobody(),
+            traces,
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
-        let links = links(&api, dispatcher, closing.clone());
+        let links = links(&api, dispatcher, metrics(), closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
-        let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
-        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
+        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates, metrics()));
         pipeline.spawn(disabler::run(changes_queue, api.by_itself(), notices.clone()));
         pipeline.spawn(operational::run(notices_queue, api.by_itself(), notices, config.thresholds));
-        pipeline.spawn(tokens.tend(clock));
-        pipeline.spawn(uses.tend());
-        pipeline.spawn(tend(authorities.clone(), identities, clock));
-        pipeline.spawn(async move { rewrapper.run().await });
-        pipeline.spawn(operations.run(api.by_itself()));
-        pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
+        keep_house(&mut pipeline, &api, config);
         let (health, tasks) = (HealthReporter::new(), JoinSet::new());
-        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })
+        Ok(Self { store, lanes, api, links, authorities, health, shown, closing, tasks, pipeline })
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
         let (max_api, max_agents) =
             listen::connections(config.max_api_connections, config.max_agent_connections);
-        let api = Door { name: "api", listener: api, tls: self.api_tls(config)?, max_connections: max_api };
+        let connections = |port| self.shown.metrics.connections(port);
+        let (to_api, of_agents) = (connections("api"), connections("agents"));
+        let api = Door {
+            name: "api",
+            listener: api,
+            tls: self.api_tls(config)?,
+            max_connections: max_api,
+            connections: to_api,
+        };
         let secured = !config.insecure_loopback;
         let agents = Door {
             name: "agents",
             listener: agents,
             tls: secured.then(|| self.authorities.tls()),
             max_connections: max_agents,
+            connections: of_agents,
         };
         let gate = Gate::new(secured.then(|| self.api.tokens.clone()), self.api.clock);
         let closing = || self.closing.clone().cancelled_owned();
@@ -313,6 +343,7 @@ impl Parts {
         self.tasks.spawn(async move { api.await.context("the API's server failed") });
         self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
+        self.shown.serving(&self.api, config, &mut self.pipeline);
         Ok(())
     }
 
@@ -376,6 +407,7 @@ impl Parts {
 
     async fn stop(mut self, grace: Duration) -> anyhow::Result<()> {
         self.api.stopping.cancel();
+        self.shown.stopping();
         self.report_health(tonic_health::ServingStatus::NotServing).await;
         if tokio::time::timeout(grace, self.lanes.drain()).await.is_err() {
             warn!(?grace, "attempts are still under way; agents will report them after the next start");
@@ -393,6 +425,7 @@ impl Parts {
         self.pipeline.shutdown().await;
         self.api.tokens.write_uses().await;
         self.api.uses.write().await;
+        let _sent_or_not = tokio::task::spawn_blocking(move || self.api.traces.end()).await;
         self.store.close().await.context("the store could not be flushed")?;
         info!("stopped");
         Ok(())
@@ -412,7 +445,7 @@ fn server(streams: u32) -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }
 
-fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links {
+fn links(api: &Api, dispatcher: Dispatcher, metrics: Arc<Metrics>, closing: CancellationToken) -> Links {
     Links {
         lanes: api.lanes.clone(),
         visits: Visits::new(dispatcher.clock),
@@ -420,9 +453,21 @@ fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links
         agents: api.agents.clone(),
         identities: api.identities.clone(),
         diagnoses: api.diagnoses.clone(),
+        metrics,
         closing,
         sessions: TaskTracker::new(),
     }
+}
+
+/// What goes on by itself, whatever is delivered.
+fn keep_house(pipeline: &mut JoinSet<()>, api: &Api, config: &Config) {
+    let (clock, rewrapper) = (api.clock, api.rewrapper.clone());
+    pipeline.spawn(api.tokens.clone().tend(clock));
+    pipeline.spawn(api.uses.clone().tend());
+    pipeline.spawn(tend(api.authorities.clone(), api.identities.clone(), clock));
+    pipeline.spawn(async move { rewrapper.run().await });
+    pipeline.spawn(api.operations.clone().run(api.by_itself()));
+    pipeline.spawn(retention::run(api.store.clone(), api.agents.clone(), Keep::of(config), clock));
 }
 
 /// What time brings to authorities, join tokens and identities.

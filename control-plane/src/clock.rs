@@ -32,6 +32,13 @@ impl Clock {
         wall()
     }
 
+    /// The wall clock's time as finely as there is, for traces.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn precise(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
     /// Milliseconds since the start: the clock of `Welcome.server_time_ms`.
     #[must_use]
     pub fn monotonic_ms(&self) -> u64 {

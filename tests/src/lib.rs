@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod checker;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod emitter;
 pub mod forward_proxy;
 pub mod frames;

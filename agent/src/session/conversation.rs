@@ -108,6 +108,7 @@ impl<'a> Conversation<'a> {
             link,
         };
         conversation.next_heartbeat = heard + conversation.until_heartbeat();
+        conversation.work.pulse.back_within(conversation.next_timer() - heard);
         conversation
     }
 
@@ -277,6 +278,7 @@ impl<'a> Conversation<'a> {
             self.next_heartbeat = now + self.until_heartbeat();
             self.beat(now);
         }
+        self.work.pulse.back_within(self.next_timer().saturating_duration_since(now));
         None
     }
 

@@ -37,7 +37,7 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
-use self::opening::{open_files, check_schema, damaged, failure, number, opening};
+use self::opening::{check_schema, damaged, failure, number, open_files, opening};
 use self::writer::{Change, Writer};
 use super::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
@@ -45,6 +45,7 @@ use super::{
     FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
     RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
+use crate::metrics::{Metrics, Writes};
 
 /// How the embedded store is opened.
 #[derive(Clone, Debug)]
@@ -72,6 +73,14 @@ impl SledStore {
     /// # Errors
     /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
     pub fn open(options: &Options) -> Result<Self, StoreError> {
+        Self::open_measured(options, Metrics::new().writes())
+    }
+
+    /// The same, and says how its writes go.
+    ///
+    /// # Errors
+    /// As those of [`SledStore::open`].
+    pub fn open_measured(options: &Options, writes: Writes) -> Result<Self, StoreError> {
         let config = sled::Config::new()
             .path(&options.path)
             .cache_capacity(options.cache_bytes)
@@ -84,7 +93,7 @@ impl SledStore {
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
         usage::count(&db)?;
-        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?);
+        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?, writes);
         Ok(Self { db, writer, data_keys, epoch, sweeping: Mutex::default() })
     }
 
@@ -117,6 +126,16 @@ impl SledStore {
 impl Store for SledStore {
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    async fn beat(&self) -> Result<(), StoreError> {
+        self.put(key::meta("beat"), Vec::new()).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let db = self.db.clone();
+        let size = tokio::task::spawn_blocking(move || db.size_on_disk().map_err(failure)).await;
+        size.map_err(|error| StoreError::Unavailable(format!("a look at its files was cut off: {error}")))?
     }
 
     async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {

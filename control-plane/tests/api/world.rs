@@ -36,6 +36,7 @@ use postrider_proto::v1::event_type_service_server::EventTypeService as _;
 use postrider_proto::v1::subscription_service_server::SubscriptionService as _;
 use postrider_proto::v1::tenant_service_server::TenantService as _;
 use postrider_proto::v1::{self, NewEvent};
+use postrider_telemetry::traces::Traces;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -112,11 +113,12 @@ impl World {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
-        let (changes, _nobody_disables) = disabler::queue();
-        let (notices, _nobody_emits) = operational::queue();
+        let ((changes, _nobody_disables), (notices, _nobody_emits)) =
+            (disabler::queue(), operational::queue());
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone(), 0, clock);
-        let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
+        let emitting = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock, Arc::default());
+        let (emitter, committer) = emitting;
         let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
@@ -124,11 +126,10 @@ impl World {
         tasks.spawn(
             Runner::new(scheduler, inbox, dynamic.clone(), settle, changes.clone(), notices, clock).run(),
         );
-        tasks.spawn({
-            let rewrapper = rewrapper.clone();
-            async move { rewrapper.run().await }
-        });
-        tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
+        let rewraps = rewrapper.clone();
+        tasks.spawn(async move { rewraps.run().await });
+        let run = settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone(), Arc::default());
+        tasks.spawn(run);
         let api = Api {
             pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
             store: dynamic,
@@ -149,6 +150,7 @@ impl World {
             operations,
             agent_address: Some(("agents.example.com".into(), 7071)),
             caller: Caller::nobody(),
+            traces: Traces::default(),
             clock,
             max_event_bytes: 1 << 18,
             stopping: CancellationToken::new(),

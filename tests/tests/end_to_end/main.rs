@@ -39,4 +39,5 @@ mod secrets;
 mod streams;
 mod tail;
 mod tenants;
+mod traces;
 mod trust;
