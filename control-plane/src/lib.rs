@@ -7,6 +7,7 @@ pub mod api;
 pub mod app;
 pub mod authority;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod diagnoses;
 pub mod disabler;

@@ -1,0 +1,25 @@
+//! The command line of `postrider-control-plane`. It is in the library since `postrider` answers to that name too: so an
+//! image with both commands holds one program.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::Args;
+
+/// The name of the command.
+pub const NAME: &str = env!("CARGO_PKG_NAME");
+
+/// Owns subscriptions, signing keys and events, and streams signed jobs to agents.
+#[derive(clap::Parser)]
+#[command(version, max_term_width = 110)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn run() -> ExitCode {
+    crate::main(Command::parse().args)
+}
