@@ -158,6 +158,8 @@ def lay_entries(folder, source, entries, group):
     data.mkdir(parents=True)
     items = source.get("items", [{"key": key, "path": key} for key in entries])
     for item in items:
+        if source.get("optional") and item["key"] not in entries:
+            continue
         file = data / item["path"]
         file.write_text(entries[item["key"]])
         os.chown(file, 0, group)
