@@ -254,6 +254,7 @@ impl Scheduler {
         match slot.lane.claim(key.delivery.sequence) {
             Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => {
                 self.assign(id, key, now);
+                self.recount(key.delivery.subscription, now);
                 true
             }
             Place::Taken(_) => {

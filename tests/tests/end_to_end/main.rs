@@ -3,6 +3,7 @@
 //! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
 
 mod access;
+mod admin;
 mod bench;
 mod catalogue;
 mod command;
