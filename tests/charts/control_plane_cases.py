@@ -45,6 +45,18 @@ GOOD = {
             },
         },
     },
+    "cert-manager and a public authority": {
+        "tls": {
+            "existingSecret": "",
+            "certManager": {
+                "enabled": True,
+                "issuerRef": {"name": "letsencrypt"},
+                "serviceNames": False,
+                "dnsNames": ["api.example.com"],
+            },
+        },
+        "client": {"url": "https://api.example.com:7070"},
+    },
     "kek in rotation": {
         "kek": {
             "key": "second",
@@ -259,6 +271,15 @@ REFUSED = {
     "no issuer": (
         {"tls": {"existingSecret": "", "certManager": {"enabled": True}}},
         "tls.certManager.issuerRef.name is not set",
+    ),
+    "a certificate without a name": (
+        {
+            "tls": {
+                "existingSecret": "",
+                "certManager": {"enabled": True, "issuerRef": {"name": "a"}, "serviceNames": False},
+            }
+        },
+        "the certificate would have no name",
     ),
     "two keks": (
         {"kek": {"vault": {"key": "https://v/transit/keys/k", "existingSecret": "t"}}},

@@ -115,15 +115,12 @@ def test_the_first_kek_is_the_current_one(chart, values, found):
     assert len(others) == len(kek.get("former", []))
 
 
-def test_a_certificate_has_the_names_by_which_the_api_is_called(found):
+def test_a_certificate_has_the_name_by_which_the_pod_calls_the_api(found):
     for certificate in of_kind(found, "Certificate"):
-        (service,) = [
-            one
-            for one in of_kind(found, "Service")
-            if one["metadata"]["labels"]["app.kubernetes.io/component"] == "api"
-        ]
-        assert f"{service['metadata']['name']}.web.svc" in certificate["spec"]["dnsNames"]
-        assert "api.example.com" in certificate["spec"]["dnsNames"]
+        variables = {
+            one["name"]: one.get("value") for one in workload(found)["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        assert urlsplit(variables["POSTRIDER_SERVER"]).hostname in certificate["spec"]["dnsNames"]
 
 
 def test_what_scrapes_finds_the_admin_port(found):
@@ -176,6 +173,9 @@ def test_the_store_is_on_one_volume(chart, values, found):
     if chart != "control-plane":
         return
     spec = workload(found)["spec"]
+    (mount,) = [one for one in spec["template"]["spec"]["containers"][0]["volumeMounts"] if one["name"] == "store"]
+    # A folder inside the volume, whose root may hold lost+found.
+    assert tomllib.loads(settings_text(found))["data_dir"].startswith(f"{mount['mountPath']}/")
     persistence = values.get("store", {}).get("persistence", {})
     claims = spec.get("volumeClaimTemplates", [])
     assert spec["replicas"] == 1 and len(claims) == ("existingClaim" not in persistence)
