@@ -24,6 +24,9 @@ missing_packages() {
   command -v webhook >/dev/null || echo webhook
   command -v tinyproxy >/dev/null || echo tinyproxy
   command -v git >/dev/null || echo git
+  command -v openssl >/dev/null || echo openssl
+  command -v strip >/dev/null || echo binutils
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
   command -v ip >/dev/null || echo iproute2

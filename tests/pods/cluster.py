@@ -52,15 +52,17 @@ class Cluster:
                 self.config_maps[one["metadata"]["name"]] = one["data"]
         (workload,) = [one for one in objects if one["kind"] in ("StatefulSet", "Deployment")]
         name = workload["metadata"]["name"]
-        started = [self.start(f"{name}-{number}", workload["spec"]) for number in range(workload["spec"]["replicas"])]
+        spec = workload["spec"]
+        claims = spec.get("volumeClaimTemplates", [])
+        started = [self.start(f"{name}-{number}", spec["template"]["spec"], claims) for number in range(spec["replicas"])]
         for service in [one for one in objects if one["kind"] == "Service"]:
             self.publish(service["metadata"]["name"], started[0].address)
         return started
 
-    def start(self, name, spec):
-        """A pod of a workload, with the claims that the workload makes for it."""
+    def start(self, name, spec, claims=()):
+        """A pod, with the claims that its workload makes for it."""
         address = f"10.244.0.{10 + len(self.pods)}"
-        pod = Pod(self, name, spec["template"]["spec"], address, spec.get("volumeClaimTemplates", []))
+        pod = Pod(self, name, spec, address, claims)
         self.pods.append(pod)
         ip("netns", "add", name)
         ip("link", "add", f"v{len(self.pods)}", "type", "veth", "peer", "name", "eth0", "netns", name)

@@ -88,7 +88,7 @@ def become(spec):
     lay(spec)
     drop_rights(spec)
     call("prctl", SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    os.execve(spec["command"][0], spec["command"], spec["environment"])
+    os.execvpe(spec["command"][0], spec["command"], spec["environment"])
 
 
 def main():

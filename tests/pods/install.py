@@ -30,13 +30,13 @@ class Platform:
         self.token = self.run("tokens", "generate").strip()
         self.cluster.secret("token", token=self.token)
         self.cluster.secret("api", tls_crt=self.file("tls.crt"), tls_key=self.file("tls.key"))
-        secrets = {
+        self.values = {
             "kek": {"existingSecret": "kek"},
             "bootstrapToken": {"existingSecret": "token"},
             "tls": {"existingSecret": "api"},
             "client": {"ca": {"pem": self.file("ca.crt")}},
         }
-        (self.control_plane,) = self.cluster.apply(objects("control-plane", secrets))
+        (self.control_plane,) = self.cluster.apply(objects("control-plane", self.values))
         self.is_ready(self.control_plane)
 
     def install_agents(self):

@@ -41,7 +41,7 @@ class Pod:
         with self.log_file.open("w") as log:
             command = [sys.executable, str(CONTAINER), str(spec)]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.prober = Prober(self)
+        self.prober = Prober(self) if "startupProbe" in self.container else None
 
     @property
     def ready(self):

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from cluster import eventually
+from rendering import objects, of_kind
 
 
 def status_of(pod):
@@ -21,7 +22,7 @@ def test_pods_enrol_with_the_secret_and_deliver(platform):
 
 
 def test_programs_have_no_rights_and_write_only_to_their_volumes(platform):
-    for pod in platform.cluster.pods:
+    for pod in (platform.control_plane, *platform.agents):
         status = status_of(pod)
         assert set(status["Uid"]) == set(status["Gid"]) == {"65532"}
         assert set(status["Groups"]) == {"65532"}
@@ -32,6 +33,14 @@ def test_programs_have_no_rights_and_write_only_to_their_volumes(platform):
         writable = {target for _, target, _, options, *_ in mounts if "ro" not in options.split(",")}
         (volume,) = [mount["mountPath"] for mount in pod.container["volumeMounts"] if not mount.get("readOnly")]
         assert writable == {volume, "/etc/hosts", "/etc/resolv.conf", "/proc", "/dev", "/dev/shm"}
+
+
+def test_the_tests_of_the_control_planes_chart_pass(platform):
+    """What `helm test` starts: the command in the control plane's image, calling the API as clients do."""
+    (test,) = of_kind(objects("control-plane", platform.values), "Pod")
+    pod = platform.cluster.start("helm-test", test["spec"])
+    assert pod.process.wait(60) == 0, pod.log
+    assert "acme" in pod.log
 
 
 def test_an_agent_that_is_told_to_stop_finishes_what_it_has_and_nothing_is_repeated(platform):
