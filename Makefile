@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 ARGS ?=
 CARGO ?= cargo
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 DOCKER ?= docker
 VERSION = $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 DENY := .tools/bin/cargo-deny
@@ -22,7 +23,7 @@ test: setup build ## Install what the tests need, and pass every test
 	$(CARGO) test --workspace
 	tests/python/.venv/bin/python -m pytest tests/charts
 	tests/python/.venv/bin/python -m pytest tests/prometheus
-	unshare --net --mount tests/python/.venv/bin/python -m pytest tests/pods
+	$(AS_ROOT) unshare --net --mount tests/python/.venv/bin/python -m pytest tests/pods
 	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} tests/readme.sh
 
 fuzz: $(FUZZ) ## Run each fuzz target on its seeds, then for 10 s (ARGS="180 url" for longer, or for some)

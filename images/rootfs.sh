@@ -6,9 +6,10 @@
 # PROGRAMS is a folder with the built programs, ROOT a folder to be made. The Dockerfile runs this, and so do the tests, which
 # need no container engine: what is tested is what is shipped. It needs a Debian with ca-certificates.
 set -euo pipefail
+umask 022
 
-# What is in the image beside the programs, so that a name can be looked up and TLS can be spoken.
-readonly CA_ROOTS=/etc/ssl/certs/ca-certificates.crt
+# The authorities of the package, and not those that this machine's owner trusts besides.
+readonly AUTHORITIES=/usr/share/ca-certificates/mozilla
 readonly USER_ID=65532
 
 [ $# -eq 3 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -46,7 +47,7 @@ lay_settings() {
     "nonroot:x:$USER_ID:$USER_ID:nonroot:/home/nonroot:/sbin/nologin" >"$root/etc/passwd"
   printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' "nonroot:x:$USER_ID:" >"$root/etc/group"
   echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
-  install -m 0644 "$CA_ROOTS" "$root$CA_ROOTS" || fail "install ca-certificates"
+  cat "$AUTHORITIES"/*.crt >"$root/etc/ssl/certs/ca-certificates.crt" || fail "install ca-certificates"
   install -m 0644 /etc/os-release "$root/etc/os-release"
 }
 

@@ -26,7 +26,7 @@ missing_packages() {
   command -v git >/dev/null || echo git
   command -v openssl >/dev/null || echo openssl
   command -v strip >/dev/null || echo binutils
-  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+  [ -d /usr/share/ca-certificates/mozilla ] || echo ca-certificates
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
   command -v ip >/dev/null || echo iproute2
