@@ -242,7 +242,11 @@ async fn an_agent_is_ready_while_it_has_a_stream_and_is_not_draining() -> Result
     world.control_plane.kill()?;
     ready(admin, 503, "not connected to the control plane").await?;
     lives(admin).await?;
-    assert!(admin.scrape().await?.value("postrider_agent_stream_connects_total{result=\"failed\"}")? > 0.0);
+    eventually("it has tried to come back", async || {
+        let scrape = admin.scrape().await?;
+        Ok(when(scrape.value("postrider_agent_stream_connects_total{result=\"failed\"}")? > 0.0))
+    })
+    .await?;
     world.control_plane.restart().await?;
     ready(admin, 200, "ok").await?;
 
