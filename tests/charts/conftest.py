@@ -1,4 +1,4 @@
-"""Runs a test once for each set of values that a chart renders, when it asks for `chart` and `values`."""
+"""Gives the tests their sets of values."""
 
 import sys
 from pathlib import Path
@@ -14,15 +14,23 @@ from rendering import objects
 CASES = {"control-plane": control_plane_cases, "agent": agent_cases}
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "of(chart): only for the values of this chart")
+
+
 def pytest_generate_tests(metafunc):
-    if "found" in metafunc.fixturenames or "values" in metafunc.fixturenames:
-        sets = [(chart, name, values) for chart, cases in CASES.items() for name, values in cases.GOOD.items()]
-        ids = [f"{chart}: {name}" for chart, name, _ in sets]
-        metafunc.parametrize(("chart", "values"), [(chart, values) for chart, _, values in sets], ids=ids)
+    """Runs a test that asks for `values` (or `found`), or for `refused`, once for each set of them."""
+    mark = metafunc.definition.get_closest_marker("of")
+    charts = mark.args if mark else CASES
+    if {"found", "values"} & set(metafunc.fixturenames):
+        parameter, table = "values", "GOOD"
     elif "refused" in metafunc.fixturenames:
-        sets = [(chart, name, case) for chart, cases in CASES.items() for name, case in cases.REFUSED.items()]
-        ids = [f"{chart}: {name}" for chart, name, _ in sets]
-        metafunc.parametrize(("chart", "refused"), [(chart, case) for chart, _, case in sets], ids=ids)
+        parameter, table = "refused", "REFUSED"
+    else:
+        return
+    sets = [(chart, name, case) for chart in charts for name, case in getattr(CASES[chart], table).items()]
+    ids = [f"{chart}: {name}" for chart, name, _ in sets]
+    metafunc.parametrize(("chart", parameter), [(chart, case) for chart, _, case in sets], ids=ids)
 
 
 @pytest.fixture

@@ -233,7 +233,10 @@ GOOD = {
         "podAnnotations": {"backup": "yes"},
     },
     "extras": {
-        "extraEnv": [{"name": "POSTRIDER_LOG", "value": "debug"}],
+        "extraEnv": [
+            {"name": "POSTRIDER_LOG", "value": "debug"},
+            {"name": "POSTRIDER_SERVER", "value": "https://api"},
+        ],
         "extraEnvFrom": [{"configMapRef": {"name": "more"}}],
         "extraObjects": [
             {

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from rendering import REPOSITORY
 
@@ -45,11 +46,9 @@ def settings(program):
     return set(re.findall(r"/// `([a-z_.]+)`:", arguments)) | entries
 
 
-def run(*command, **options):
+def run(program, *arguments, **options):
     """A release build of one of the programs: what it printed, and its exit code."""
-    target = os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")
-    program, *arguments = command
-    ended = subprocess.run(
-        [f"{target}/release/{program}", *arguments], capture_output=True, text=True, timeout=60, **options
-    )
+    path = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"), "release", program)
+    assert path.exists(), f"{path} is missing; `make build` builds it"
+    ended = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=60, **options)
     return ended.stdout + ended.stderr, ended.returncode

@@ -4,7 +4,10 @@ import ipaddress
 import tomllib
 from urllib.parse import urlsplit
 
+import pytest
 from rendering import of_kind, settings_text, workload
+
+PRIVATE = ["10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "fd12::1", "fe80::1"]
 
 
 def pod_labels(found):
@@ -91,9 +94,8 @@ def test_streams_are_left_alone_on_the_way(found):
         assert http["requestTimeout"] == http["maxStreamDuration"] == "0s"
 
 
+@pytest.mark.of("control-plane")
 def test_agents_are_told_where_they_find_the_service(chart, values, found):
-    if chart != "control-plane":
-        return
     settings = tomllib.loads(settings_text(found))
     (service,) = [
         one for one in of_kind(found, "Service") if one["metadata"]["labels"]["app.kubernetes.io/component"] == "agents"
@@ -104,9 +106,8 @@ def test_agents_are_told_where_they_find_the_service(chart, values, found):
     assert {name, f"{name}.web", f"{name}.web.svc"} <= set(settings["agent_names"])
 
 
+@pytest.mark.of("control-plane")
 def test_the_first_kek_is_the_current_one(chart, values, found):
-    if chart != "control-plane":
-        return
     first, *others = tomllib.loads(settings_text(found))["kek"]
     kek = values["kek"]
     assert first == (
@@ -155,9 +156,8 @@ def test_a_budget_never_holds_up_a_drain(chart, values, found):
         assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
+@pytest.mark.of("agent")
 def test_agents_keep_their_identity_or_are_new_each_time(chart, values, found):
-    if chart != "agent":
-        return
     kept = values.get("state", {}).get("persistence", {}).get("enabled", True)
     one = workload(found)
     assert one["kind"] == ("StatefulSet" if kept else "Deployment")
@@ -169,9 +169,8 @@ def test_agents_keep_their_identity_or_are_new_each_time(chart, values, found):
     assert tomllib.loads(settings_text(found))["state_dir"].startswith(f"{mount['mountPath']}/")
 
 
+@pytest.mark.of("control-plane")
 def test_the_store_is_on_one_volume(chart, values, found):
-    if chart != "control-plane":
-        return
     spec = workload(found)["spec"]
     (mount,) = [one for one in spec["template"]["spec"]["containers"][0]["volumeMounts"] if one["name"] == "store"]
     # A folder inside the volume, whose root may hold lost+found.
@@ -214,30 +213,39 @@ def test_who_may_come_in(chart, values, found):
     assert "admin" not in incoming or incoming["admin"]["from"]
 
 
-def test_where_they_may_go(chart, values, found):
+def test_where_they_may_go(found):
+    policy = policy_of(found)
+    if policy:
+        dns, *others = policy["spec"]["egress"]
+        settings = tomllib.loads(settings_text(found))
+        assert {53} | set(ports_of_name_servers(settings)) == ports(dns) == ports(dns, "UDP")
+        reachable = {port for rule in others for port in ports(rule)}
+        assert set(map(port_of, urls_in(settings))) <= reachable
+
+
+def urls_in(settings):
+    """Whom a program calls, by its settings; endpoints are another matter."""
+    yield from (kek.removeprefix("vault:") for kek in settings.get("kek", []) if kek.startswith("vault:"))
+    on_the_way = settings.get("proxy", {}).get("url") or settings.get("control_plane")
+    proxy = settings.get("egress", {}).get("proxy", {}).get("url")
+    traces = settings.get("traces_endpoint") or settings.get("traces", {}).get("endpoint")
+    yield from filter(None, (on_the_way, proxy, traces))
+
+
+def port_of(url):
+    return urlsplit(url).port or {"https": 443, "http": 80}[urlsplit(url).scheme]
+
+
+def ports_of_name_servers(settings):
+    for server in settings.get("dns_servers", []):
+        if server.count(":") == 1 or "]:" in server:
+            yield int(server.rpartition(":")[2])
+
+
+@pytest.mark.of("agent")
+def test_agents_reach_what_their_egress_settings_allow_and_no_private_address_else(values, found):
     policy = policy_of(found)
     if not policy:
-        return
-    dns, *others = policy["spec"]["egress"]
-    assert 53 in ports(dns) and ports(dns) == ports(dns, "UDP")
-    reachable = set().union(*(ports(rule) for rule in others)) if others else set()
-    settings = tomllib.loads(settings_text(found))
-    urls = [kek.removeprefix("vault:") for kek in settings.get("kek", []) if kek.startswith("vault:")]
-    urls += [settings[name] for name in ("traces_endpoint", "control_plane") if name in settings]
-    urls += [settings[name]["url"] for name in ("proxy", "traces") if "url" in settings.get(name, {})]
-    if "proxy" in settings and "url" in settings["proxy"]:
-        urls = [url for url in urls if url != settings.get("control_plane")]
-    urls += [settings["egress"]["proxy"]["url"]] if "proxy" in settings.get("egress", {}) else []
-    assert {urlsplit(url).port or {"https": 443, "http": 80}[urlsplit(url).scheme] for url in urls} <= reachable
-    for server in settings.get("dns_servers", []):
-        assert (
-            int(server.rpartition(":")[2]) in ports(dns) if server.count(":") == 1 or server.startswith("[") else True
-        )
-
-
-def test_agents_reach_what_their_egress_settings_allow_and_no_private_address_else(chart, values, found):
-    policy = policy_of(found)
-    if chart != "agent" or not policy:
         return
     egress = tomllib.loads(settings_text(found))["egress"]
     blocks = [
@@ -248,14 +256,9 @@ def test_agents_reach_what_their_egress_settings_allow_and_no_private_address_el
     ]
 
     def reachable(address, port):
-        address = ipaddress.ip_address(address)
-
-        def inside(net):
-            return address in ipaddress.ip_network(net)
-
         return any(
-            port in open_ports and inside(block["cidr"]) and not any(map(inside, block.get("except", [])))
-            for block, open_ports in blocks
+            port in there and covers([block["cidr"]], address) and not covers(block.get("except", []), address)
+            for block, there in blocks
         )
 
     for block, _ in blocks:
@@ -266,18 +269,10 @@ def test_agents_reach_what_their_egress_settings_allow_and_no_private_address_el
             assert reachable(ipaddress.ip_network(net)[0], port)
         public = values.get("networkPolicy", {}).get("publicEndpoints", True)
         assert reachable("93.184.215.14", port) == public and reachable("2606:2800::1", port) == public
-    for private in (
-        "10.0.0.1",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "fd12::1",
-        "fe80::1",
-        "198.51.100.7",
-    ):
-        allowed = any(ipaddress.ip_address(private) in ipaddress.ip_network(net) for net in egress["allow_cidrs"])
-        denied = any(ipaddress.ip_address(private) in ipaddress.ip_network(net) for net in egress["deny_cidrs"])
-        if private == "198.51.100.7" and not denied:
-            continue
-        assert reachable(private, 443) == allowed
+    denied = [address for address in ("198.51.100.7", "10.0.0.1") if covers(egress["deny_cidrs"], address)]
+    for address in [*PRIVATE, *denied]:
+        assert reachable(address, 443) == covers(egress["allow_cidrs"], address)
+
+
+def covers(nets, address):
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(net) for net in nets)

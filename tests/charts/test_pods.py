@@ -101,6 +101,7 @@ def test_the_programs_know_every_variable(chart, found):
     for pod in pods(found):
         for container in pod["containers"]:
             given = [one["name"] for one in container.get("env", [])]
+            assert len(set(given)) == len(given)
             assert set(given) <= programs.variables(chart)
             assert container["name"] not in (chart, "test") or given
 
@@ -206,9 +207,8 @@ def test_extras_are_there(values, found):
     assert len([one for one in found if one["metadata"]["name"].endswith(("-more", "-text"))]) == wanted
 
 
+@pytest.mark.of("agent")
 def test_the_agents_egress_settings_mean_what_they_say(chart, values, found, tmp_path):
-    if chart != "agent":
-        return
     file = tmp_path / "agent.toml"
     file.write_text(settings_text(found))
     told, _ = programs.run(

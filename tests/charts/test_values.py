@@ -48,11 +48,16 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(chart, refused):
     assert sentence in str(error.value)
 
 
-@pytest.mark.parametrize("chart", CHARTS)
-def test_everything_that_is_missing_is_told_at_once(chart):
+@pytest.mark.parametrize(
+    ("chart", "missing"),
+    [("control-plane", ["kek", "bootstrapToken", "tls"]), ("agent", ["join"])],
+)
+def test_everything_that_is_missing_is_told_at_once(chart, missing):
     with pytest.raises(Refused) as error:
         rendered(chart, {})
-    assert str(error.value).count("kubectl create secret") == {"control-plane": 3, "agent": 1}[chart]
+    told = str(error.value)
+    assert all(f"{name}.existingSecret is not set" in told for name in missing)
+    assert told.count("kubectl create secret") == len(missing)
 
 
 @pytest.mark.parametrize("chart", CHARTS)

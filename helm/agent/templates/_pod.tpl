@@ -31,7 +31,7 @@ spec:
       image: {{ include "postrider.image" . }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       env:
-        {{- include "agent.env" . | nindent 8 }}
+        {{- include "postrider.env" (dict "own" (include "agent.env" . | fromYamlArray) "extra" .Values.extraEnv) | nindent 8 }}
       {{- with .Values.extraEnvFrom }}
       envFrom:
         {{- toYaml . | nindent 8 }}

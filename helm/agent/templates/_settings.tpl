@@ -147,9 +147,6 @@ keep_responses = true
 - name: SSL_CERT_FILE
   value: {{ . | quote }}
 {{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}
 
 {{- /* All that is mounted, with the settings file. */ -}}

@@ -115,6 +115,21 @@ files with secrets to be.
 {{- end }}
 {{- end -}}
 
+{{- /* Variables of the chart's and of extraEnv, which win: a list with the same name twice cannot be applied by the server. */ -}}
+{{- define "postrider.env" -}}
+{{- $names := list -}}
+{{- range .extra -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $env := .extra -}}
+{{- range reverse .own -}}
+{{- if not (has .name $names) -}}
+{{- $env = prepend $env . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $env -}}
+{{- end -}}
+
 {{- define "postrider.probe" -}}
 httpGet:
   path: {{ .path }}

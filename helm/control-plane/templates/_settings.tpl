@@ -138,6 +138,12 @@ traces_ca = {{ toJson . }}
 {{- end }}
 {{- end -}}
 
+{{- define "control-plane.env" -}}
+- name: POSTRIDER_CONFIG
+  value: /etc/postrider/config/control-plane.toml
+{{ include "control-plane.clientEnv" . }}
+{{- end -}}
+
 {{- /* What tells the command `postrider` where the API is and who calls. */ -}}
 {{- define "control-plane.clientEnv" -}}
 - name: POSTRIDER_SERVER
