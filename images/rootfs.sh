@@ -59,25 +59,26 @@ lay_program() {
 
 # The libraries, with their licences, and with a word for scanners about which packages they are of.
 lay_libraries() {
-  local library package found
-  for library in $(libraries "$programs/$main"); do
+  local needed packages library package licence
+  needed=$(libraries "$programs/$main")
+  packages=$(packages_of $needed)
+  for library in $needed; do
     install -D -m 0755 "$(readlink -f "$library")" "$root$library"
   done
-  for package in $(packages | sort -u) ca-certificates; do
-    dpkg-query --status "$package" >"$root/var/lib/dpkg/status.d/${package%%:*}"
-    found=/usr/share/doc/${package%%:*}/copyright
-    install -D -m 0644 "$found" "$root$found"
+  for package in $packages ca-certificates; do
+    dpkg-query --status "$package" >"$root/var/lib/dpkg/status.d/$package"
+    licence=/usr/share/doc/$package/copyright
+    install -D -m 0644 "$licence" "$root$licence"
   done
 }
 
-# Debian's packages that the libraries are of, which know them by their path with or without /usr.
-packages() {
-  local library path
-  for library in $(libraries "$programs/$main"); do
-    path=$(readlink -f "$library")
-    { dpkg-query --search "$path" || dpkg-query --search "${path#/usr}"; } 2>/dev/null | head -1 | cut -d' ' -f1 | sed 's/:$//' |
-      grep . || fail "no package has $library"
-  done
+# Debian's packages that files are of. It knows them by their path with or without /usr.
+packages_of() {
+  local file path
+  for file in "$@"; do
+    path=$(readlink -f "$file")
+    { dpkg-query --search "$path" || dpkg-query --search "${path#/usr}"; } 2>/dev/null | cut -d: -f1 | grep . || fail "no package has $path"
+  done | sort -u
 }
 
 lay_folders
