@@ -8,6 +8,7 @@ pub mod app;
 pub mod authority;
 pub mod backups;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod diagnoses;
 pub mod disabler;
