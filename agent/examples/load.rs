@@ -216,6 +216,7 @@ fn job(number: u64, url: &str) -> Job {
         ],
         body: Bytes::from_static(BODY),
         keep_response_bytes: 4096,
+        trace_parent: String::new(),
     }
 }
 

@@ -11,22 +11,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_domain::egress::Policy;
+use postrider_telemetry::admin::{Port, PortError};
+use postrider_telemetry::log;
+use postrider_telemetry::traces::Traces;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use crate::admin::Admin;
 use crate::config::{Config, ControlPlane, Enrolled, Plaintext};
 use crate::dial::tls::{AuthorityFileError, read_authorities};
 use crate::dial::{Dialer, NoServerName, Route, Security};
 use crate::identity::doubt::Doubt;
 use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
+use crate::outbox;
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
+use crate::transport::Transport;
 use crate::transport::guard::Guard;
 use crate::transport::http::{self, HttpTransport, TransportError};
 use crate::transport::machine;
 use crate::transport::tls::system_roots;
+use crate::transport::traced::Traced;
 
 /// Why the agent ended other than by doing what it was told.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +50,15 @@ pub enum AppError {
     /// The file of authorities is no good.
     #[error("`tls.ca` cannot be used")]
     Authorities(#[from] AuthorityFileError),
+    /// The collector's settings are of no use.
+    #[error("traces cannot be exported: {0}")]
+    Traces(String),
     /// The control plane's host cannot be in a certificate.
     #[error(transparent)]
     ServerName(#[from] NoServerName),
+    /// Health and metrics cannot be asked for.
+    #[error(transparent)]
+    Admin(#[from] PortError),
     /// A task died of a fault of ours.
     #[error("a stream's task has failed")]
     Task(#[from] JoinError),
@@ -54,28 +67,52 @@ pub enum AppError {
     GraceExceeded(Duration),
 }
 
-/// Runs the agent until `stop` is cancelled and everything is finished and reported, or the grace is over.
+/// Runs the agent until `stop` is cancelled and everything is finished and reported, or the grace is over. Without a log
+/// filter of its own, the admin port cannot change what is logged.
 ///
 /// # Errors
 ///
 /// [`AppError`].
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(
+    config: Config,
+    filter: Option<log::Filter>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    let admin = Admin::new(stop.clone());
+    admin.metrics.places.set(config.max_in_flight.into());
+    admin.metrics.capacity.set(i64::from(config.streams) * outbox::Limits::default().count as i64);
+    let port = match config.admin_listen {
+        Some(address) => Some(Port::bind(address).await?),
+        None => None,
+    };
     let policy = Policy { own_addresses: interface_addresses(), ..config.egress.policy.clone() };
     let guard = Arc::new(Guard::new(policy));
     let transport = Arc::new(HttpTransport::new(Arc::clone(&guard), transport_settings(&config))?);
-    let agent = Agent { config: &config, guard, transport: Arc::clone(&transport), stop: stop.clone() };
-    tokio::select! {
+    let traces = export_traces(&config)?;
+    let traced = Arc::new(Traced::new(Arc::clone(&transport) as Arc<dyn Transport>, traces.clone()));
+    let agent =
+        Agent { config: &config, guard, transport: traced, admin: Arc::clone(&admin), stop: stop.clone() };
+    let ended = tokio::select! {
         ended = Box::pin(agent.serve()) => ended,
         () = transport.keep_up() => Ok(()),
+        () = tell(port, admin, filter) => Ok(()),
         () = grace_is_over(&stop, config.shutdown_grace) => Err(AppError::GraceExceeded(config.shutdown_grace)),
-    }
+    };
+    let _sent_or_not = tokio::task::spawn_blocking(move || traces.end()).await;
+    ended
+}
+
+fn export_traces(config: &Config) -> Result<Traces, AppError> {
+    let Some(settings) = &config.traces else { return Ok(Traces::default()) };
+    Traces::start(settings, 1.0, "postrider-agent", env!("CARGO_PKG_VERSION")).map_err(AppError::Traces)
 }
 
 /// What every stream needs, whoever the agent is.
 struct Agent<'a> {
     config: &'a Config,
     guard: Arc<Guard>,
-    transport: Arc<HttpTransport>,
+    transport: Arc<Traced>,
+    admin: Arc<Admin>,
     stop: CancellationToken,
 }
 
@@ -91,7 +128,7 @@ impl Agent<'_> {
         tracing::warn!("insecure: the control plane is reached without TLS, which is for development only");
         let dialer = Dialer::new(settings.address.clone(), None, Route::default(), Arc::clone(&self.guard))?;
         let (_never_renewed, trust) =
-            watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO });
+            watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO, expires: None });
         let link =
             Link::new(Arc::new(dialer), trust, Arc::<Doubt>::default(), self.config.max_in_flight_bytes);
         let mut streams = self.streams(settings.agent_id.to_string(), settings.pool.to_string(), &link);
@@ -116,6 +153,7 @@ impl Agent<'_> {
         }
         let mut keeper = Keeper::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
         while let Some(assumed) = keeper.identity(&self.stop).await? {
+            self.admin.trusts(assumed.trust.clone());
             let link = Link::new(
                 Arc::clone(&dialer),
                 assumed.trust,
@@ -159,10 +197,20 @@ impl Agent<'_> {
         for (number, credit) in (0..).zip(shares(self.config)) {
             let span = tracing::info_span!("stream", number);
             let (identity, transport) = (Arc::clone(&identity), Arc::clone(&self.transport));
-            let stream = Stream::new(identity, number, credit, link.clone(), transport, self.stop.clone());
+            let pulse = self.admin.stream(number);
+            let stream =
+                Stream::new(identity, number, credit, link.clone(), transport, pulse, self.stop.clone());
             streams.spawn(stream.run().instrument(span));
         }
         streams
+    }
+}
+
+/// Serves the admin port, if there is one. Never ends.
+async fn tell(port: Option<Port>, admin: Arc<Admin>, filter: Option<log::Filter>) {
+    match port {
+        Some(port) => port.serve(admin, filter).await,
+        None => std::future::pending().await,
     }
 }
 

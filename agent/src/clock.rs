@@ -49,6 +49,13 @@ pub(crate) fn wall() -> WallTime {
     WallTime(since.map_or(0, |since| since.as_secs()))
 }
 
+/// The time of day as finely as there is, for traces.
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+#[must_use]
+pub(crate) fn precise() -> SystemTime {
+    SystemTime::now()
+}
+
 /// A moment so far off that waiting for it is waiting for ever.
 #[must_use]
 pub(crate) fn far(from: Instant) -> Instant {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use postrider_telemetry::log;
+use postrider_telemetry::{log, traces};
 
 mod args;
 mod control_plane;
@@ -45,6 +45,10 @@ pub struct Config {
     pub egress: Egress,
     /// The name servers to ask. None: the machine's.
     pub dns_servers: Vec<SocketAddr>,
+    /// Where spans of POSTs go.
+    pub traces: Option<traces::Settings>,
+    /// The address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// How to log.
     pub log: Log,
     /// Time to finish in when told to stop.
@@ -132,6 +136,8 @@ impl Config {
         let threads = layers.or("threads", default_threads(), values::between(1, 64));
         let egress = egress::read(layers, Files::Read);
         let dns_servers = layers.list("dns_servers", Vec::new(), values::name_server);
+        let traces = read_traces(layers);
+        let admin_listen = layers.option("admin_listen", values::listen);
         let log = Log {
             format: layers.or("log.format", log::Format::Human, values::log_format),
             filter: layers.or("log.filter", "info".to_owned(), values::log_filter),
@@ -154,10 +160,30 @@ impl Config {
             threads,
             egress,
             dns_servers,
+            traces,
+            admin_listen,
             log,
             shutdown_grace,
         })
     }
+}
+
+fn read_traces(layers: &mut Layers) -> Option<traces::Settings> {
+    let headers = layers.option("traces.headers_file", values::path);
+    let ca = layers.option("traces.ca", values::path);
+    let Some(endpoint) = layers.option("traces.endpoint", values::parsed::<String>) else {
+        if headers.is_some() || ca.is_some() {
+            layers.mistake("`traces.endpoint` is missing, but other settings of traces are given");
+        }
+        return None;
+    };
+    let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
+    let mistakes = read.map_err(|mistakes| {
+        mistakes
+            .into_iter()
+            .for_each(|mistake| layers.mistake(format!("`traces.{}` {}", mistake.setting, mistake.why)));
+    });
+    mistakes.ok()
 }
 
 /// One where there is little to share, and no more than a few: a POST is cheap.

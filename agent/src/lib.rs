@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub mod admin;
 pub mod app;
 pub mod backoff;
 pub mod check;
@@ -24,6 +25,7 @@ pub mod config;
 pub mod dial;
 pub mod gate;
 pub mod identity;
+pub mod metrics;
 pub mod outbox;
 pub mod server_time;
 pub mod session;
@@ -56,9 +58,13 @@ pub fn main(args: &Args) -> ExitCode {
             return EXIT_SETTINGS.into();
         }
     };
-    if let Err(error) = log::start(config.log.format, &config.log.filter) {
-        tracing::debug!("{error}");
-    }
+    let filter = match log::start(config.log.format, &config.log.filter) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            tracing::debug!("{error}");
+            None
+        }
+    };
     let runtime = match runtime(config.threads) {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,7 +72,7 @@ pub fn main(args: &Args) -> ExitCode {
             return EXIT_FAILED.into();
         }
     };
-    let code = runtime.block_on(supervise(config));
+    let code = runtime.block_on(supervise(config, filter));
     // A name lookup of the system may still block a thread; nobody needs its answer.
     runtime.shutdown_background();
     code.into()
@@ -108,10 +114,10 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
-async fn supervise(config: Config) -> u8 {
+async fn supervise(config: Config, filter: Option<log::Filter>) -> u8 {
     let stop = CancellationToken::new();
     let ended = tokio::select! {
-        ended = app::run(config, stop.clone()) => ended,
+        ended = app::run(config, filter, stop.clone()) => ended,
         stopped = signals(stop) => match stopped {
             Ok(()) => return EXIT_INTERRUPTED,
             Err(error) => {

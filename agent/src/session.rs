@@ -21,8 +21,10 @@ use self::attempt::Finished;
 use self::conversation::Conversation;
 use self::link::Opened;
 use self::running::Running;
+use crate::admin::Pulse;
 use crate::backoff::Backoff;
 use crate::clock::now;
+use crate::metrics::Connect;
 use crate::outbox::{Limits, Outbox};
 use crate::transport::Transport;
 use crate::with_causes;
@@ -41,6 +43,9 @@ pub const PROTOCOL: u32 = 1;
 
 /// The longest wait before the next connection while the agent is stopping: its time to report is short.
 const STOPPING_WAIT: Duration = Duration::from_secs(5);
+
+/// A connection takes no longer than this to be opened or given up: name, proxy, TCP, TLS and Hello have their own limits.
+const OPEN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The longest wait before the next connection while the agent holds jobs or outcomes.
 const HOLDING_WAIT: Duration = Duration::from_secs(2);
@@ -73,6 +78,8 @@ struct Work {
     transport: Arc<dyn Transport>,
     running: Running,
     outbox: Outbox<Outcome>,
+    /// Told of what this stream does.
+    pulse: Pulse,
     /// The agent has been told to stop.
     stop: CancellationToken,
 }
@@ -128,10 +135,11 @@ impl Stream {
         credit: Credit,
         link: Link,
         transport: Arc<dyn Transport>,
+        pulse: Pulse,
         stop: CancellationToken,
     ) -> Stream {
         let outbox = Outbox::new(Limits::default());
-        let work = Work { transport, running: Running::new(credit), outbox, stop };
+        let work = Work { transport, running: Running::new(credit), outbox, pulse, stop };
         Stream { identity, number, credit, link, backoff: Backoff::default(), work }
     }
 
@@ -167,6 +175,7 @@ impl Stream {
                         retry_in_ms = wait.as_millis(),
                         "not connected to the control plane: {why}"
                     );
+                    self.work.pulse.lost(why);
                     wait
                 }
             };
@@ -179,8 +188,14 @@ impl Stream {
     async fn connect_once(&mut self, succession: Option<Box<Succession>>) -> (End, Duration) {
         self.work.collect();
         self.work.outbox.rewind();
-        let link = match self.open(succession).await {
-            Ok(link) => link,
+        self.work.pulse.back_within(OPEN_WITHIN);
+        let opened = self.open(succession).await;
+        self.work.count_connect(&opened);
+        let link = match opened {
+            Ok(mut link) => {
+                link.live = Some(self.work.pulse.live());
+                link
+            }
             Err(end) => return (end, Duration::ZERO),
         };
         tracing::info!(
@@ -251,6 +266,7 @@ impl Stream {
             0 => own,
             ms => Duration::from_millis(ms.into()),
         };
+        self.work.pulse.lost(format!("rejected: {}", reject.message));
         tracing::warn!(
             code = reject.code().as_str_name(),
             retry_in_ms = wait.as_millis(),
@@ -281,10 +297,27 @@ impl Work {
 
     fn note(&mut self, finished: Finished) {
         let Finished { mut outcome, bytes, .. } = finished;
+        self.pulse.ended(&outcome);
         self.outbox.push(bytes, |sequence| {
             outcome.sequence = sequence;
             outcome
         });
+        self.count();
+    }
+
+    /// Says what there is now.
+    fn count(&self) {
+        self.pulse.holds(self.running.len(), self.outbox.len());
+    }
+
+    fn count_connect(&self, opened: &Result<Opened, End>) {
+        match opened {
+            Ok(_) => self.pulse.connected(Connect::Welcomed),
+            Err(End::Rejected(_)) => self.pulse.connected(Connect::Rejected),
+            // It has not been tried, or nobody needs it any more.
+            Err(_) if self.is_stopping() => {}
+            Err(_) => self.pulse.connected(Connect::Failed),
+        }
     }
 
     /// Notes all jobs that have ended by now.
@@ -296,6 +329,7 @@ impl Work {
 
     /// Waits before the next connection, but not once the agent has been told to stop.
     async fn pause(&self, wait: Duration) {
+        self.pulse.back_within(wait);
         let stopping = self.is_stopping();
         tokio::select! {
             () = sleep(wait) => {}

@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod resolver;
 pub(crate) mod response;
 pub mod tls;
+pub mod traced;
 pub(crate) mod witness;
 
 /// Makes one POST. A failed one is a [`Report`] too.
@@ -115,6 +116,8 @@ pub struct Request {
     pub keep_response_bytes: usize,
     /// To be passed before anything is sent.
     pub gate: Arc<Gate>,
+    /// The span that this belongs to, as a `traceparent`; empty for none.
+    pub trace_parent: String,
 }
 
 /// What happened to a request.

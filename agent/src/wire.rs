@@ -35,6 +35,7 @@ pub(crate) fn request(job: Job, gate: Arc<Gate>, start_by: Instant) -> Result<Re
         timeout: Duration::from_millis(job.timeout_ms.into()),
         keep_response_bytes: usize::try_from(job.keep_response_bytes).unwrap_or(usize::MAX),
         gate,
+        trace_parent: job.trace_parent,
     })
 }
 

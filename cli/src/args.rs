@@ -20,7 +20,7 @@ pub(crate) const SHARED: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  unexpected failure, or a URL that would be refused (egress check)
+  1  unexpected failure, or a URL that would be refused (egress check), or a problem (doctor)
   2  the command line is wrong
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
@@ -118,6 +118,10 @@ pub(crate) enum Command {
     /// Secrets at rest: the keys that they are sealed under
     #[command(subcommand)]
     Secrets(secrets::Verb),
+    /// Look at a deployment from here, and explain what is wrong with it
+    ///
+    /// Connection, certificates, clocks, store, keys at rest, tokens, agents of each pool. Needs an admin's token.
+    Doctor,
     /// Copy the whole store of a running control plane into a file
     Backup(backup::Args),
     /// Make a data directory of a backup, or see whether one is whole; needs no control plane

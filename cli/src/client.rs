@@ -219,6 +219,10 @@ impl Client {
         audit, audit_service_client::AuditServiceClient
     );
     service!(
+        /// The control plane itself.
+        system, system_service_client::SystemServiceClient
+    );
+    service!(
         /// Copies of the store.
         backups, backup_service_client::BackupServiceClient
     );

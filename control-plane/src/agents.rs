@@ -1,6 +1,6 @@
 //! What is known of agents: who is connected, and who was.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,6 +141,19 @@ impl Agents {
         let mut views: Vec<_> = self.lock().values().cloned().collect();
         views.sort_by(|one, other| one.row.id.cmp(&other.row.id));
         views
+    }
+
+    /// How many agents are connected, by pool and version. A pool whose agents are all gone has no version.
+    #[must_use]
+    pub fn connected_versions(&self) -> BTreeMap<String, BTreeMap<String, usize>> {
+        let mut pools = BTreeMap::<String, BTreeMap<String, usize>>::new();
+        for view in self.lock().values() {
+            let versions = pools.entry(view.row.pool.clone()).or_default();
+            if !view.holders.is_empty() {
+                *versions.entry(view.row.version.clone()).or_default() += 1;
+            }
+        }
+        pools
     }
 
     /// Forgets agents that have been gone for long.

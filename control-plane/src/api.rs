@@ -23,6 +23,7 @@ mod signing_keys;
 pub(crate) mod status;
 mod streams;
 mod subscriptions;
+mod system;
 mod tenants;
 mod tokens;
 mod views;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{SubscriptionId, TenantId};
+use postrider_telemetry::traces::Traces;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -46,6 +48,7 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
+use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::registry::{Registry, Standing};
@@ -72,6 +75,8 @@ pub struct Api {
     pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
+    /// How large things are, and when certificates end.
+    pub watched: Arc<Watched>,
     /// Agents.
     pub agents: Arc<Agents>,
     /// Pools that were created.
@@ -98,6 +103,8 @@ pub struct Api {
     pub backups: Arc<Backups>,
     /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
+    /// Where sampled events are told.
+    pub traces: Traces,
     /// Time.
     pub clock: Clock,
     /// How many bytes an event's data may have.

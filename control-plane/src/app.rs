@@ -9,6 +9,9 @@
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
 
+mod known;
+mod shown;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
 use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
 use postrider_proto::v1;
+use postrider_telemetry::log;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +34,8 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
-use crate::agents::Agents;
+use self::known::Known;
+use self::shown::Shown;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
 use crate::backups::Backups;
@@ -40,20 +45,18 @@ use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
 use crate::identities::Identities;
-use crate::key_uses::KeyUses;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
+use crate::metrics::Metrics;
+use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
-use crate::pools::Pools;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
-use crate::schedule::{LaneSettings, Scheduler};
 use crate::secrets::Sealer;
 use crate::secrets::rewrap::{Holders, Rewrapper};
 use crate::store::{Options, STORE, SledStore, Store};
-use crate::tokens::Tokens;
 use crate::watch::Updates;
 use crate::{disabler, operational, retention, secrets, settle};
 
@@ -66,7 +69,7 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 14] = [
+const SERVICES: [&str; 15] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
@@ -79,6 +82,7 @@ const SERVICES: [&str; 14] = [
     "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
+    "postrider.v1.SystemService",
     "postrider.v1.TenantService",
     "postrider.v1.TokenService",
 ];
@@ -100,22 +104,30 @@ const FORGET_EVERY: u32 = 60;
 /// How long ended sessions and calls may take to go.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs the control plane until `stop` is done, then stops it within its grace.
+/// Runs the control plane until `stop` is done, then stops it within its grace. Without a log filter of its own, the
+/// admin port cannot change what is logged.
 ///
 /// # Errors
 /// When it cannot start, or a part of it fails.
-pub async fn run(mut config: Config, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+pub async fn run(
+    mut config: Config,
+    filter: Option<log::Filter>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let shown = Shown::open(&config, filter, clock).await?;
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
     let options = Options { path: config.data_dir.join(STORE), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let opened = tokio::task::spawn_blocking(move || SledStore::open(&options)).await?;
+    let writes = shown.metrics().writes();
+    let opened = tokio::task::spawn_blocking(move || SledStore::open_measured(&options, writes)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
-    let sealer = secrets::data_keys::open(&*store, &config.keks, Clock::start().wall());
+    let sealer = secrets::data_keys::open(&*store, &config.keks, clock.wall());
     let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
-    let mut parts = Parts::build(store, sealer, &config).await?;
+    let mut parts = Parts::build(store, sealer, &config, shown, clock).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
     }
@@ -159,55 +171,6 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     })
 }
 
-/// What the store has, as it is used.
-struct Known {
-    registry: Arc<Registry>,
-    agents: Arc<Agents>,
-    pools: Arc<Pools>,
-    tokens: Arc<Tokens>,
-    uses: Arc<KeyUses>,
-    identities: Arc<Identities>,
-    authorities: Arc<Authorities>,
-    scheduler: Scheduler,
-}
-
-impl Known {
-    async fn load(
-        store: &Arc<dyn Store>,
-        sealer: &Sealer,
-        config: &Config,
-        clock: Clock,
-    ) -> anyhow::Result<Self> {
-        let registry = Arc::new(Registry::load(&**store, sealer).await?);
-        operational::prepare(&**store, &registry, clock.wall()).await?;
-        let (agents, expected) = Agents::load(store.clone()).await?;
-        let tokens = Arc::new(Tokens::load(store.clone()).await?);
-        let uses = Arc::new(KeyUses::load(store.clone(), registry.clone()).await?);
-        let identities = Arc::new(Identities::load(store.clone()).await?);
-        let authorities = Authorities::load(
-            store.clone(),
-            sealer.clone(),
-            config.authority.clone(),
-            identities.clone(),
-            clock.wall(),
-        );
-        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
-        let pools = Arc::new(Pools::load(store.clone()).await?);
-        let mut scheduler = Scheduler::new(store.epoch());
-        scheduler.fence(store.fence());
-        for row in pools.list() {
-            scheduler.pool_changed(&row.name, row.fallback(), clock.now());
-        }
-        scheduler.await_agents(expected, clock.now() + config.resume_window);
-        for row in registry.all() {
-            let lane = store.lane(row.subscription.id).await?;
-            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
-        }
-        let agents = Arc::new(agents);
-        Ok(Self { registry, agents, pools, tokens, uses, identities, authorities, scheduler })
-    }
-}
-
 /// Everything that runs.
 struct Parts {
     store: Arc<dyn Store>,
@@ -216,6 +179,7 @@ struct Parts {
     links: Links,
     authorities: Arc<Authorities>,
     health: HealthReporter,
+    shown: Shown,
     /// Cancelled when servers must end.
     closing: CancellationToken,
     /// Fails as a whole: each of these runs as long as the program.
@@ -238,8 +202,14 @@ fn rewrapper(
 }
 
 impl Parts {
-    async fn build(store: Arc<dyn Store>, sealer: Sealer, config: &Config) -> anyhow::Result<Self> {
-        let clock = Clock::start();
+    async fn build(
+        store: Arc<dyn Store>,
+        sealer: Sealer,
+        config: &Config,
+        shown: Shown,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let traces = config.export_traces()?;
         let known = Known::load(&store, &sealer, config, clock).await?;
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
@@ -248,12 +218,12 @@ impl Parts {
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let rate = config.tenant_emit_rate;
-        let (emitter, committer) = Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock);
+        let (rate, counted) = (config.tenant_emit_rate, shown.metrics());
+        let (emitter, committer) =
+            Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock, counted);
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
-        let dispatcher = Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), clock);
-        let rewrapper = rewrapper(&store, &registry, &authorities, &sealer, config, clock);
-        let operations = Arc::new(Operations::load(store.clone(), clock).await?);
+        let dispatcher =
+            Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
         let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
         let api = Api {
             store: store.clone(),
@@ -263,52 +233,57 @@ impl Parts {
             lanes: lanes.clone(),
             changes: changes.clone(),
             updates: updates.clone(),
+            watched: watched(&store, &authorities, config),
             agents: agents.clone(),
             pools,
             diagnoses: Diagnoses::new(clock),
             webhook_origin: config.webhook_origin.clone(),
             tokens: tokens.clone(),
             uses: uses.clone(),
-            identities: identities.clone(),
+            identities,
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
-            rewrapper: rewrapper.clone(),
-            operations: operations.clone(),
-            backups: Arc::new(Backups::new(clock)),
+            rewrapper: rewrapper(&store, &registry, &authorities, &sealer, config, clock),
+            operations: Arc::new(Operations::load(store.clone(), clock).await?),
+            backups: Arc::new(Backups::new(shown.metrics(), clock)),
             caller: Caller::nobody(),
+            traces,
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
-        let links = links(&api, dispatcher, closing.clone());
+        let links = links(&api, dispatcher, shown.metrics(), closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
-        let keep = Keep::of(config);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
-        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates));
+        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates, shown.metrics()));
         pipeline.spawn(disabler::run(changes_queue, api.by_itself(), notices.clone()));
         pipeline.spawn(operational::run(notices_queue, api.by_itself(), notices, config.thresholds));
-        pipeline.spawn(tokens.tend(clock));
-        pipeline.spawn(uses.tend());
-        pipeline.spawn(tend(authorities.clone(), identities, clock));
-        pipeline.spawn(async move { rewrapper.run().await });
-        pipeline.spawn(operations.run(api.by_itself()));
-        pipeline.spawn(retention::run(store.clone(), agents, keep, clock));
+        keep_house(&mut pipeline, &api, config);
         let (health, tasks) = (HealthReporter::new(), JoinSet::new());
-        Ok(Self { store, lanes, api, links, authorities, health, closing, tasks, pipeline })
+        Ok(Self { store, lanes, api, links, authorities, health, shown, closing, tasks, pipeline })
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
         let (max_api, max_agents) =
             listen::connections(config.max_api_connections, config.max_agent_connections);
-        let api = Door { name: "api", listener: api, tls: self.api_tls(config)?, max_connections: max_api };
+        let connections = |port| self.shown.metrics().connections(port);
+        let (to_api, of_agents) = (connections("api"), connections("agents"));
+        let api = Door {
+            name: "api",
+            listener: api,
+            tls: self.api_tls(config)?,
+            max_connections: max_api,
+            connections: to_api,
+        };
         let secured = !config.insecure_loopback;
         let agents = Door {
             name: "agents",
             listener: agents,
             tls: secured.then(|| self.authorities.tls()),
             max_connections: max_agents,
+            connections: of_agents,
         };
         let gate = Gate::new(secured.then(|| self.api.tokens.clone()), self.api.clock);
         let closing = || self.closing.clone().cancelled_owned();
@@ -317,6 +292,7 @@ impl Parts {
         self.tasks.spawn(async move { api.await.context("the API's server failed") });
         self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
+        self.shown.serving(&self.api, &mut self.pipeline);
         Ok(())
     }
 
@@ -366,6 +342,7 @@ impl Parts {
             .add_service(v1::pool_service_server::PoolServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
+            .add_service(v1::system_service_server::SystemServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
             .add_service(v1::backup_service_server::BackupServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
@@ -381,6 +358,7 @@ impl Parts {
 
     async fn stop(mut self, grace: Duration) -> anyhow::Result<()> {
         self.api.stopping.cancel();
+        self.shown.stopping();
         self.report_health(tonic_health::ServingStatus::NotServing).await;
         if tokio::time::timeout(grace, self.lanes.drain()).await.is_err() {
             warn!(?grace, "attempts are still under way; agents will report them after the next start");
@@ -398,6 +376,7 @@ impl Parts {
         self.pipeline.shutdown().await;
         self.api.tokens.write_uses().await;
         self.api.uses.write().await;
+        let _sent_or_not = tokio::task::spawn_blocking(move || self.api.traces.end()).await;
         self.store.close().await.context("the store could not be flushed")?;
         info!("stopped");
         Ok(())
@@ -417,7 +396,7 @@ fn server(streams: u32) -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }
 
-fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links {
+fn links(api: &Api, dispatcher: Dispatcher, metrics: Arc<Metrics>, closing: CancellationToken) -> Links {
     Links {
         lanes: api.lanes.clone(),
         visits: Visits::new(dispatcher.clock),
@@ -425,9 +404,30 @@ fn links(api: &Api, dispatcher: Dispatcher, closing: CancellationToken) -> Links
         agents: api.agents.clone(),
         identities: api.identities.clone(),
         diagnoses: api.diagnoses.clone(),
+        metrics,
         closing,
         sessions: TaskTracker::new(),
     }
+}
+
+fn watched(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, config: &Config) -> Arc<Watched> {
+    Arc::new(Watched {
+        store: store.clone(),
+        data_dir: config.data_dir.clone(),
+        api_certificate: config.tls.as_ref().map(|files| files.cert.clone()),
+        authorities: authorities.clone(),
+    })
+}
+
+/// What goes on by itself, whatever is delivered.
+fn keep_house(pipeline: &mut JoinSet<()>, api: &Api, config: &Config) {
+    let (clock, rewrapper) = (api.clock, api.rewrapper.clone());
+    pipeline.spawn(api.tokens.clone().tend(clock));
+    pipeline.spawn(api.uses.clone().tend());
+    pipeline.spawn(tend(api.authorities.clone(), api.identities.clone(), clock));
+    pipeline.spawn(async move { rewrapper.run().await });
+    pipeline.spawn(api.operations.clone().run(api.by_itself()));
+    pipeline.spawn(retention::run(api.store.clone(), api.agents.clone(), Keep::of(config), clock));
 }
 
 /// What time brings to authorities, join tokens and identities.

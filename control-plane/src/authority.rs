@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 
 pub use self::certificates::RequestedKey;
 use self::certificates::Signer;
+pub(crate) use self::files::end_of;
 pub use self::files::{AuthorityFiles, FilesError};
 use self::verifier::AgentVerifier;
 use crate::identities::Identities;

@@ -1,21 +1,18 @@
-//! One backup at a time, and what became of those since the start: the metrics and the log tell of it.
+//! One backup at a time; the metrics and the log tell what became of each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use postrider_domain::time::Timestamp;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 
-/// What became of backups.
+/// See the [module](self).
 pub struct Backups {
+    metrics: Arc<Metrics>,
     clock: Clock,
     running: AtomicBool,
-    succeeded: AtomicU64,
-    failed: AtomicU64,
-    /// Milliseconds since 1970; 0: never.
-    last_success: AtomicI64,
 }
 
 /// A backup that is taken. Dropped before its end it has failed.
@@ -27,35 +24,10 @@ pub(crate) struct Running {
 }
 
 impl Backups {
-    /// None was taken yet.
+    /// None is taken; what becomes of them is counted there.
     #[must_use]
-    pub fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            running: AtomicBool::new(false),
-            succeeded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            last_success: AtomicI64::new(0),
-        }
-    }
-
-    /// How many were taken to their end since the start.
-    #[must_use]
-    pub fn succeeded(&self) -> u64 {
-        self.succeeded.load(Ordering::Relaxed)
-    }
-
-    /// How many were begun and not ended.
-    #[must_use]
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// When the last one came to its end, if one did since the start.
-    #[must_use]
-    pub fn last_success(&self) -> Option<Timestamp> {
-        let millis = self.last_success.load(Ordering::Relaxed);
-        (millis != 0).then(|| Timestamp::from_millis(millis))
+    pub fn new(metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { metrics, clock, running: AtomicBool::new(false) }
     }
 
     /// Begins one, unless another is taken.
@@ -74,16 +46,14 @@ impl Running {
     /// All of it was.
     pub(crate) fn succeed(&mut self) {
         self.ended = true;
-        let now = self.backups.clock.wall();
-        self.backups.succeeded.fetch_add(1, Ordering::Relaxed);
-        self.backups.last_success.store(now.as_millis(), Ordering::Relaxed);
+        self.backups.metrics.backed_up(true, self.backups.clock.wall());
         info!(actor = %self.actor, bytes = self.bytes, "a backup was taken");
     }
 
     /// It cannot go on.
     pub(crate) fn fail(&mut self, problem: &str) {
         self.ended = true;
-        self.backups.failed.fetch_add(1, Ordering::Relaxed);
+        self.backups.metrics.backed_up(false, self.backups.clock.wall());
         warn!(actor = %self.actor, bytes = self.bytes, "a backup has failed: {problem}");
     }
 }

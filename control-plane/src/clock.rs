@@ -26,10 +26,23 @@ impl Clock {
         self.origin_wall + self.since_start()
     }
 
+    /// When it was started, by the wall clock.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.origin_wall
+    }
+
     /// The wall clock's time, for signatures and for what people see.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
         wall()
+    }
+
+    /// The wall clock's time as finely as there is, for traces.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn precise(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     /// Milliseconds since the start: the clock of `Welcome.server_time_ms`.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postrider_telemetry::log;
+use postrider_telemetry::traces::{self, Traces};
 use serde::Deserialize;
 
 use self::checker::Checker;
@@ -47,6 +48,10 @@ pub struct Settings {
     /// Address that agents connect to [default: 127.0.0.1:7071]
     #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
     pub agent_listen: Option<String>,
+    /// Address of the admin port: health, metrics and the log's filter, over plain HTTP. It tells nothing secret, but is not
+    /// for the outside: 0.0.0.0:7072 where probes and Prometheus come from other machines [default: none]
+    #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
     /// Certificate chain of the API, PEM; read anew when it changes. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
@@ -133,6 +138,20 @@ pub struct Settings {
     /// [default: 1h]
     #[arg(long, env = "POSTRIDER_BACKLOG_WARN_AGE", value_name = "DURATION")]
     pub backlog_warn_age: Option<String>,
+    /// URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://localhost:4317, for traces [default: none,
+    /// no traces]
+    #[arg(long, env = "POSTRIDER_TRACES_ENDPOINT", value_name = "URL")]
+    pub traces_endpoint: Option<String>,
+    /// The share of the events without a trace of their own that are traced: 0 to 1. Whoever began a trace has decided for
+    /// it [default: 1]
+    #[arg(long, env = "POSTRIDER_TRACES_RATIO", value_name = "SHARE")]
+    pub traces_ratio: Option<f64>,
+    /// File with lines `name: value`, sent to the collector as headers, such as its credentials [default: none]
+    #[arg(long, env = "POSTRIDER_TRACES_HEADERS_FILE", value_name = "FILE")]
+    pub traces_headers_file: Option<PathBuf>,
+    /// Certificates of the authority that the collector's certificate must be from, PEM [default: those of this machine]
+    #[arg(long, env = "POSTRIDER_TRACES_CA", value_name = "FILE")]
+    pub traces_ca: Option<PathBuf>,
     /// How log lines are written: human or json [default: human]
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -154,6 +173,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Address for agents.
     pub agent_listen: SocketAddr,
+    /// Address of the admin port, if there is one.
+    pub admin_listen: Option<SocketAddr>,
     /// TLS of the API; absent only with `insecure_loopback`.
     pub tls: Option<ApiFiles>,
     /// By which host and port agents reach theirs, if that is known.
@@ -188,6 +209,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// When operational events tell of agents and backlogs.
     pub thresholds: Thresholds,
+    /// Where traces go, and how many.
+    pub traces: Option<(traces::Settings, f64)>,
     /// How log lines are written.
     pub log_format: log::Format,
     /// Which log lines are written.
@@ -201,6 +224,16 @@ impl Config {
             self.agent_address = Some((listen.ip().to_string(), listen.port()));
         }
         self.authority.names.extend(self.agent_address.iter().map(|(host, _)| host.clone()));
+    }
+
+    /// Begins to export traces, if they are wanted. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the collector's settings are of no use.
+    pub fn export_traces(&self) -> anyhow::Result<Traces> {
+        let Some((settings, ratio)) = &self.traces else { return Ok(Traces::default()) };
+        Traces::start(settings, *ratio, "postrider-control-plane", env!("CARGO_PKG_VERSION"))
+            .map_err(|error| anyhow::anyhow!("traces cannot be exported: {error}"))
     }
 }
 
@@ -253,6 +286,7 @@ fn merge(flags: Settings, file: Settings) -> Settings {
         vault_ca,
         api_listen,
         agent_listen,
+        admin_listen,
         tls_cert,
         tls_key,
         tls_client_ca,
@@ -278,6 +312,10 @@ fn merge(flags: Settings, file: Settings) -> Settings {
         agent_offline_after,
         backlog_warn_count,
         backlog_warn_age,
+        traces_endpoint,
+        traces_ratio,
+        traces_headers_file,
+        traces_ca,
         log_format,
         log,
     )
@@ -296,17 +334,13 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let vault_token_file = settings.vault_token_file.clone();
     let keks = checker.keks(&mut settings);
     let thresholds = checker.thresholds(&mut settings);
+    let traces = checker.traces(&mut settings);
+    let authority = checker.authority(&mut settings);
     let insecure_loopback = settings.insecure_loopback.unwrap_or(false);
     let tls = checker.tls(insecure_loopback, settings.tls_cert, settings.tls_key, settings.tls_client_ca);
     let api_listen = checker.listen("api_listen", settings.api_listen, 7070, insecure_loopback);
     let agent_listen = checker.listen("agent_listen", settings.agent_listen, 7071, insecure_loopback);
     let agent_address = checker.agent_address(settings.agent_address);
-    let authority = checker.authority(
-        settings.trust_domain,
-        settings.agent_names.unwrap_or_default(),
-        settings.agent_certificate_lifetime,
-        settings.agent_ca.unwrap_or_default(),
-    );
     let day = Duration::from_secs(86_400);
     let retain_events = checker.duration("retain_events", settings.retain_events, 30 * day, day..=3650 * day);
     let config = Config {
@@ -315,6 +349,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         vault_token_file,
         api_listen,
         agent_listen,
+        admin_listen: checker.admin_listen(settings.admin_listen),
         tls,
         bootstrap_token_file: settings.bootstrap_token_file,
         insecure_loopback,
@@ -347,6 +382,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             Duration::from_secs(1)..=Duration::from_secs(600),
         ),
         thresholds,
+        traces,
         log_format: checker.log_format(settings.log_format),
         log: checker.log_filter(settings.log),
     };

@@ -11,8 +11,10 @@ use postrider_domain::id::{EventKey, KeyId, TenantId};
 use postrider_domain::outcome::{Class, Outcome};
 use postrider_domain::signing::{self, KeyState, SigningKey};
 use postrider_domain::time::Timestamp;
+use postrider_domain::trace::TraceContext;
 use postrider_proto::agent::{Header, Job};
 use postrider_proto::session::Report;
+use postrider_telemetry::traces::Traces;
 
 use crate::clock::Clock;
 use crate::key_uses::KeyUses;
@@ -21,6 +23,7 @@ use crate::registry::Registry;
 use crate::schedule::Assignment;
 use crate::secrets::KeyedSubscription;
 use crate::store::{Store, StoreError};
+use crate::traced::Attempted;
 
 /// A job is not started later than this after it was signed.
 pub const START_WITHIN: Duration = Duration::from_secs(20);
@@ -39,6 +42,8 @@ pub enum Prepared {
         alone: Option<KeyId>,
         /// When it was signed.
         signed: Timestamp,
+        /// If it is sampled.
+        traced: Option<Box<Attempted>>,
     },
     /// It cannot be sent; this is what the schedule is told instead.
     Unsent(Report),
@@ -55,6 +60,8 @@ pub struct Dispatcher {
     pub store: Arc<dyn Store>,
     /// Told which keys sign.
     pub uses: Arc<KeyUses>,
+    /// Where sampled attempts are told.
+    pub traces: Traces,
     /// For signatures and start-by.
     pub clock: Clock,
 }
@@ -67,9 +74,10 @@ impl Dispatcher {
         recent: Arc<RecentEvents>,
         store: Arc<dyn Store>,
         uses: Arc<KeyUses>,
+        traces: Traces,
         clock: Clock,
     ) -> Self {
-        Self { registry, recent, store, uses, clock }
+        Self { registry, recent, store, uses, traces, clock }
     }
 
     /// Prepares assignments, each in its place.
@@ -92,10 +100,12 @@ impl Dispatcher {
             let Some(keys) = signing_keys(&row, event, now) else {
                 return unsent("the signing key that this probes is revoked");
             };
-            let (job, signers) = self.job(assignment, &row, event, &keys, now);
+            let due = assignment.delivery.state.due().unwrap_or(event.accepted);
+            let traced = Attempted::begin(&self.traces, self.clock, event, due);
+            let (job, signers) = self.job(assignment, &row, event, &keys, traced.as_deref(), now);
             let alone = if let [alone] = signers[..] { Some(alone) } else { None };
             used.push((row.subscription.id, signers));
-            Prepared::Job { job: Box::new(job), alone, signed: now }
+            Prepared::Job { job: Box::new(job), alone, signed: now, traced }
         });
         let prepared = prepared.collect();
         self.uses.signed(used.iter().map(|(subscription, keys)| (*subscription, &keys[..])), now);
@@ -136,12 +146,17 @@ impl Dispatcher {
         row: &KeyedSubscription,
         event: &Event,
         keys: &[&SigningKey],
+        traced: Option<&Attempted>,
         now: Timestamp,
     ) -> (Job, Vec<KeyId>) {
         let subscription = &row.subscription;
         let body = body::render(event, subscription.format);
         let start_within = u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        let (headers, signers) = headers(row, event, keys, &body, now);
+        let (mut headers, signers) = headers(row, event, keys, &body, now);
+        let trace_parent = traced.map(Attempted::parent).unwrap_or_default();
+        if !trace_parent.is_empty() {
+            name_span(&mut headers, event, &trace_parent);
+        }
         let job = Job {
             key: Some(assignment.key.write()),
             start_by_ms: self.clock.monotonic_ms() + start_within,
@@ -151,6 +166,7 @@ impl Dispatcher {
             headers,
             body,
             keep_response_bytes: KEPT_RESPONSE,
+            trace_parent,
         };
         (job, signers)
     }
@@ -206,6 +222,16 @@ fn traces<'a>(row: &'a KeyedSubscription, event: &'a Event) -> impl Iterator<Ite
     let traces = event.trace.iter();
     let traces = traces.flat_map(|trace| [("traceparent", trace.parent()), ("tracestate", trace.state())]);
     traces.filter(move |(name, value)| !value.is_empty() && !own(name))
+}
+
+/// The span of this attempt takes the place of the event's, where that is told.
+fn name_span(headers: &mut [Header], event: &Event, trace_parent: &str) {
+    let told = event.trace.as_ref().map_or("", TraceContext::parent);
+    if let Some(header) =
+        headers.iter_mut().find(|header| header.name == "traceparent" && header.value == told)
+    {
+        trace_parent.clone_into(&mut header.value);
+    }
 }
 
 fn millis(duration: Duration) -> u32 {

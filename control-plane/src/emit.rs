@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::lanes::Lanes;
+use crate::metrics::Metrics;
 use crate::recent::RecentEvents;
 use crate::store::{Accept, Accepted, Conflict, Store, StoreError};
 
@@ -86,6 +87,8 @@ pub struct EmitRate {
 struct Pending {
     accept: Accept,
     size: usize,
+    /// When it was handed in.
+    began: Duration,
     answer: oneshot::Sender<Result<Accepted, EmitError>>,
 }
 
@@ -99,6 +102,7 @@ struct Intake {
     work: Notify,
     clock: Clock,
     pace: Option<Pace>,
+    metrics: Arc<Metrics>,
 }
 
 struct State {
@@ -143,6 +147,7 @@ impl Emitter {
         recent: Arc<RecentEvents>,
         rate: Option<EmitRate>,
         clock: Clock,
+        metrics: Arc<Metrics>,
     ) -> (Self, Committer) {
         let state = State {
             queue: Queue::new(QUEUE_BYTES, TURN_BYTES),
@@ -152,7 +157,7 @@ impl Emitter {
             closed: false,
         };
         let pace = rate.map(|rate| Pace::new(rate.per_second, rate.burst));
-        let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, pace });
+        let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, pace, metrics });
         (Self(intake.clone()), Committer { intake, store, lanes, recent })
     }
 
@@ -190,14 +195,12 @@ impl Emitter {
     /// # Errors
     /// Why not now: [`EmitError::Overloaded`], [`EmitError::ShareUsed`], [`EmitError::TooFast`], [`EmitError::Stopping`].
     pub fn try_submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        let mut state = self.0.state();
-        let size = size(&accept);
-        state.admits(&accept.event.tenant, size)?;
-        if let Some(pace) = self.0.pace_of(&state, &accept.event.tenant) {
-            let now = self.0.clock.since_start();
-            pace.take(state.meter(&accept.event.tenant, now), now).map_err(EmitError::TooFast)?;
-        }
-        Ok(self.0.enqueue(&mut state, accept, size))
+        self.0.admit(accept).inspect_err(|_| self.refused())
+    }
+
+    /// An event was refused before it was handed in: that counts too.
+    pub fn refused(&self) {
+        self.0.metrics.refused();
     }
 
     /// Hands in an event as soon as there is room and the tenant may.
@@ -219,6 +222,7 @@ impl Emitter {
                         return Ok(self.0.enqueue(&mut state, accept, size));
                     }
                     Err(EmitError::Stopping) => {
+                        self.refused();
                         state.tell_next(&accept.event.tenant);
                         return Err(EmitError::Stopping);
                     }
@@ -247,10 +251,21 @@ impl Intake {
         pace.reserve(state.meter(tenant, now), now)
     }
 
+    fn admit(&self, accept: Accept) -> Result<Submitted, EmitError> {
+        let mut state = self.state();
+        let size = size(&accept);
+        state.admits(&accept.event.tenant, size)?;
+        if let Some(pace) = self.pace_of(&state, &accept.event.tenant) {
+            let now = self.clock.since_start();
+            pace.take(state.meter(&accept.event.tenant, now), now).map_err(EmitError::TooFast)?;
+        }
+        Ok(self.enqueue(&mut state, accept, size))
+    }
+
     fn enqueue(&self, state: &mut State, accept: Accept, size: usize) -> Submitted {
         let (sender, answer) = oneshot::channel();
-        let tenant = accept.event.tenant.clone();
-        state.queue.push(&tenant, Pending { accept, size, answer: sender }, size);
+        let (tenant, began) = (accept.event.tenant.clone(), self.clock.since_start());
+        state.queue.push(&tenant, Pending { accept, size, began, answer: sender }, size);
         self.work.notify_one();
         Submitted { tenant, answer }
     }
@@ -266,6 +281,13 @@ impl Intake {
             group.push(pending);
         }
         group
+    }
+
+    fn count(&self, result: &Result<Accepted, Conflict>, took: Duration) {
+        match result {
+            Ok(accepted) => self.metrics.accepted(accepted.duplicate, took),
+            Err(_) => self.metrics.refused(),
+        }
     }
 
     /// Frees the room of a group.
@@ -349,18 +371,21 @@ impl Committer {
 
     async fn commit(&self, group: Vec<Pending>) {
         let (accepts, answers): (Vec<Accept>, Vec<_>) =
-            group.into_iter().map(|pending| (pending.accept, pending.answer)).unzip();
+            group.into_iter().map(|pending| (pending.accept, (pending.answer, pending.began))).unzip();
         let events: Vec<Event> = accepts.iter().map(|accept| accept.event.clone()).collect();
         match self.store.accept(accepts).await {
             Ok(results) => {
                 self.hand_over(&results, events).await;
-                for (answer, result) in answers.into_iter().zip(results) {
+                let now = self.intake.clock.since_start();
+                for ((answer, began), result) in answers.into_iter().zip(results) {
+                    self.intake.count(&result, now.saturating_sub(began));
                     let _nobody_waits = answer.send(result.map_err(EmitError::Conflict));
                 }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                for answer in answers {
+                for (answer, _) in answers {
+                    self.intake.metrics.refused();
                     let _nobody_waits = answer.send(Err(EmitError::Store(error.clone())));
                 }
             }

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::runner::Runner;
 use crate::schedule::{
-    Answer, Assignment, Condition, Connected, Fallback, HolderId, LaneSettings, PoolView, Refusal, Survey,
-    Why,
+    Answer, Assignment, Condition, Connected, Fallback, HolderId, LaneSettings, Levels, PoolView, Refusal,
+    Survey, Why,
 };
 use crate::settle::Stored;
 use crate::store::{DeliveryRow, DueRows, FreshRows};
@@ -65,6 +65,8 @@ enum Question {
     Health(Vec<SubscriptionId>, oneshot::Sender<Vec<Option<View>>>),
     Survey(oneshot::Sender<Survey>),
     JobsHeld(Vec<HolderId>, oneshot::Sender<usize>),
+    Beat(oneshot::Sender<()>),
+    Levels(oneshot::Sender<Levels>),
 }
 
 /// Somebody wants a delivery changed, and waits for an answer.
@@ -193,6 +195,16 @@ impl Lanes {
     /// How many jobs these holders have together.
     pub async fn jobs_held(&self, holders: Vec<HolderId>) -> usize {
         self.ask(|answer| Input::Ask(Question::JobsHeld(holders, answer))).await.unwrap_or(0)
+    }
+
+    /// Returns when the schedule has taken in all that came before; `None` when it has ended.
+    pub async fn beat(&self) -> Option<()> {
+        self.ask(|answer| Input::Ask(Question::Beat(answer))).await
+    }
+
+    /// How things are now, all over; `None` when the schedule has ended.
+    pub async fn levels(&self) -> Option<Levels> {
+        self.ask(|answer| Input::Ask(Question::Levels(answer))).await
     }
 
     /// Hands nothing out any more; returns when no job is under way and everything is settled.

@@ -1,12 +1,14 @@
 //! The control plane: owns subscriptions, signing keys, events, schedule and history, and streams signed jobs to
 //! agents.
 
+pub mod admin;
 pub mod agents;
 pub mod api;
 pub mod app;
 pub mod authority;
 pub mod backups;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod diagnoses;
 pub mod disabler;
@@ -17,6 +19,7 @@ pub mod key_uses;
 pub mod lanes;
 pub mod link;
 pub mod listen;
+pub mod metrics;
 pub mod operational;
 pub mod operations;
 pub mod pools;
@@ -30,6 +33,7 @@ pub mod secrets;
 pub mod settle;
 pub mod store;
 pub mod tokens;
+pub mod traced;
 pub mod watch;
 
 use std::path::PathBuf;
@@ -122,7 +126,7 @@ pub fn main(args: Args) -> ExitCode {
 }
 
 fn start(config: config::Config) -> anyhow::Result<()> {
-    postrider_telemetry::log::start(config.log_format, &config.log)?;
+    let filter = postrider_telemetry::log::start(config.log_format, &config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) =
@@ -135,6 +139,6 @@ fn start(config: config::Config) -> anyhow::Result<()> {
                 std::process::exit(130);
             });
         };
-        app::run(config, stop).await
+        app::run(config, Some(filter), stop).await
     })
 }

@@ -9,6 +9,7 @@ mod looks;
 mod outbox;
 mod session;
 mod signed;
+mod traced;
 mod trust;
 mod visits;
 
@@ -32,6 +33,7 @@ use crate::dispatch::Dispatcher;
 use crate::identities::Identities;
 use crate::lanes::Lanes;
 use crate::listen::Peer;
+use crate::metrics::Metrics;
 
 /// How soon a new stream must say Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -57,6 +59,8 @@ pub struct Links {
     pub diagnoses: Arc<Diagnoses>,
     /// How often agents come.
     pub visits: Arc<Visits>,
+    /// Where what happens is counted.
+    pub metrics: Arc<Metrics>,
     /// Cancelled when sessions must end.
     pub closing: CancellationToken,
     /// Every session's task.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use postrider_telemetry::metrics::IntGauge;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -57,6 +58,8 @@ pub struct Door {
     pub tls: Option<SharedTls>,
     /// Connections at once.
     pub max_connections: usize,
+    /// Shows how many there are.
+    pub connections: IntGauge,
 }
 
 impl Door {
@@ -68,7 +71,7 @@ impl Door {
     }
 
     async fn accept(self, ready: mpsc::Sender<Result<Connection, Infallible>>) {
-        let places = Places::new(self.max_connections);
+        let places = Places::counted(self.max_connections, Some(self.connections));
         let mut handshakes = JoinSet::new();
         let mut turned_away = TurnedAway { port: self.name, count: 0, told: None };
         loop {

@@ -11,6 +11,7 @@ use postrider_domain::id::{SubscriptionId, TenantId};
 use postrider_domain::pace::Pace;
 use postrider_domain::pattern::Index;
 use postrider_domain::quota::Quota;
+use postrider_domain::subscription::State;
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
 use postrider_proto::{event_type, tenant, v1};
@@ -56,6 +57,8 @@ struct Known {
     /// Those that are being deleted: nothing else is known of them any more.
     deleting: HashSet<TenantId>,
     subscriptions: HashMap<SubscriptionId, Arc<KeyedSubscription>>,
+    /// How many of those are active, paused, disabled.
+    states: [usize; 3],
 }
 
 #[derive(Default)]
@@ -284,6 +287,13 @@ impl Registry {
         self.read().subscriptions.values().cloned().collect()
     }
 
+    /// How many subscriptions there are in each state.
+    #[must_use]
+    pub fn count_by_state(&self) -> [(&'static str, usize); 3] {
+        let [active, paused, disabled] = self.read().states;
+        [("active", active), ("paused", paused), ("disabled", disabled)]
+    }
+
     /// A subscription was created or changed; as it is known now.
     pub fn put(&self, row: KeyedSubscription) -> Arc<KeyedSubscription> {
         let row = Arc::new(row);
@@ -303,7 +313,9 @@ impl Registry {
             }
         }
         tenant.subscriptions.insert(subscription.id, row.clone());
-        known.subscriptions.insert(subscription.id, row.clone());
+        let before = known.subscriptions.insert(subscription.id, row.clone());
+        known.states[of_state(&row)] += 1;
+        before.into_iter().for_each(|before| known.states[of_state(&before)] -= 1);
         row
     }
 
@@ -312,9 +324,9 @@ impl Registry {
         let mut known = self.write();
         self.unanswered.forget(id);
         known.forget_patterns(id);
-        if let Some(row) = known.subscriptions.remove(&id)
-            && let Some(tenant) = known.tenants.get_mut(&row.subscription.tenant)
-        {
+        let Some(row) = known.subscriptions.remove(&id) else { return };
+        known.states[of_state(&row)] -= 1;
+        if let Some(tenant) = known.tenants.get_mut(&row.subscription.tenant) {
             tenant.subscriptions.remove(&id);
         }
     }
@@ -326,6 +338,15 @@ impl Registry {
 
     fn write(&self) -> RwLockWriteGuard<'_, Known> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where subscriptions in this one's state are counted.
+fn of_state(row: &KeyedSubscription) -> usize {
+    match row.subscription.state {
+        State::Active => 0,
+        State::Paused => 1,
+        State::Disabled { .. } => 2,
     }
 }
 

@@ -11,6 +11,7 @@
 mod admin;
 mod agents;
 mod health;
+mod levels;
 mod pools;
 mod reports;
 mod written;
@@ -32,6 +33,8 @@ pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
 use self::agents::Holder;
 pub use self::agents::{Connected, HolderId, Station};
 pub use self::health::Survey;
+pub use self::levels::{Level, Levels};
+use self::levels::{Share, Tally};
 use self::pools::Pool;
 pub use self::pools::{Fallback, PoolView};
 pub use self::reports::Reported;
@@ -226,6 +229,8 @@ pub struct Scheduler {
     unsettled: usize,
     resume: Option<agents::Resume>,
     draining: bool,
+    /// What waits, all over.
+    tally: Tally,
     effects: Vec<Effect>,
 }
 
@@ -242,6 +247,8 @@ struct Slot {
     timer: Option<Timestamp>,
     low_water: LowWater,
     deleted: bool,
+    /// What it counts for in its pool's sums.
+    share: Share,
 }
 
 impl Scheduler {
@@ -266,6 +273,7 @@ impl Scheduler {
             unsettled: 0,
             resume: None,
             draining: false,
+            tally: Tally::default(),
             effects: Vec::new(),
         }
     }
@@ -300,6 +308,8 @@ impl Scheduler {
         slot.lane.set_rate(settings.rate_limit, now);
         slot.lane.set_order(settings.order);
         slot.follow_state(&settings, now);
+        self.tally.leave(&slot.settings.pool, id, std::mem::take(&mut slot.share));
+        self.tally.enter(&settings.pool);
         slot.settings = settings;
         self.settled.insert(id);
         self.leave_queue(id);
@@ -311,6 +321,7 @@ impl Scheduler {
         if let Some(slot) = self.lanes.get_mut(&id) {
             slot.deleted = true;
             slot.lane.hold(true);
+            self.tally.change(&slot.settings.pool, id, std::mem::take(&mut slot.share), Share::default());
         }
         self.sweep_deleted(id);
     }
@@ -425,8 +436,10 @@ impl Scheduler {
             timer: None,
             low_water,
             deleted: false,
+            share: Share::default(),
         };
         slot.doze(every, now);
+        self.tally.enter(&slot.settings.pool);
         self.lanes.insert(id, slot);
         self.touch(id, now);
     }
@@ -452,6 +465,7 @@ impl Scheduler {
             }
             slot.timer = timer;
         }
+        self.recount(id, now);
     }
 
     fn hand_out(&mut self, now: Timestamp) {
@@ -506,7 +520,9 @@ impl Scheduler {
 
     fn sweep_deleted(&mut self, id: SubscriptionId) {
         let done = self.lanes.get(&id).is_some_and(|slot| slot.deleted && slot.lane.in_flight_count() == 0);
-        if done && let Some(Slot { timer: Some(timer), .. }) = self.lanes.remove(&id) {
+        let Some(slot) = done.then(|| self.lanes.remove(&id)).flatten() else { return };
+        self.tally.leave(&slot.settings.pool, id, slot.share);
+        if let Some(timer) = slot.timer {
             self.timers.remove(&(timer, id));
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::lanes::Lanes;
+use crate::metrics::Metrics;
 use crate::schedule::{MAX_UNSETTLED, Reported, Ticket};
 use crate::store::{Settle, Settlement, Store};
 use crate::watch::{Update, Updates};
@@ -61,9 +62,16 @@ pub fn queue() -> (mpsc::Sender<Item>, mpsc::Receiver<Item>) {
 }
 
 /// Writes until the queue is closed and empty.
-pub async fn run(mut queue: mpsc::Receiver<Item>, store: Arc<dyn Store>, lanes: Lanes, updates: Updates) {
+pub async fn run(
+    mut queue: mpsc::Receiver<Item>,
+    store: Arc<dyn Store>,
+    lanes: Lanes,
+    updates: Updates,
+    metrics: Arc<Metrics>,
+) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
+        group.iter().for_each(|item| count(item, &metrics));
         let (mut settlement, stored) = sort(&mut group);
         settlement.position = updates.next_position();
         while let Err(error) = store.settle(settlement.clone()).await {
@@ -75,6 +83,14 @@ pub async fn run(mut queue: mpsc::Receiver<Item>, store: Arc<dyn Store>, lanes: 
             lanes.stored(stored).await;
         }
     }
+}
+
+/// An attempt is counted when its outcome is about to be written, an end with it; a retry by hand brings the attempt that
+/// had ended its delivery, which was counted before.
+fn count(item: &Item, metrics: &Metrics) {
+    let Item::Delivery { settle, answer, .. } = item else { return };
+    settle.attempt.iter().filter(|_| answer.is_none()).for_each(|attempt| metrics.attempted(attempt));
+    metrics.settled(&settle.delivery);
 }
 
 /// Logs and shows what is on disk.

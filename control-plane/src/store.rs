@@ -184,6 +184,11 @@ pub trait Store: Send + Sync + 'static {
     /// never was.
     fn fence(&self) -> u64;
 
+    /// Writes a row of no meaning as any other is written: whether the store can be written, and how long that takes.
+    async fn beat(&self) -> Result<(), StoreError>;
+    /// Bytes that the store takes on disk.
+    async fn size(&self) -> Result<u64, StoreError>;
+
     /// Accepts events with all their deliveries, durably: one atomic write for all of them.
     async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError>;
     /// Writes the new states of deliveries.

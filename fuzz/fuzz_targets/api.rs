@@ -115,7 +115,7 @@ impl World {
         };
         let config = load(None, settings, std::iter::empty()).expect("the settings are good");
         runtime.spawn(async move {
-            let ended = postrider_control_plane::app::run(config, std::future::pending()).await;
+            let ended = postrider_control_plane::app::run(config, None, std::future::pending()).await;
             panic!("the control plane has ended: {ended:?}");
         });
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{api}")).expect("a URL");

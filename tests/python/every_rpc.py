@@ -36,6 +36,7 @@ from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
 from postrider.v1 import operations_pb2 as operations, operations_pb2_grpc  # noqa: E402
 from postrider.v1 import pools_pb2 as pools, pools_pb2_grpc  # noqa: E402
 from postrider.v1 import secrets_pb2 as secrets, secrets_pb2_grpc  # noqa: E402
+from postrider.v1 import system_pb2 as system, system_pb2_grpc  # noqa: E402
 from postrider.v1 import signing_keys_pb2 as keys, signing_keys_pb2_grpc  # noqa: E402
 from postrider.v1 import subscriptions_pb2 as subscriptions, subscriptions_pb2_grpc  # noqa: E402
 from postrider.v1 import tenants_pb2 as tenants, tenants_pb2_grpc  # noqa: E402
@@ -52,6 +53,7 @@ MODULES = [
     operations,
     pools,
     secrets,
+    system,
     subscriptions,
     tenants,
     tokens,
@@ -66,6 +68,7 @@ STUBS = {
     "OperationService": operations_pb2_grpc.OperationServiceStub,
     "PoolService": pools_pb2_grpc.PoolServiceStub,
     "SecretService": secrets_pb2_grpc.SecretServiceStub,
+    "SystemService": system_pb2_grpc.SystemServiceStub,
     "SigningKeyService": signing_keys_pb2_grpc.SigningKeyServiceStub,
     "SubscriptionService": subscriptions_pb2_grpc.SubscriptionServiceStub,
     "TenantService": tenants_pb2_grpc.TenantServiceStub,
@@ -590,6 +593,13 @@ def check_secrets(api, nobody):
         nobody.refused(rpc, request, CODE.UNAUTHENTICATED, "TOKEN_MISSING")
 
 
+def check_system(api, nobody):
+    told = api.ok("SystemService.GetSystem", system.GetSystemRequest())
+    assert told.version and told.epoch and told.store_bytes and told.disk_free_bytes, told
+    assert not told.problems and told.agent_address, told
+    nobody.refused("SystemService.GetSystem", system.GetSystemRequest(), CODE.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
 def check_backups(api, nobody):
     parts = api.stream("BackupService.Backup", backups.BackupRequest())
     file = b"".join(part.data for part in parts)
@@ -679,6 +689,7 @@ def main():
         check_authorities(api, nobody)
         check_tokens(api)
         check_secrets(api, nobody)
+        check_system(api, nobody)
         check_backups(api, nobody)
         check_audit(api)
         check_agents(api)

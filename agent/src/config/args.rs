@@ -147,6 +147,25 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS,…", env = "POSTRIDER_AGENT_DNS_SERVERS")]
     pub dns_servers: Option<String>,
 
+    /// `traces.endpoint`: URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://localhost:4317, for the
+    /// spans of POSTs in traces that the control plane exports [default: none, no spans]
+    #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_TRACES_ENDPOINT", value_parser = text())]
+    pub traces_endpoint: Option<String>,
+
+    /// `traces.headers_file`: file with lines `name: value`, sent to the collector as headers, such as its credentials
+    /// [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TRACES_HEADERS_FILE", value_parser = text())]
+    pub traces_headers_file: Option<String>,
+
+    /// `traces.ca`: PEM file of the authorities that the collector's certificate may be from [default: those of this
+    /// machine]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TRACES_CA", value_parser = text())]
+    pub traces_ca: Option<String>,
+    /// `admin_listen`: address of the admin port: health, metrics and the log's filter, over plain HTTP; it tells nothing
+    /// secret, but is not for the outside [default: none]
+    #[arg(long, value_name = "IP:PORT", env = "POSTRIDER_AGENT_ADMIN_LISTEN", value_parser = text())]
+    pub admin_listen: Option<String>,
+
     /// `log.format`: how log lines are written: human or json [default: human]
     #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
     pub log_format: Option<String>,
@@ -221,6 +240,10 @@ impl Args {
                 &self.egress_proxy_dangerously_leave_names_to_proxy,
             ),
             ("dns_servers", &self.dns_servers),
+            ("traces.endpoint", &self.traces_endpoint),
+            ("traces.headers_file", &self.traces_headers_file),
+            ("traces.ca", &self.traces_ca),
+            ("admin_listen", &self.admin_listen),
             ("log.format", &self.log_format),
             ("log.filter", &self.log_filter),
             ("shutdown_grace", &self.shutdown_grace),

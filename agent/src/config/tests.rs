@@ -104,9 +104,11 @@ fn values_are_read_in_their_units() {
         "--egress-allow-ports=",
         "--dns-servers=10.0.0.2,[::1]:5353",
         "--log-format=json",
+        "--admin-listen=[::]:7073",
     ];
     let config = load(&[minimal(), more.to_vec()].concat()).unwrap();
     assert_eq!(config.max_in_flight_bytes, 1 << 30);
+    assert_eq!(config.admin_listen, Some("[::]:7073".parse().unwrap()));
     assert_eq!(config.shutdown_grace, Duration::from_secs(120));
     assert_eq!(config.egress.policy.allow_cidrs.len(), 2);
     assert_eq!(config.egress.policy.allow_hosts.len(), 2);

@@ -113,6 +113,11 @@ pub(super) fn name_server(text: &str) -> Result<SocketAddr, String> {
     address.map_err(|_| format!("has {text:?}, but must list addresses such as 10.0.0.2 or 10.0.0.2:53"))
 }
 
+pub(super) fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("is {text:?}, but must be an IP address and a port, such as 127.0.0.1:7073"))
+}
+
 pub(super) fn log_format(text: &str) -> Result<log::Format, String> {
     match text {
         "human" => Ok(log::Format::Human),

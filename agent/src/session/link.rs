@@ -21,6 +21,7 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 
 use super::{End, PROTOCOL};
+use crate::admin::Live;
 use crate::backoff::Backoff;
 use crate::clock::{Instant, now};
 use crate::dial::{Address, DialError, Dialer};
@@ -52,6 +53,8 @@ pub(super) struct Opened {
     /// When Hello was sent.
     pub(super) asked: Instant,
     pub(super) welcome: Welcome,
+    /// Says that the stream is open, as long as this connection lasts.
+    pub(super) live: Option<Live>,
     _open: Open,
 }
 
@@ -130,7 +133,7 @@ impl Link {
             .into_inner();
         match inbound.message().await.map_err(|status| End::of(&status))?.map(|message| message.message) {
             Some(Some(Heard::Welcome(welcome))) if welcome.protocol == PROTOCOL => {
-                Ok(Opened { outbound, inbound, asked, welcome, _open: self.doubt.accepted() })
+                Ok(Opened { outbound, inbound, asked, welcome, live: None, _open: self.doubt.accepted() })
             }
             Some(Some(Heard::Welcome(welcome))) => Err(End::lost(format!(
                 "the control plane chose protocol {}, which this agent did not offer",

@@ -146,6 +146,7 @@ pub(crate) fn job(number: u32, url: &str) -> Job {
         headers: vec![Header { name: "webhook-id".into(), value: format!("evt_{number}") }],
         body: "{}".into(),
         keep_response_bytes: 100,
+        trace_parent: String::new(),
     }
 }
 

@@ -132,6 +132,7 @@ pub(crate) fn request(url: impl Into<String>) -> Request {
         timeout: Duration::from_secs(2),
         keep_response_bytes: 4096,
         gate: Arc::new(Gate::default()),
+        trace_parent: String::new(),
     }
 }
 

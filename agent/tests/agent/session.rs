@@ -49,7 +49,7 @@ impl Agent {
     fn run(args: &Args) -> Agent {
         let config = Config::load(args, std::iter::empty()).unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(app::run(config, stop.clone()));
+        let task = tokio::spawn(app::run(config, None, stop.clone()));
         Agent { stop, task }
     }
 

@@ -85,6 +85,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.SubscriptionService/TestSubscription", Operate, Own),
     ("postrider.v1.SubscriptionService/UpdateSubscription", Operate, Own),
     ("postrider.v1.SubscriptionService/ValidateSubscription", Operate, Own),
+    ("postrider.v1.SystemService/GetSystem", Administer, Everything),
     ("postrider.v1.TenantService/CreateTenant", Administer, Everything),
     ("postrider.v1.TenantService/DeleteTenant", Administer, Everything),
     ("postrider.v1.TenantService/GetTenant", Read, Own),

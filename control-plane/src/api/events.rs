@@ -19,12 +19,14 @@ use postrider_proto::v1::event_service_server::EventService;
 use postrider_proto::v1::{self, EmitResponse, EmitResult, EmitWarning, NewEvent};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::streams::while_valid;
 use super::{Api, page, status};
 use crate::emit::{Emitter, Submitted};
 use crate::store::{Accept, Accepted, EventQuery, EventRow};
+use crate::traced::Emission;
 
 const LIST: &str = "events";
 /// Events of one batch.
@@ -35,25 +37,36 @@ const STREAM_WINDOW: usize = 2048;
 /// An event of a stream: its reference, and what will become of it; or why the stream ends.
 type Pipelined = Result<(u64, Result<Handed, Status>), Status>;
 
-/// An event on its way to disk, and what its emitter is warned of.
-type Handed = (Submitted, Vec<Warning>);
+/// An event on its way to disk.
+struct Handed {
+    submitted: Submitted,
+    about: About,
+}
+
+/// What is to be said of an event that is accepted.
+struct About {
+    /// To its emitter.
+    warnings: Vec<Warning>,
+    /// To whoever looks at its trace.
+    emission: Option<Emission>,
+}
 
 #[tonic::async_trait]
 impl EventService for Api {
     type EmitStreamStream = Pin<Box<dyn Stream<Item = Result<v1::EmitStreamResponse, Status>> + Send>>;
 
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
+        let carried = carried(request.metadata());
         let (api, request) = self.call(request);
-        let (accept, warnings) = api.accept(&request.tenant, request.event, false)?;
-        let submitted = api.try_submit(accept)?;
-        let accepted = done(submitted).await?;
-        Ok(Response::new(emitted(&accepted, warnings)))
+        let handed = api.hand_in(&request.tenant, request.event, carried.as_ref())?;
+        Ok(Response::new(answer(handed).await?))
     }
 
     async fn emit_batch(
         &self,
         request: Request<v1::EmitBatchRequest>,
     ) -> Result<Response<v1::EmitBatchResponse>, Status> {
+        let carried = carried(request.metadata());
         let (api, request) = self.call(request);
         if !(1..=MAX_BATCH).contains(&request.events.len()) {
             return Err(status::invalid_field("events", "must hold 1 to 1000 events"));
@@ -61,8 +74,7 @@ impl EventService for Api {
         api.tenant(&request.tenant)?;
         let mut submitted = Vec::with_capacity(request.events.len());
         for event in request.events {
-            let accept = api.accept(&request.tenant, Some(event), false);
-            submitted.push(accept.and_then(|(accept, warnings)| Ok((api.try_submit(accept)?, warnings))));
+            submitted.push(api.hand_in(&request.tenant, Some(event), carried.as_ref()));
         }
         let mut results = Vec::with_capacity(submitted.len());
         for submitted in submitted {
@@ -140,9 +152,9 @@ async fn read_stream(
             let Some(request) = requests.message().await.map_err(|status| status::unread(&status))? else {
                 return Ok(None);
             };
-            let submitted = match api.accept(&request.tenant, request.event, !tenants.several) {
-                Ok((accept, warnings)) => {
-                    tenants.submit(&api.emitter, accept).await.map(|submitted| (submitted, warnings))
+            let submitted = match api.accept(&request.tenant, request.event, None, !tenants.several) {
+                Ok((accept, about)) => {
+                    tenants.submit(&api.emitter, accept).await.map(|submitted| Handed { submitted, about })
                 }
                 Err(status) => Err(status),
             };
@@ -195,8 +207,20 @@ impl Api {
         &self,
         tenant: &str,
         event: Option<NewEvent>,
+        carried: Option<&TraceContext>,
         can_wait: bool,
-    ) -> Result<(Accept, Vec<Warning>), Status> {
+    ) -> Result<(Accept, About), Status> {
+        self.judge(tenant, event, carried, can_wait).inspect_err(|_| self.emitter.refused())
+    }
+
+    fn judge(
+        &self,
+        tenant: &str,
+        event: Option<NewEvent>,
+        carried: Option<&TraceContext>,
+        can_wait: bool,
+    ) -> Result<(Accept, About), Status> {
+        let start = self.clock.precise();
         if self.stopping.is_cancelled() {
             return Err(status::stopping());
         }
@@ -218,7 +242,7 @@ impl Api {
         let within = |violation: Violation| status::invalid(&[violation.within("event")]);
         let warnings = self.registry.catalogues.judge(&tenant, &event_type, &event.data).map_err(within)?;
         let attributes = Attributes::new(event.attributes).map_err(within)?;
-        let trace = TraceContext::new(&event.trace_parent, &event.trace_state).map_err(within)?;
+        let trace = trace(&event.trace_parent, &event.trace_state, carried).map_err(within)?;
         let ordering_key = OrderingKey::new(&event.ordering_key).map_err(within)?;
         let content = content_digest(
             &event_type,
@@ -233,7 +257,7 @@ impl Api {
         let subscriptions = self.registry.subscribers(&tenant, &facts, now);
         let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
         let key = EventKey::new(now, rand::random());
-        let accept = Accept {
+        let mut accept = Accept {
             client_chosen: client_id.is_some(),
             idempotency,
             content,
@@ -254,12 +278,22 @@ impl Api {
                 trace,
             },
         };
-        Ok((accept, warnings))
+        let emission = Emission::begin(&self.traces, self.clock, start, &mut accept.event);
+        Ok((accept, About { warnings, emission }))
     }
 
-    fn try_submit(&self, accept: Accept) -> Result<Submitted, Status> {
+    /// Checks an event and hands it in, if there is room. Without a trace of its own it belongs to the one that is carried
+    /// beside it.
+    fn hand_in(
+        &self,
+        tenant: &str,
+        event: Option<NewEvent>,
+        carried: Option<&TraceContext>,
+    ) -> Result<Handed, Status> {
+        let (accept, about) = self.accept(tenant, event, carried, false)?;
         let tenant = accept.event.tenant.clone();
-        self.emitter.try_submit(accept).map_err(|error| status::emit(&tenant, &error))
+        let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&tenant, &error))?;
+        Ok(Handed { submitted, about })
     }
 
     pub(super) async fn event_row(&self, tenant: &TenantId, id: &str) -> Result<EventRow, Status> {
@@ -300,18 +334,38 @@ fn idempotency(tenant: &TenantId, key: &str) -> Result<Option<[u8; 16]>, Status>
     Ok((!key.is_empty()).then(|| idempotency_digest(tenant, key)))
 }
 
+/// The trace of an event: its own, or the one that is carried beside it.
+fn trace(
+    parent: &str,
+    state: &str,
+    carried: Option<&TraceContext>,
+) -> Result<Option<TraceContext>, Violation> {
+    Ok(TraceContext::new(parent, state)?.or_else(|| carried.cloned()))
+}
+
+/// The trace in a call's metadata, as OpenTelemetry's libraries write it. What is none is not the caller's mistake.
+fn carried(metadata: &MetadataMap) -> Option<TraceContext> {
+    let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+    let (parent, state) = (text("traceparent")?, text("tracestate").unwrap_or_default());
+    TraceContext::new(parent, state).or_else(|_| TraceContext::new(parent, "")).ok().flatten()
+}
+
 /// What became of an event that was handed in.
-async fn done(submitted: Submitted) -> Result<Accepted, Status> {
-    let tenant = submitted.tenant().clone();
-    submitted.done().await.map_err(|error| status::emit(&tenant, &error))
+async fn answer(handed: Handed) -> Result<EmitResponse, Status> {
+    let tenant = handed.submitted.tenant().clone();
+    let accepted = handed.submitted.done().await.map_err(|error| status::emit(&tenant, &error));
+    if let Some(emission) = handed.about.emission {
+        emission.end(&accepted);
+    }
+    Ok(emitted(&accepted?, handed.about.warnings))
 }
 
 async fn result(handed: Result<Handed, Status>) -> EmitResult {
-    let accepted = match handed {
-        Ok((submitted, warnings)) => done(submitted).await.map(|accepted| emitted(&accepted, warnings)),
+    let answered = match handed {
+        Ok(handed) => answer(handed).await,
         Err(status) => Err(status),
     };
-    let result = match accepted {
+    let result = match answered {
         Ok(accepted) => Emitted::Accepted(accepted),
         Err(status) => Emitted::Error(status::as_emit_error(&status)),
     };

@@ -78,7 +78,7 @@ pub(super) fn same(one: &[Arc<Authority>], other: &[Arc<Authority>]) -> bool {
 }
 
 /// When a certificate ends.
-pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, AuthorityError> {
+pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, AuthorityError> {
     let (_, certificate) =
         X509Certificate::from_der(certificate).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
     Ok(Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1000)))

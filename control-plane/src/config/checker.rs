@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postrider_domain::lane::Bounds;
-use postrider_telemetry::log;
+use postrider_telemetry::{log, traces};
 use zeroize::Zeroizing;
 
 use super::Settings;
@@ -54,6 +54,11 @@ impl Checker {
             ),
         );
         address
+    }
+
+    /// The address of the admin port, if there is to be one.
+    pub(super) fn admin_listen(&mut self, given: Option<String>) -> Option<SocketAddr> {
+        given.map(|given| self.address("admin_listen", Some(given), 7072))
     }
 
     /// How many connections there may be at once.
@@ -203,16 +208,13 @@ impl Checker {
         good.then_some(given)
     }
 
-    pub(super) fn authority(
-        &mut self,
-        trust_domain: Option<String>,
-        names: Vec<String>,
-        lifetime: Option<String>,
-        folders: Vec<PathBuf>,
-    ) -> authority::Settings {
+    pub(super) fn authority(&mut self, settings: &mut Settings) -> authority::Settings {
+        let trust_domain = settings.trust_domain.take();
+        let names = settings.agent_names.take().unwrap_or_default();
+        let folders = settings.agent_ca.take().unwrap_or_default();
         let lifetime = self.duration(
             "agent_certificate_lifetime",
-            lifetime,
+            settings.agent_certificate_lifetime.take(),
             Duration::from_secs(86_400),
             Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
         );
@@ -226,6 +228,25 @@ impl Checker {
         });
         let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
         authority::Settings { trust_domain: trust_domain.unwrap_or_default(), names, lifetime, files }
+    }
+
+    pub(super) fn traces(&mut self, settings: &mut Settings) -> Option<(traces::Settings, f64)> {
+        let ratio = settings.traces_ratio.unwrap_or(1.0);
+        self.require((0.0..=1.0).contains(&ratio), &format!("traces_ratio is {ratio}; it must be 0 to 1"));
+        let (headers, ca) = (settings.traces_headers_file.take(), settings.traces_ca.take());
+        let Some(endpoint) = settings.traces_endpoint.take() else {
+            let alone = headers.is_some() || ca.is_some();
+            self.require(
+                !alone,
+                "traces_endpoint is not set, but other settings of traces are; set it, or none",
+            );
+            return None;
+        };
+        let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
+        let told = |mistake: traces::Mistake| format!("traces_{} {}", mistake.setting, mistake.why);
+        read.map_err(|mistakes| self.mistakes.extend(mistakes.into_iter().map(told)))
+            .ok()
+            .map(|read| (read, ratio))
     }
 
     pub(super) fn log_format(&mut self, given: Option<String>) -> log::Format {

@@ -64,6 +64,7 @@ fn the_example_shows_the_defaults() {
         "tls_cert",
         "tls_key",
         "tls_client_ca",
+        "admin_listen",
         "agent_address",
         "agent_names",
         "agent_ca",
@@ -78,7 +79,7 @@ fn the_example_shows_the_defaults() {
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\ncache_mib = 1\nmax_event_kib = 4096\n\
+    let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\nadmin_listen = ':7072'\ncache_mib = 1\nmax_event_kib = 4096\n\
         retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
         agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
         max_api_connections = 0\nwebhook_origin = 'https://x'\n\
@@ -89,6 +90,7 @@ fn all_mistakes_are_told_at_once() {
         "kek is not set",
         "tls_cert and tls_key are not both set",
         "agent_listen",
+        "admin_listen is «:7072»",
         "agent_address",
         "agent_names",
         "trust_domain",

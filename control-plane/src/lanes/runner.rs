@@ -165,6 +165,8 @@ impl Runner {
                 let _nobody_waits = answer.send(health);
             }
             Question::Survey(answer) => drop(answer.send(self.scheduler.survey())),
+            Question::Beat(answer) => drop(answer.send(())),
+            Question::Levels(answer) => drop(answer.send(self.scheduler.levels())),
             Question::JobsHeld(holders, answer) => {
                 let _nobody_waits =
                     answer.send(holders.into_iter().map(|id| self.scheduler.jobs_held(id)).sum());

@@ -1,6 +1,10 @@
 //! Which outcomes may be acknowledged: acknowledgements are cumulative, but outcomes are stored in any order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Messages whose lag is waited for: an agent that numbers its outcomes wrongly leaves no more than these.
+const HEARD: usize = 1024;
 
 /// Outcomes of one stream that are stored.
 #[derive(Debug)]
@@ -9,12 +13,29 @@ pub(super) struct Acks {
     next: u64,
     /// Stored ones behind a gap.
     ahead: BTreeSet<u64>,
+    /// Messages of outcomes that are not all stored: the number of the last outcome, and when it came.
+    heard: VecDeque<(u64, Duration)>,
 }
 
 impl Acks {
     /// A stream whose first outcome will have this number.
     pub(super) fn new(next: u64) -> Self {
-        Self { next, ahead: BTreeSet::new() }
+        Self { next, ahead: BTreeSet::new(), heard: VecDeque::new() }
+    }
+
+    /// A message of outcomes came, of which this is the last.
+    pub(super) fn heard(&mut self, last: u64, now: Duration) {
+        if self.heard.len() == HEARD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((last, now));
+    }
+
+    /// How long ago those messages came that are stored by now, each told once.
+    pub(super) fn lags(&mut self, now: Duration) -> impl Iterator<Item = Duration> + '_ {
+        let next = self.next;
+        let stored = self.heard.iter().take_while(|(last, _)| *last < next).count();
+        self.heard.drain(..stored).map(move |(_, came)| now.saturating_sub(came))
     }
 
     /// These are stored; the highest number up to which all are, if it has grown.
@@ -32,6 +53,19 @@ impl Acks {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_message_lags_until_all_of_it_is_stored() {
+        let seconds = Duration::from_secs;
+        let mut acks = Acks::new(1);
+        acks.heard(2, seconds(10));
+        acks.heard(3, seconds(11));
+        acks.stored([1, 3]);
+        assert_eq!(acks.lags(seconds(12)).count(), 0);
+        acks.stored([2]);
+        assert_eq!(acks.lags(seconds(15)).collect::<Vec<_>>(), [seconds(5), seconds(4)]);
+        assert_eq!(acks.lags(seconds(16)).count(), 0);
+    }
 
     proptest! {
         #[test]

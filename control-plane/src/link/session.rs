@@ -1,5 +1,7 @@
 //! One stream of one agent, from Hello to its end.
 
+mod jobs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::agent::agent_message::Message as FromAgent;
 use postrider_proto::agent::control_message::Message as ToAgent;
 use postrider_proto::agent::{
-    AgentMessage, Cancel, ControlMessage, Drain, HeartbeatAck, Hello, Jobs, OutcomeAck, Outcomes, Reject,
+    AgentMessage, Cancel, ControlMessage, Drain, HeartbeatAck, Hello, OutcomeAck, Outcomes, Reject,
     RejectCode, Welcome,
 };
 use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
@@ -24,25 +26,19 @@ use super::hello::{self, Accepted, permanent, temporary};
 use super::looks::Looks;
 use super::outbox::Outbox;
 use super::signed::Signed;
+use super::traced::Traced;
 use super::trust::Trust;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
 use crate::diagnoses::Who;
-use crate::dispatch::Prepared;
 use crate::identities::own_entry;
 use crate::lanes::LinkCommand;
 use crate::listen::AgentCertificate;
-use crate::schedule::{Assignment, HolderId};
+use crate::schedule::HolderId;
 
 /// Commands that may wait beyond one for each job: the schedule closes a link that does not take them.
 const COMMANDS: usize = 1024;
 /// Commands taken at once.
 const GROUP: usize = 64;
-/// Jobs prepared at once: it bounds a message's size, together with the limit below.
-const BATCH: usize = 256;
-/// Bytes of bodies in one message, about.
-const MESSAGE_BYTES: usize = 1024 * 1024;
-/// How long assignments wait whose events could not be read.
-const READ_RETRY: Duration = Duration::from_millis(250);
 /// How long an agent has to take the last message.
 const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// How soon an agent comes back after we stop.
@@ -112,6 +108,7 @@ async fn serve(
         Ok(admitted) => admitted,
         Err(reject) => {
             warn!(reason = reject.message, "an agent was rejected");
+            links.metrics.connected(false);
             links.note_mismatch(certificate.as_deref(), &reject, now).await;
             return self::reject(&outbound, reject).await;
         }
@@ -121,6 +118,9 @@ async fn serve(
     let holder = session.holder;
     let end = session.run(inbound).await;
     let lost = matches!(end, End::Lost);
+    if lost {
+        links.metrics.lost();
+    }
     session.finish(end).await;
     links.lanes.disconnected(holder).await;
     links.agents.disconnected(&agent, holder, lost, links.dispatcher.clock.wall()).await;
@@ -142,13 +142,6 @@ impl Links {
     }
 }
 
-/// Whether the agent has room for more bytes.
-#[derive(PartialEq)]
-enum Room {
-    Left,
-    Full,
-}
-
 struct Session {
     links: Links,
     agent: AgentId,
@@ -158,6 +151,7 @@ struct Session {
     acks: Acks,
     outbox: Outbox,
     signed: Signed,
+    traced: Traced,
     looks: Looks,
     trust: Trust,
 }
@@ -172,6 +166,7 @@ impl Session {
         connected.drained = was_drained;
         let holder = links.lanes.connected(connected, sender).await?;
         info!(pool = row.pool, version = row.version, "agent connected");
+        links.metrics.connected(true);
         let who = Who { agent: agent.clone(), pool, version: row.version.clone(), can_look };
         let (seat, questions) = links.diagnoses.sit(holder, who);
         let instance = row.instance.clone();
@@ -189,6 +184,7 @@ impl Session {
             acks: Acks::new(next_outcome.max(1)),
             outbox: Outbox::new(max_bytes),
             signed: Signed::default(),
+            traced: Traced::new(links.dispatcher.traces.clone(), links.dispatcher.clock),
             looks: Looks::new(seat, questions),
             trust,
             links: links.clone(),
@@ -295,10 +291,14 @@ impl Session {
                 row.subscription.headers.hide_in(response);
             }
             self.note_answer(key, &report);
+            self.traced.heard(sequence, key, &report);
             self.outbox.done(key.delivery);
             reports.push((sequence, key, report));
         }
         self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
+        if let Some((last, _, _)) = reports.last() {
+            self.acks.heard(*last, self.links.dispatcher.clock.since_start());
+        }
         self.links.lanes.reported(self.holder, reports).await;
         self.send_jobs().await
     }
@@ -316,10 +316,19 @@ impl Session {
         let (mut stored, mut forget, mut trespassed) = (Vec::new(), Vec::new(), None);
         for command in group.drain(..) {
             match command {
-                LinkCommand::Jobs(jobs) => self.outbox.push(jobs),
-                LinkCommand::Acknowledge(sequences) => stored.extend(sequences),
+                LinkCommand::Jobs(jobs) => {
+                    self.links.metrics.given(&jobs, self.links.dispatcher.clock.now());
+                    self.outbox.push(jobs);
+                }
+                LinkCommand::Acknowledge(sequences) => {
+                    self.traced.stored(&sequences);
+                    stored.extend(sequences);
+                }
                 LinkCommand::Forget(keys) => {
-                    keys.iter().for_each(|key| self.signed.forget(*key));
+                    for key in &keys {
+                        self.signed.forget(*key);
+                        self.traced.forget(*key);
+                    }
                     forget.extend(self.outbox.forget(keys));
                 }
                 LinkCommand::Trespassed(key) => trespassed = Some(key),
@@ -338,6 +347,8 @@ impl Session {
         }
         self.send_jobs().await?;
         if let Some(sequence) = self.acks.stored(stored) {
+            let now = self.links.dispatcher.clock.since_start();
+            self.acks.lags(now).for_each(|lag| self.links.metrics.acknowledged(lag));
             self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await?;
         }
         match trespassed {
@@ -357,72 +368,6 @@ impl Session {
             warn!(%error, "that an agent spoke of another pool's job was not written down");
         }
         protocol_error("a job was named that is not this pool's")
-    }
-
-    /// Signs and sends what there is room for.
-    async fn send_jobs(&mut self) -> Result<(), End> {
-        while self.outbox.has_waiting() {
-            let assignments = self.outbox.take(BATCH);
-            if assignments.is_empty() {
-                return Ok(());
-            }
-            match self.links.dispatcher.prepare(&assignments).await {
-                Ok(prepared) => {
-                    if self.send_prepared(&assignments, prepared).await? == Room::Full {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    warn!(%error, "events cannot be read; their jobs wait");
-                    tokio::time::sleep(READ_RETRY).await;
-                    let keys = assignments.iter().map(|assignment| assignment.key).collect();
-                    self.not_started(keys).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn send_prepared(
-        &mut self,
-        assignments: &[Assignment],
-        prepared: Vec<Prepared>,
-    ) -> Result<Room, End> {
-        let (mut jobs, mut bytes, mut unsent, mut full) =
-            (Vec::with_capacity(prepared.len()), 0, Vec::new(), Vec::new());
-        for (assignment, prepared) in assignments.iter().zip(prepared) {
-            match prepared {
-                Prepared::Unsent(report) => unsent.push((0, assignment.key, report)),
-                Prepared::Job { job, alone, signed }
-                    if full.is_empty() && self.outbox.fits(job.body.len() as u64) =>
-                {
-                    self.signed.sent(assignment.key, alone, signed);
-                    self.outbox.sent(assignment.key.delivery, job.body.len() as u64);
-                    bytes += job.body.len();
-                    jobs.push(*job);
-                    if bytes >= MESSAGE_BYTES {
-                        self.send(ToAgent::Jobs(Jobs { jobs: std::mem::take(&mut jobs) })).await?;
-                        bytes = 0;
-                    }
-                }
-                // Signed again when there is room: the signature must be fresh.
-                Prepared::Job { .. } => full.push(*assignment),
-            }
-        }
-        let room = if full.is_empty() { Room::Left } else { Room::Full };
-        full.into_iter().rev().for_each(|assignment| self.outbox.put_back(assignment));
-        if !unsent.is_empty() {
-            self.links.lanes.reported(self.holder, unsent).await;
-        }
-        if !jobs.is_empty() {
-            self.send(ToAgent::Jobs(Jobs { jobs })).await?;
-        }
-        Ok(room)
-    }
-
-    async fn not_started(&self, keys: Vec<JobKey>) {
-        let reports = keys.into_iter().map(|key| (0, key, Report::NotStarted)).collect();
-        self.links.lanes.reported(self.holder, reports).await;
     }
 
     async fn finish(&mut self, end: End) {

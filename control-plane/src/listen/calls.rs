@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_large_answer_is_handed_over_in_pieces_and_waits_for_its_client() {
-        let Taking::Free(place) = Places::new(1).take() else { unreachable!("there is one") };
+        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
         let usage = Arc::new(Usage::new(place.seat().clone()));
         usage.seat().is_of_somebody_known();
         let data: Bytes = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();

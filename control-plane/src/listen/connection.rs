@@ -315,7 +315,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(PREFACE).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let Taking::Free(place) = Places::new(1).take() else { unreachable!("there is one") };
+        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
         let socket = Socket::new(stream).unwrap();
         let mut connection = Connection::plain(socket, address, place).greet().await.unwrap();
         connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();

@@ -145,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_received_is_given_back_when_the_message_is_whole_or_dropped() {
-        let Taking::Free(place) = Places::new(1).take() else { unreachable!("there is one") };
+        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
         let usage = Arc::new(Usage::new(place.seat().clone()));
         let whole = message(1000);
         for cut in [10, 1005] {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider_domain::id::AgentId;
+use postrider_telemetry::metrics::IntGauge;
 use tokio_util::sync::CancellationToken;
 
 use super::usage::RECEIVING;
@@ -26,6 +27,8 @@ pub(super) struct Places {
     taken: Mutex<Taken>,
     /// Bytes that all connections have received of messages that are not whole.
     receiving: AtomicUsize,
+    /// Shows how many there are.
+    gauge: Option<IntGauge>,
 }
 
 #[derive(Debug, Default)]
@@ -66,9 +69,9 @@ pub(super) struct Seat {
 }
 
 impl Places {
-    /// So many for all.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, taken: Mutex::default(), receiving: AtomicUsize::new(0) })
+    /// So many for all, and a gauge that shows how many are taken.
+    pub(super) fn counted(most: usize, gauge: Option<IntGauge>) -> Arc<Self> {
+        Arc::new(Self { most, taken: Mutex::default(), receiving: AtomicUsize::new(0), gauge })
     }
 
     /// Takes one.
@@ -83,6 +86,7 @@ impl Places {
         taken.strangers.insert(number, lost.clone());
         let seat = Seat { places: self.clone(), number, known: AtomicBool::new(false), lost };
         let place = Place { seat: Arc::new(seat), agent: None };
+        self.gauge.iter().for_each(IntGauge::inc);
         if full { Taking::PushedOut(place) } else { Taking::Free(place) }
     }
 
@@ -175,6 +179,7 @@ impl Seat {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.seat.places.gauge.iter().for_each(IntGauge::dec);
         let mut taken = self.seat.places.lock();
         if self.seat.is_known() {
             taken.known -= 1;
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_oldest_stranger_makes_room_and_nobody_who_is_known() {
-        let places = Places::new(3);
+        let places = Places::counted(3, None);
         let [first, second, third] = [(); 3].map(|()| take(&places).unwrap());
         first.seat.is_of_somebody_known();
         let fourth = take(&places).unwrap();
@@ -227,7 +232,7 @@ mod tests {
 
     #[test]
     fn strangers_are_few_however_many_places_there_are() {
-        let places = Places::new(100_000);
+        let places = Places::counted(100_000, None);
         let strangers: Vec<_> = (0..2 * MAX_STRANGERS).filter_map(|_| take(&places)).collect();
         assert_eq!(strangers.iter().filter(|place| has_lost(place)).count(), MAX_STRANGERS);
         assert!(strangers[..MAX_STRANGERS].iter().all(has_lost));
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn one_agent_has_not_all_places() {
-        let places = Places::new(1000);
+        let places = Places::counted(1000, None);
         let (one, other): (AgentId, AgentId) = ("a-1".parse().unwrap(), "a-2".parse().unwrap());
         let of = |agent: &AgentId| {
             let mut place = take(&places).unwrap();
@@ -255,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn there_are_never_more_than_there_may_be(most in 1_usize..20, steps in prop::collection::vec((0_u8..3, any::<prop::sample::Index>()), 1..200)) {
-            let places = Places::new(most);
+            let places = Places::counted(most, None);
             let mut held = Vec::new();
             for (step, which) in steps {
                 match step {

@@ -187,7 +187,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn usage() -> (Place, Arc<Usage>) {
-        let Taking::Free(place) = Places::new(9).take() else { unreachable!("there are nine") };
+        let Taking::Free(place) = Places::counted(9, None).take() else { unreachable!("there are nine") };
         let usage = Arc::new(Usage::new(place.seat().clone()));
         (place, usage)
     }
@@ -247,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn one_connection_has_a_share_of_what_may_be_received_and_leaves_some_to_the_next() {
         const STEP: usize = 64 * 1024;
-        let places = Places::new(9);
+        let places = Places::counted(9, None);
         let of = || {
             let (Taking::Free(place) | Taking::PushedOut(place)) = places.take() else {
                 unreachable!("there are nine")

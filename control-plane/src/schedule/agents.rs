@@ -153,11 +153,15 @@ impl Scheduler {
             } else if self.is_foreign(id, key) {
                 forget.push(key);
                 self.effects.push(Effect::Trespass { holder: id, key });
-            } else if self.assigned.get(&key.delivery) != Some(&id) {
-                if let Some(holder) = self.holders.get_mut(&id) {
-                    holder.others.insert(key);
-                }
-                forget.extend((!self.recognise(id, key, now)).then_some(key));
+                continue;
+            }
+            if let Some(holder) = self.holders.get_mut(&id) {
+                holder.others.insert(key);
+            }
+            // It may have another attempt of the same delivery, and that is the one that counts.
+            let other_attempt = self.assigned.get(&key.delivery) == Some(&id);
+            if other_attempt || !self.recognise(id, key, now) {
+                forget.push(key);
             }
         }
         if !forget.is_empty() {
@@ -267,6 +271,7 @@ impl Scheduler {
         match slot.lane.claim(key.delivery.sequence) {
             Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => {
                 self.assign(id, key, now);
+                self.recount(key.delivery.subscription, now);
                 true
             }
             Place::Taken(_) => {

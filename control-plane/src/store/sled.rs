@@ -54,6 +54,7 @@ use super::{
     FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
     RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
+use crate::metrics::{Metrics, Writes};
 
 /// How the embedded store is opened.
 #[derive(Clone, Debug)]
@@ -83,6 +84,14 @@ impl SledStore {
     /// # Errors
     /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
     pub fn open(options: &Options) -> Result<Self, StoreError> {
+        Self::open_measured(options, Metrics::new().writes())
+    }
+
+    /// The same, and says how its writes go.
+    ///
+    /// # Errors
+    /// As those of [`SledStore::open`].
+    pub fn open_measured(options: &Options, writes: Writes) -> Result<Self, StoreError> {
         let config = sled::Config::new()
             .path(&options.path)
             .cache_capacity(options.cache_bytes)
@@ -96,7 +105,8 @@ impl SledStore {
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
         usage::count(&db)?;
-        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?);
+        let ends = audit::Ends::load(&db)?;
+        let writer = Writer::spawn(db.clone(), ends, tenant::closed(&db)?, writes);
         let fence = number(&db, key::FENCE)?;
         Ok(Self { db, writer, data_keys, identity, epoch, fence, sweeping: Mutex::default() })
     }
@@ -130,6 +140,16 @@ impl SledStore {
 impl Store for SledStore {
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    async fn beat(&self) -> Result<(), StoreError> {
+        self.put(key::meta("beat"), Vec::new()).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let db = self.db.clone();
+        let size = tokio::task::spawn_blocking(move || db.size_on_disk().map_err(failure)).await;
+        size.map_err(|error| StoreError::Unavailable(format!("a look at its files was cut off: {error}")))?
     }
 
     fn fence(&self) -> u64 {

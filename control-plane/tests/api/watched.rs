@@ -101,6 +101,8 @@ type Request = Option<(RequestKey, RequestRow)>;
 type Results = Vec<Result<Accepted, Conflict>>;
 
 verbs! {
+    beat() -> ();
+    size() -> u64;
     accept(batch: Vec<Accept>) -> Results;
     settle(settlement: Settlement) -> ();
     fresh(lane: SubscriptionId, from: u64, limit: usize) -> FreshRows;

@@ -15,6 +15,7 @@ use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
+use postrider_control_plane::metrics::upkeep;
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::pools::Pools;
 use postrider_control_plane::recent::RecentEvents;
@@ -37,6 +38,7 @@ use postrider_proto::v1::event_type_service_server::EventTypeService as _;
 use postrider_proto::v1::subscription_service_server::SubscriptionService as _;
 use postrider_proto::v1::tenant_service_server::TenantService as _;
 use postrider_proto::v1::{self, NewEvent};
+use postrider_telemetry::traces::Traces;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -97,6 +99,15 @@ pub(crate) fn open(folder: &Path) -> SledStore {
     SledStore::open(&Options { path: folder.to_owned(), cache_bytes: 16 << 20 }).unwrap()
 }
 
+fn looked_at(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, folder: &Path) -> Arc<upkeep::Watched> {
+    Arc::new(upkeep::Watched {
+        store: store.clone(),
+        data_dir: folder.to_owned(),
+        api_certificate: None,
+        authorities: authorities.clone(),
+    })
+}
+
 impl World {
     pub(crate) async fn start(folder: &Path) -> Self {
         let store = Watched::new(Arc::new(open(folder)));
@@ -113,32 +124,30 @@ impl World {
         let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
-        let (changes, _nobody_disables) = disabler::queue();
-        let (notices, _nobody_emits) = operational::queue();
+        let ((changes, _nobody_disables), (notices, _nobody_emits)) =
+            (disabler::queue(), operational::queue());
         let recent = Arc::new(RecentEvents::new(1 << 20));
         let updates = Updates::new(registry.clone(), 0, clock);
-        let (emitter, committer) = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock);
-        let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
+        let emitting = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock, Arc::default());
+        let (emitter, committer) = emitting;
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
         tasks.spawn(
             Runner::new(scheduler, inbox, dynamic.clone(), settle, changes.clone(), notices, clock).run(),
         );
-        tasks.spawn({
-            let rewrapper = rewrapper.clone();
-            async move { rewrapper.run().await }
-        });
-        tasks.spawn(settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone()));
+        let run = settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone(), Arc::default());
+        tasks.spawn(run);
         let api = Api {
             pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
-            store: dynamic,
+            store: dynamic.clone(),
             sealer,
             registry,
             emitter,
             lanes,
             changes,
             updates,
+            watched: looked_at(&dynamic, &authorities, folder),
             agents: Arc::new(agents),
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,
@@ -147,14 +156,16 @@ impl World {
             identities,
             authorities,
             rewrapper: rewrapper.clone(),
-            operations,
+            operations: Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap()),
             agent_address: Some(("agents.example.com".into(), 7071)),
-            backups: Arc::new(Backups::new(clock)),
+            backups: Arc::new(Backups::new(Arc::default(), clock)),
             caller: Caller::nobody(),
+            traces: Traces::default(),
             clock,
             max_event_bytes: 1 << 18,
             stopping: CancellationToken::new(),
         };
+        tasks.spawn(async move { rewrapper.run().await });
         Self { api, store, tasks }
     }
 

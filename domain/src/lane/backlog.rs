@@ -53,15 +53,30 @@ impl Lane {
     /// What waits.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
-        let known = self.queued() + self.in_flight.len();
+        let under_way = u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX);
         let first = [self.fresh.values().next(), self.behind.values().next()];
         Backlog {
-            count: u64::try_from(known)
-                .unwrap_or(u64::MAX)
-                .saturating_add(self.end.saturating_sub(self.next)),
+            count: self.waiting().saturating_add(under_way),
             more: self.due_beyond.is_some(),
             oldest: first.into_iter().flatten().map(|delivery| delivery.event.created()).min(),
         }
+    }
+
+    /// How many have not ended and are not under way, as far as its live view knows.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let queued = u64::try_from(self.queued()).unwrap_or(u64::MAX);
+        queued.saturating_add(self.end.saturating_sub(self.next))
+    }
+
+    /// Since when the delivery in memory is due that is due for longest, whether or not the cap and the rate limit let it go
+    /// now. `None` when there is none, or the endpoint is left alone: then nothing is due.
+    #[must_use]
+    pub fn due_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let fresh = self.fresh.values().next().map(|delivery| delivery.event.created());
+        let due = self.waiting.keys().next().map(|(due, _)| *due).filter(|due| *due <= now);
+        let since = fresh.into_iter().chain(due).min()?;
+        (!self.held && self.flow.rest(now).is_none()).then_some(since)
     }
 
     /// From when on the next attempt may be made of what is in memory; `None` when there is nothing, or an outcome must

@@ -23,6 +23,7 @@ use crate::binaries;
 use crate::certificates::{Authority, Pair};
 use crate::cli::Cli;
 use crate::process::{Process, tail};
+use crate::scrape::Admin;
 use crate::wait::{PATIENCE, eventually, when, within};
 
 /// How a control plane is reached.
@@ -168,6 +169,12 @@ impl ControlPlane {
     #[must_use]
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// The admin port of this run of it, if it has one.
+    #[must_use]
+    pub fn admin(&self) -> Option<Admin> {
+        Admin::of_log(&self.log())
     }
 
     /// Its memory that is resident, in MiB.

@@ -3,6 +3,7 @@
 //! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
 
 mod access;
+mod admin;
 mod backup;
 mod bench;
 mod catalogue;
@@ -10,6 +11,7 @@ mod command;
 mod command_tools;
 mod declarative;
 mod dev;
+mod doctor;
 mod egress;
 mod endpoints;
 mod fair_share;
@@ -41,4 +43,5 @@ mod settings;
 mod streams;
 mod tail;
 mod tenants;
+mod traces;
 mod trust;

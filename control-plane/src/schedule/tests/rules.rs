@@ -81,6 +81,44 @@ fn an_agent_that_speaks_of_another_pools_job_changes_nothing_and_is_cut_off() {
     assert!(scheduler.effects(now).iter().any(given), "the delivery is still its owner's");
 }
 
+/// What an agent still runs takes a place there, whether or not anything comes of it.
+#[test]
+fn two_attempts_of_one_delivery_at_one_agent_take_two_places() {
+    let now = start();
+    let mut scheduler = Scheduler::new(2);
+    scheduler.changed(settings(0), now);
+    scheduler.accepted(&[(lane(0), Delivery::new(1, EventKey::new(now, 1)))], now);
+    let key =
+        |epoch| JobKey { delivery: DeliveryId { subscription: lane(0), sequence: 1 }, attempt: 1, epoch };
+    let hello = |in_flight| Connected {
+        station: Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 },
+        pool: PoolName::default_pool(),
+        max_in_flight: 2,
+        in_flight,
+        drained: false,
+    };
+    let jobs = |effects: Vec<Effect>| -> Vec<JobKey> {
+        let jobs = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Dispatch { jobs, .. } => Some(jobs),
+            _ => None,
+        });
+        jobs.flatten().map(|job| job.key).collect()
+    };
+    scheduler.connected(hello(Vec::new()), now);
+    assert_eq!(jobs(scheduler.effects(now)), [key(2)]);
+
+    let holder = scheduler.connected(hello(vec![key(1), key(2)]), now);
+    scheduler.accepted(&[(lane(0), Delivery::new(2, EventKey::new(now, 2)))], now);
+    let effects = scheduler.effects(now);
+    let forgotten = |effect: &Effect| matches!(effect, Effect::Forget { keys, .. } if *keys == [key(1)]);
+    assert!(effects.iter().any(forgotten), "{effects:?}");
+    assert!(jobs(effects).is_empty(), "it has no place left");
+
+    let stale = Reported { holder, sequence: 1 };
+    scheduler.reported(stale, key(1), Report::Made(Box::new(response(500))), 0.5, now);
+    assert_eq!(jobs(scheduler.effects(now)).len(), 1, "one place is free again");
+}
+
 /// After a restore from a backup numbers are given out again, and an agent may still have a job of the number's former owner.
 #[test]
 fn what_was_handed_out_before_a_restore_counts_for_nothing() {

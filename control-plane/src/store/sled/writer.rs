@@ -19,6 +19,8 @@ use super::group::{Answer, Group, Results, settle};
 use super::tap::Tap;
 use super::usage::Usage;
 use super::{codec, failure, key, read};
+use crate::clock::Clock;
+use crate::metrics::Writes;
 use crate::store::{Accept, Accepted, Conflict, Settlement, StoreError};
 
 /// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
@@ -77,11 +79,12 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread. Must be called within a tokio runtime.
-    pub(super) fn spawn(db: sled::Db, audit: Ends, closed: HashSet<TenantId>) -> Self {
+    pub(super) fn spawn(db: sled::Db, audit: Ends, closed: HashSet<TenantId>, writes: Writes) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
         let (ends, usage) = (HashMap::new(), Usage::default());
-        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, tap: None };
+        let clock = Clock::start();
+        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, tap: None, writes, clock };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
         let thread = thread.expect("the process may start a thread");
         Self { commands: Some(commands), thread: Some(thread) }
@@ -173,6 +176,8 @@ struct Thread {
     closed: HashSet<TenantId>,
     /// The backup that is told of every batch.
     tap: Option<Tap>,
+    writes: Writes,
+    clock: Clock,
 }
 
 impl Thread {
@@ -401,7 +406,9 @@ impl Thread {
         for (key, value) in self.usage.changed() {
             group.put(key, value);
         }
+        let began = self.clock.since_start();
         let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
+        self.writes.done(done.is_ok(), self.clock.since_start() - began);
         free_replaced(group.rows);
         if let Err(error) = &done {
             // What was numbered is not there: number anew from what is.

@@ -1,0 +1,114 @@
+//! What is looked at from time to time, since it takes the disk: sizes, and when certificates end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_telemetry::metrics::{Catalogue, IntGaugeVec, Known, Label};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::Metrics;
+use crate::authority::{self, Authorities};
+use crate::store::Store;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(30);
+
+const CERTIFICATE: [Label; 1] = [Label { name: "certificate", values: &["api", "agents_authority"] }];
+
+pub(super) struct Kept {
+    size: Known,
+    free: Known,
+    expiry: IntGaugeVec,
+}
+
+/// What is looked at.
+pub struct Watched {
+    /// How large it is.
+    pub store: Arc<dyn Store>,
+    /// The folder on whose disk it is.
+    pub data_dir: PathBuf,
+    /// The API's certificate, if it has one.
+    pub api_certificate: Option<PathBuf>,
+    /// Those that issue agents' certificates.
+    pub authorities: Arc<Authorities>,
+}
+
+/// What was seen; times in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Bytes that the store takes.
+    pub size: Option<u64>,
+    /// Bytes that are free on its disk.
+    pub free: Option<u64>,
+    /// When the API's certificate ends.
+    pub api_certificate_ends: Option<i64>,
+    /// When the authority of agents' certificates ends.
+    pub authority_ends: Option<i64>,
+}
+
+impl Kept {
+    pub(super) fn new(all: &mut Catalogue) -> Self {
+        let expiry =
+            "When a certificate ends: the API's, and the one that agents' certificates are issued with.";
+        Self {
+            size: all.known("postrider_store_size_bytes", "What the embedded store takes on disk."),
+            free: all.known("postrider_store_disk_free_bytes", "What is free on the store's disk."),
+            expiry: all.gauges("postrider_certificate_expiry_timestamp_seconds", expiry, &CERTIFICATE),
+        }
+    }
+}
+
+/// Looks at all of it every half minute, until it is cancelled.
+pub async fn watch(metrics: Arc<Metrics>, watched: Arc<Watched>) {
+    loop {
+        metrics.kept.show(&watched.look().await);
+        sleep(EVERY).await;
+    }
+}
+
+impl Kept {
+    fn show(&self, seen: &Seen) {
+        seen.size.into_iter().for_each(|size| self.size.set(bytes(size)));
+        seen.free.into_iter().for_each(|free| self.free.set(bytes(free)));
+        seen.api_certificate_ends.into_iter().for_each(|end| self.expires("api", end));
+        seen.authority_ends.into_iter().for_each(|end| self.expires("agents_authority", end));
+    }
+
+    fn expires(&self, certificate: &str, at: i64) {
+        self.expiry.with_label_values(&[certificate]).set(at);
+    }
+}
+
+impl Watched {
+    /// Looks at all of it. What cannot be seen is missing.
+    pub async fn look(&self) -> Seen {
+        let size = self.store.size().await;
+        let size = size.inspect_err(|error| debug!(%error, "how large the store is cannot be seen")).ok();
+        let authority = self.authorities.trusted().first().map(|authority| authority.expires);
+        let (folder, certificate) = (self.data_dir.clone(), self.api_certificate.clone());
+        let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
+        let (free, api_certificate_ends) = looked.await.unwrap_or_default();
+        let authority_ends = authority.map(|expires| expires.as_millis() / 1000);
+        Seen { size, free, api_certificate_ends, authority_ends }
+    }
+}
+
+fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// Bytes that this program may still write.
+fn free(folder: &std::path::Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// When the first certificate of a file ends. Half a file is left alone: it is being written.
+fn end_of(path: PathBuf) -> Option<i64> {
+    let certificate = CertificateDer::pem_file_iter(path).ok()?.next()?.ok()?;
+    Some(authority::end_of(&certificate).ok()?.as_millis() / 1000)
+}

@@ -1,0 +1,88 @@
+"""The programs themselves take the settings that the charts render, with files where the pods would have them."""
+
+import datetime
+import os
+import zlib
+
+import programs
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from rendering import of_kind, workload
+
+PROGRAM = {"control-plane": "postrider-control-plane", "agent": "postrider-agent"}
+# One mistake of ours keeps a program from starting; it tells all the others in the same breath.
+MISTAKE = {
+    "control-plane": ("POSTRIDER_CACHE_MIB", "1", "cache_mib is 1; it must be 8 to 65536"),
+    "agent": (
+        "POSTRIDER_AGENT_STREAMS",
+        "0",
+        '`streams` in a flag or the environment is "0", but must be a number from 1 to 16',
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def contents():
+    """What stands in a file, by its name, or by how the name of its volume begins or ends."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    token, _ = programs.run("postrider", "tokens", "generate")
+    join = f"prj_01h455vb4pex5vsknk084sn02q_{'0123456789abcdef' * 4}"
+    join = f"agents.example.com:7071/{join}{zlib.crc32(join.encode()):08x}/{'ab' * 32}\n"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return {
+        "tls.key": private.decode(),
+        "tls.crt": certificate(key),
+        "ca": certificate(key),
+        "token": token,
+        "join": join,
+        "headers": "authorization: Bearer x\n",
+        "proxy": "user:password\n",
+    }
+
+
+def certificate(key):
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "charts")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    signed = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(
+        key, hashes.SHA256()
+    )
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_the_program_takes_its_settings(chart, found, contents, tmp_path):
+    pod = workload(found)["spec"]["template"]["spec"]
+    (container,) = [one for one in pod["containers"] if one["name"] == chart]
+    maps = {one["metadata"]["name"]: one["data"] for one in of_kind(found, "ConfigMap")}
+    here = str(tmp_path)
+    for volume in pod["volumes"]:
+        lay_out(volume, maps, contents, tmp_path)
+    environment = {one["name"]: one.get("value", "http://user:password@proxy:3128") for one in container["env"]}
+    environment = {name: text.replace("/etc/postrider", here) for name, text in environment.items()}
+    variable, value, told = MISTAKE[chart]
+    output, code = programs.run(PROGRAM[chart], env={**os.environ, **environment, variable: value})
+    mistakes = [line.removeprefix("  - ") for line in output.splitlines()[1:]]
+    assert (mistakes, code) == ([told], 2), output
+
+
+def lay_out(volume, maps, contents, folder):
+    """Makes the files of a volume, as private as Kubernetes makes them."""
+    source = volume.get("secret") or volume.get("configMap")
+    if not source:
+        return
+    (folder / volume["name"]).mkdir()
+    for name in [item["path"] for item in source["items"]] if "items" in source else ["tls.crt", "tls.key"]:
+        file = folder / volume["name"] / name
+        if volume["name"].startswith("kek"):
+            programs.run("postrider", "secrets", "generate-kek", str(file))
+        elif name.endswith(".toml"):
+            file.write_text(maps[source["name"]][name].replace("/etc/postrider", str(folder)))
+        else:
+            file.write_text(contents.get(name) or contents[volume["name"].rpartition("-")[2]])
+        file.chmod(0o400)
