@@ -5,13 +5,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 ARGS ?=
 CARGO ?= cargo
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
+DOCKER ?= docker
+VERSION = $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 DENY := .tools/bin/cargo-deny
 FUZZ := .tools/bin/cargo-fuzz
 
-.PHONY: help dev test fuzz bench build setup lint fmt clippy doc deny ci clean
+.PHONY: help dev test fuzz bench build configuration images setup lint fmt clippy doc deny ci clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 dev: ## Run all of Postrider on this machine and deliver an example event (ARGS="--once" to stop after it)
 	$(CARGO) run --release -- dev $(ARGS)
@@ -19,6 +22,8 @@ dev: ## Run all of Postrider on this machine and deliver an example event (ARGS=
 test: setup build ## Install what the tests need, and pass every test
 	$(CARGO) test --workspace
 	tests/python/.venv/bin/python -m pytest tests/charts
+	tests/python/.venv/bin/python -m pytest tests/prometheus
+	$(AS_ROOT) unshare --net --mount tests/python/.venv/bin/python -m pytest tests/pods
 	CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target} tests/readme.sh
 
 fuzz: $(FUZZ) ## Run each fuzz target on its seeds, then for 10 s (ARGS="180 url" for longer, or for some)
@@ -29,6 +34,15 @@ bench: build ## Measure speed and memory; figures go to target/bench/latest.json
 
 build: ## Build every program
 	$(CARGO) build --release --workspace --bins
+
+configuration: ## Write docs/configuration.md anew, from the programs' own settings
+	WRITE_CONFIGURATION=1 $(CARGO) test -p postrider-cli --test configuration the_page_has_every_setting
+
+images: ## Build both container images with docker, or what DOCKER names (TAG="…" instead of the version)
+	for image in control-plane agent; do \
+	  $(DOCKER) build -f images/Dockerfile --target $$image --build-arg VERSION=$(VERSION) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) -t ghcr.io/postrider/$$image:$(or $(TAG),$(VERSION)) .; \
+	done
 
 setup: ## Install what the tests need and this machine lacks
 	tests/setup.sh

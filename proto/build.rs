@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "postrider/v1/tenants.proto",
     "postrider/v1/event_types.proto",
     "postrider/v1/subscriptions.proto",
@@ -18,6 +18,8 @@ const FILES: [&str; 15] = [
     "postrider/v1/tokens.proto",
     "postrider/v1/audit.proto",
     "postrider/v1/secrets.proto",
+    "postrider/v1/system.proto",
+    "postrider/v1/backups.proto",
     "postrider/agent/v1/enrollment.proto",
     "postrider/agent/v1/session.proto",
     "postrider/store/v1/records.proto",

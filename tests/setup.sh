@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests use and this repository does not hold: Debian's `webhook` server and `tinyproxy`, what
-# makes network namespaces, Python with the libraries in python/requirements.txt, Helm 3, and the Node packages in
-# node/package-lock.json.
+# makes network namespaces, Prometheus, Python with the libraries in python/requirements.txt, Helm 3, and the Node packages
+# in node/package-lock.json.
 #
 # It may be run any number of times: what is there already is not touched. As root or with sudo.
 set -euo pipefail
@@ -24,6 +24,9 @@ missing_packages() {
   command -v webhook >/dev/null || echo webhook
   command -v tinyproxy >/dev/null || echo tinyproxy
   command -v git >/dev/null || echo git
+  command -v openssl >/dev/null || echo openssl
+  command -v strip >/dev/null || echo binutils
+  [ -d /usr/share/ca-certificates/mozilla ] || echo ca-certificates
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
   command -v ip >/dev/null || echo iproute2
@@ -46,10 +49,31 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(echo $packages)
 }
 
+# Puts Prometheus and promtool into prometheus/.bin: the system's, or those of Debian's package, unpacked and not installed, for
+# installed it would run as a service from then on.
+install_prometheus() {
+  local bin=prometheus/.bin work program
+  [ -x "$bin/prometheus" ] && [ -x "$bin/promtool" ] && return 0
+  mkdir -p "$bin"
+  if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+    for program in prometheus promtool; do ln -sf "$(command -v "$program")" "$bin/$program"; done
+    return 0
+  fi
+  if ! command -v apt-get >/dev/null; then
+    echo "install Prometheus with promtool, under whatever name your system has for it" >&2
+    exit 1
+  fi
+  work=$(mktemp -d)
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .)
+  cp "$work/usr/bin/prometheus" "$work/usr/bin/promtool" "$bin/"
+  rm -r "$work"
+}
+
 # Makes the Python environment anew whenever its requirements have changed.
 install_python() {
   local stamp=python/.venv/requirements.txt
-  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, helm_python, kubernetes_validate, standardwebhooks, stripe' 2>/dev/null; then
+  if cmp -s python/requirements.txt "$stamp" && python/.venv/bin/python -c 'import grpc, helm_python, kubernetes_validate, pytest, standardwebhooks, stripe' 2>/dev/null; then
     return 0
   fi
   python3 -m venv --clear python/.venv
@@ -82,6 +106,7 @@ install_node() {
 }
 
 install_packages
+install_prometheus
 install_python
 install_helm3
 install_node

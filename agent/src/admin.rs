@@ -4,24 +4,31 @@
 //! and is believed for a while longer. Ready means that a stream is open and the agent has not been told to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use postrider_proto::agent::Outcome;
 use postrider_telemetry::admin::{Program, Verdict};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Instant, now};
-use crate::metrics::Metrics;
+use crate::identity::Trust;
+use crate::metrics::{Connect, Metrics};
 
 /// How much later than it said a stream may be heard of.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// See the [module](self).
 pub struct Admin {
-    metrics: Metrics,
+    /// What is counted.
+    pub(crate) metrics: Metrics,
     stop: CancellationToken,
     streams: Mutex<BTreeMap<u32, State>>,
+    /// Tells when the certificate ends that is in use.
+    trust: Mutex<Option<watch::Receiver<Trust>>>,
 }
 
 /// What is known of one stream.
@@ -33,12 +40,21 @@ struct State {
     live: u32,
     /// Why it is not connected, once it was not.
     why: Option<String>,
+    holds: Arc<Holds>,
+}
+
+/// What a stream holds.
+#[derive(Debug, Default)]
+struct Holds {
+    jobs: AtomicUsize,
+    outcomes: AtomicUsize,
 }
 
 /// Where one stream says what it does, until it ends.
 pub struct Pulse {
     admin: Arc<Admin>,
     number: u32,
+    holds: Arc<Holds>,
 }
 
 /// A connection of the stream is open as long as this lives.
@@ -51,14 +67,39 @@ impl Admin {
     /// Of an agent without streams, which stops when `stop` is cancelled.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Arc<Admin> {
-        Arc::new(Admin { metrics: Metrics::new(), stop, streams: Mutex::default() })
+        let (metrics, streams, trust) = (Metrics::new(), Mutex::default(), Mutex::default());
+        Arc::new(Admin { metrics, stop, streams, trust })
     }
 
     /// A stream begins.
     #[must_use]
     pub fn stream(self: &Arc<Admin>, number: u32) -> Pulse {
-        self.lock().insert(number, State { back: now(), live: 0, why: None });
-        Pulse { admin: Arc::clone(self), number }
+        let holds = Arc::<Holds>::default();
+        let state = State { back: now(), live: 0, why: None, holds: Arc::clone(&holds) };
+        self.lock().insert(number, state);
+        Pulse { admin: Arc::clone(self), number, holds }
+    }
+
+    /// The certificate in use is this one, and those that follow.
+    pub fn trusts(&self, trust: watch::Receiver<Trust>) {
+        *self.trust.lock().unwrap_or_else(PoisonError::into_inner) = Some(trust);
+    }
+
+    /// Brings up to date what is not counted as it happens.
+    fn look(&self) {
+        let (mut open, mut jobs, mut outcomes) = (0, 0, 0);
+        for state in self.lock().values() {
+            open += i64::from(state.live > 0);
+            jobs += state.holds.jobs.load(Ordering::Relaxed);
+            outcomes += state.holds.outcomes.load(Ordering::Relaxed);
+        }
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.streams.set(open);
+        self.metrics.jobs.set(whole(jobs));
+        self.metrics.outbox.set(whole(outcomes));
+        self.metrics.draining.set(self.stop.is_cancelled().into());
+        let trust = self.trust.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.expiry.set(trust.as_ref().and_then(|trust| trust.borrow().expires));
     }
 
     fn change(&self, number: u32, change: impl FnOnce(&mut State)) {
@@ -128,6 +169,7 @@ impl Program for Admin {
     }
 
     async fn metrics(&self) -> String {
+        self.look();
         self.metrics.encode()
     }
 }
@@ -142,6 +184,22 @@ impl Pulse {
     /// The stream is not connected.
     pub(crate) fn lost(&self, why: String) {
         self.admin.change(self.number, |state| state.why = Some(why));
+    }
+
+    /// What came of an attempt to open a connection.
+    pub(crate) fn connected(&self, connect: Connect) {
+        self.admin.metrics.connected(connect);
+    }
+
+    /// A job has ended.
+    pub(crate) fn ended(&self, outcome: &Outcome) {
+        self.admin.metrics.ended(outcome);
+    }
+
+    /// The stream holds so many jobs, and outcomes that are not acknowledged.
+    pub(crate) fn holds(&self, jobs: usize, outcomes: usize) {
+        self.holds.jobs.store(jobs, Ordering::Relaxed);
+        self.holds.outcomes.store(outcomes, Ordering::Relaxed);
     }
 
     /// A connection of the stream is open.

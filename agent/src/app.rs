@@ -26,6 +26,7 @@ use crate::dial::tls::{AuthorityFileError, read_authorities};
 use crate::dial::{Dialer, NoServerName, Route, Security};
 use crate::identity::doubt::Doubt;
 use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
+use crate::outbox;
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
 use crate::transport::Transport;
 use crate::transport::guard::Guard;
@@ -78,6 +79,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let admin = Admin::new(stop.clone());
+    admin.metrics.places.set(config.max_in_flight.into());
+    admin.metrics.capacity.set(i64::from(config.streams) * outbox::Limits::default().count as i64);
     let port = match config.admin_listen {
         Some(address) => Some(Port::bind(address).await?),
         None => None,
@@ -125,7 +128,7 @@ impl Agent<'_> {
         tracing::warn!("insecure: the control plane is reached without TLS, which is for development only");
         let dialer = Dialer::new(settings.address.clone(), None, Route::default(), Arc::clone(&self.guard))?;
         let (_never_renewed, trust) =
-            watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO });
+            watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO, expires: None });
         let link =
             Link::new(Arc::new(dialer), trust, Arc::<Doubt>::default(), self.config.max_in_flight_bytes);
         let mut streams = self.streams(settings.agent_id.to_string(), settings.pool.to_string(), &link);
@@ -150,6 +153,7 @@ impl Agent<'_> {
         }
         let mut keeper = Keeper::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
         while let Some(assumed) = keeper.identity(&self.stop).await? {
+            self.admin.trusts(assumed.trust.clone());
             let link = Link::new(
                 Arc::clone(&dialer),
                 assumed.trust,

@@ -12,6 +12,7 @@ use postrider_telemetry::{log, traces};
 mod args;
 mod control_plane;
 mod egress;
+mod files;
 mod layers;
 mod values;
 
@@ -20,6 +21,7 @@ use self::control_plane::ProxyVariables;
 pub use self::control_plane::{ControlPlane, Enrolled, Plaintext};
 pub use self::egress::Egress;
 use self::egress::Files;
+pub use self::files::Look;
 use self::layers::Layers;
 use self::values::{Bytes, Seconds};
 

@@ -56,6 +56,8 @@ pub struct Trust {
     pub security: Security,
     /// Over how long a time connections that were made with an earlier one are made anew.
     pub spread: Duration,
+    /// When the certificate ends by its own words, in seconds since 1970; for people, the agent goes by other clocks.
+    pub expires: Option<i64>,
 }
 
 /// An identity in use.
@@ -402,7 +404,8 @@ impl Keeper {
         let (renew_at, ends) = (asked + record.renew_after, asked + record.valid_for);
         match (&mut self.current, purpose) {
             (Some(current), Purpose::Renewal) => {
-                let trust = Trust { security, spread: timing::spread(record.renew_after) };
+                let trust =
+                    Trust { security, spread: timing::spread(record.renew_after), expires: record.expires() };
                 (current.record, current.renew_at, current.ends) = (record, renew_at, Some(ends));
                 current.trust.send_replace(trust);
             }
@@ -412,7 +415,7 @@ impl Keeper {
     }
 
     fn assume(&mut self, record: Record, security: Security, renew_at: Instant, ends: Option<Instant>) {
-        let trust = Trust { security, spread: timing::spread(record.renew_after) };
+        let trust = Trust { security, spread: timing::spread(record.renew_after), expires: record.expires() };
         let (trust, _) = watch::channel(trust);
         self.current = Some(Current { record, trust, adopted: now(), renew_at, ends });
     }

@@ -51,9 +51,7 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// SIGTERM and SIGINT let it finish; the second of them ends it at once.
 #[must_use]
 pub fn main(args: &Args) -> ExitCode {
-    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
-    let config = match Config::load(args, variables) {
+    let config = match Config::load(args, variables()) {
         Ok(config) => config,
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -78,6 +76,42 @@ pub fn main(args: &Args) -> ExitCode {
     // A name lookup of the system may still block a thread; nobody needs its answer.
     runtime.shutdown_background();
     code.into()
+}
+
+/// What is done instead of running.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Verb {
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigVerb),
+}
+
+/// What is done with settings.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum ConfigVerb {
+    /// Say everything that is wrong with the settings and their files, or that they are fine; start nothing
+    Check(Box<Args>),
+}
+
+/// Does something else than running: 0, or [`EXIT_SETTINGS`].
+#[must_use]
+pub fn instead(verb: &Verb) -> ExitCode {
+    let Verb::Config(ConfigVerb::Check(args)) = verb;
+    match Config::load(args, variables()).and_then(|config| config.look(args.config.as_deref())) {
+        Ok(look) => {
+            println!("{look}");
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            EXIT_SETTINGS.into()
+        }
+    }
+}
+
+fn variables() -> impl Iterator<Item = (String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
 async fn supervise(config: Config, filter: Option<log::Filter>) -> u8 {

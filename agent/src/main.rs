@@ -13,11 +13,18 @@ once by a second signal.";
 /// reports what happened.
 #[derive(Parser)]
 #[command(name = "postrider-agent", version, after_help = EXIT_CODES)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(flatten)]
     args: postrider_agent::Args,
+    #[command(subcommand)]
+    verb: Option<postrider_agent::Verb>,
 }
 
 fn main() -> ExitCode {
-    postrider_agent::main(&Cli::parse().args)
+    let Cli { args, verb } = Cli::parse();
+    match verb {
+        Some(verb) => postrider_agent::instead(&verb),
+        None => postrider_agent::main(&args),
+    }
 }

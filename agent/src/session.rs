@@ -24,6 +24,7 @@ use self::running::Running;
 use crate::admin::Pulse;
 use crate::backoff::Backoff;
 use crate::clock::now;
+use crate::metrics::Connect;
 use crate::outbox::{Limits, Outbox};
 use crate::transport::Transport;
 use crate::with_causes;
@@ -188,7 +189,9 @@ impl Stream {
         self.work.collect();
         self.work.outbox.rewind();
         self.work.pulse.back_within(OPEN_WITHIN);
-        let link = match self.open(succession).await {
+        let opened = self.open(succession).await;
+        self.work.count_connect(&opened);
+        let link = match opened {
             Ok(mut link) => {
                 link.live = Some(self.work.pulse.live());
                 link
@@ -294,10 +297,27 @@ impl Work {
 
     fn note(&mut self, finished: Finished) {
         let Finished { mut outcome, bytes, .. } = finished;
+        self.pulse.ended(&outcome);
         self.outbox.push(bytes, |sequence| {
             outcome.sequence = sequence;
             outcome
         });
+        self.count();
+    }
+
+    /// Says what there is now.
+    fn count(&self) {
+        self.pulse.holds(self.running.len(), self.outbox.len());
+    }
+
+    fn count_connect(&self, opened: &Result<Opened, End>) {
+        match opened {
+            Ok(_) => self.pulse.connected(Connect::Welcomed),
+            Err(End::Rejected(_)) => self.pulse.connected(Connect::Rejected),
+            // It has not been tried, or nobody needs it any more.
+            Err(_) if self.is_stopping() => {}
+            Err(_) => self.pulse.connected(Connect::Failed),
+        }
     }
 
     /// Notes all jobs that have ended by now.

@@ -1,6 +1,7 @@
 //! The command line: every verb, and the options that all of them share.
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use postrider_control_plane::restore;
 
 use crate::client::Connection;
 use crate::dev;
@@ -10,7 +11,7 @@ use crate::verbs::{
     agents, apply, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
 };
 use crate::verbs::{
-    audit, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
+    audit, backup, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
 };
 
 /// Above the options that all verbs share.
@@ -19,13 +20,14 @@ pub(crate) const SHARED: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  unexpected failure, or a URL that would be refused (egress check)
+  1  unexpected failure, or a URL that would be refused (egress check), or a problem (doctor)
   2  the command line is wrong
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
   5  a followed delivery ended without being delivered (emit --follow)
   6  the server cannot be reached, is too busy, or did not answer in time
-  7  the signature does not verify (verify), or the audit log is not intact (audit verify)";
+  7  the signature does not verify (verify), or the audit log is not intact (audit verify), or a backup is not
+     whole (restore)";
 
 const START: &str = "\
 Start here:
@@ -116,6 +118,14 @@ pub(crate) enum Command {
     /// Secrets at rest: the keys that they are sealed under
     #[command(subcommand)]
     Secrets(secrets::Verb),
+    /// Look at a deployment from here, and explain what is wrong with it
+    ///
+    /// Connection, certificates, clocks, store, keys at rest, tokens, agents of each pool. Needs an admin's token.
+    Doctor,
+    /// Copy the whole store of a running control plane into a file
+    Backup(backup::Args),
+    /// Make a data directory of a backup, or see whether one is whole; needs no control plane
+    Restore(restore::Args),
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell
@@ -144,7 +154,9 @@ pub(crate) fn command() -> clap::Command {
         command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
     }
     let only_output = move |arg: clap::Arg| if arg.get_id() == "output" { arg } else { hide(arg) };
-    let command = command.mut_subcommand("verify", |verb| verb.mut_args(only_output));
+    for verb in ["verify", "restore"] {
+        command = command.mut_subcommand(verb, |verb| verb.mut_args(only_output));
+    }
     // Of the agent's settings, only these are looked at.
     let of_egress = move |arg: clap::Arg| {
         let id = arg.get_id().as_str();

@@ -219,6 +219,14 @@ impl Client {
         audit, audit_service_client::AuditServiceClient
     );
     service!(
+        /// The control plane itself.
+        system, system_service_client::SystemServiceClient
+    );
+    service!(
+        /// Copies of the store.
+        backups, backup_service_client::BackupServiceClient
+    );
+    service!(
         /// Secrets at rest.
         secrets, secret_service_client::SecretServiceClient
     );

@@ -21,7 +21,7 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 pub(crate) enum Exit {
     /// Done.
     Ok = 0,
-    /// Something that should not happen; or, of `egress check`, a URL that would be refused.
+    /// Something that should not happen; or, of `egress check`, a URL that would be refused, and of `doctor`, a problem.
     Unexpected = 1,
     /// The command line is wrong.
     Usage = 2,

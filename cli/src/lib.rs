@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod declare;
 mod dev;
+mod doctor;
 mod failure;
 mod json;
 mod output;
@@ -19,7 +20,10 @@ mod time;
 mod verbs;
 mod view;
 
+use std::path::Path;
 use std::process::ExitCode;
+
+use postrider_control_plane::command as control_plane;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
@@ -27,18 +31,27 @@ use crate::failure::{Exit, Failure, Result};
 use crate::verbs::{
     Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
 };
-use crate::verbs::{apply, audit, egress, export, secrets, tokens};
+use crate::verbs::{apply, audit, backup, egress, export, secrets, tokens};
 use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
 
-/// Reads the command line, does what it says, and returns the exit code that `--help` documents.
+/// Reads the command line, does what it says, and returns the exit code that `--help` documents. Called by the name of the
+/// control plane, it is that.
 #[must_use]
 pub fn main() -> ExitCode {
+    if called_as(control_plane::NAME) {
+        return control_plane::run();
+    }
     let cli = args::parse();
     match cli.command {
         Command::ControlPlane(part) => part.run(),
         Command::Agent(part) => part.run(),
         _ => finish(run(cli)),
     }
+}
+
+/// Whether this process was started by that name, which a link may have.
+fn called_as(name: &str) -> bool {
+    std::env::args_os().next().is_some_and(|called| Path::new(&called).file_name() == Some(name.as_ref()))
 }
 
 fn finish(result: Result<()>) -> ExitCode {
@@ -55,7 +68,9 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Verify(args) => verify::run(&args, cli.output),
         Command::Egress(verb) => egress::run(&verb, cli.output),
+        Command::Restore(args) => backup::restore(&args, cli.output),
         Command::Dev(args) => dev::run(&args),
+        Command::Doctor => doctor::main(&cli.connection, cli.output),
         Command::Completions(args) => completions::run(&args, args::command()),
         command => {
             let server = cli.connection.server.clone();
@@ -101,10 +116,13 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Tokens(verb) => tokens::run(context, verb).await,
         Command::Audit(verb) => audit::run(context, verb).await,
         Command::Secrets(verb) => secrets::run(context, verb).await,
+        Command::Backup(args) => backup::run(context, args).await,
         Command::Verify(_)
+        | Command::Restore(_)
         | Command::Egress(_)
         | Command::Completions(_)
         | Command::Dev(_)
+        | Command::Doctor
         | Command::ControlPlane(_)
         | Command::Agent(_) => {
             unreachable!("these run without a connection")

@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod apply;
 pub(crate) mod audit;
 pub(crate) mod authorities;
+pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deliveries;

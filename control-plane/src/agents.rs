@@ -143,14 +143,17 @@ impl Agents {
         views
     }
 
-    /// How many agents are connected, by pool and version.
+    /// How many agents are connected, by pool and version. A pool whose agents are all gone has no version.
     #[must_use]
-    pub fn connected_versions(&self) -> BTreeMap<(String, String), usize> {
-        let mut counts = BTreeMap::new();
-        for view in self.lock().values().filter(|view| !view.holders.is_empty()) {
-            *counts.entry((view.row.pool.clone(), view.row.version.clone())).or_default() += 1;
+    pub fn connected_versions(&self) -> BTreeMap<String, BTreeMap<String, usize>> {
+        let mut pools = BTreeMap::<String, BTreeMap<String, usize>>::new();
+        for view in self.lock().values() {
+            let versions = pools.entry(view.row.pool.clone()).or_default();
+            if !view.holders.is_empty() {
+                *versions.entry(view.row.version.clone()).or_default() += 1;
+            }
         }
-        counts
+        pools
     }
 
     /// Forgets agents that have been gone for long.

@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod audit;
 mod authorities;
+mod backups;
 mod changes;
 mod deliveries;
 mod diagnoses;
@@ -22,6 +23,7 @@ mod signing_keys;
 pub(crate) mod status;
 mod streams;
 mod subscriptions;
+mod system;
 mod tenants;
 mod tokens;
 mod views;
@@ -38,6 +40,7 @@ pub use self::access::Caller;
 pub use self::gate::Gate;
 use crate::agents::Agents;
 use crate::authority::Authorities;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::diagnoses::Diagnoses;
 use crate::disabler::Changes;
@@ -45,6 +48,7 @@ use crate::emit::Emitter;
 use crate::identities::Identities;
 use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
+use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::registry::{Registry, Standing};
@@ -71,6 +75,8 @@ pub struct Api {
     pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
+    /// How large things are, and when certificates end.
+    pub watched: Arc<Watched>,
     /// Agents.
     pub agents: Arc<Agents>,
     /// Pools that were created.
@@ -93,6 +99,8 @@ pub struct Api {
     pub rewrapper: Arc<Rewrapper>,
     /// Work on many things.
     pub operations: Arc<Operations>,
+    /// Copies of the store.
+    pub backups: Arc<Backups>,
     /// Who calls. Handlers work on the copy that `Api::call` gives them: the original is nobody's.
     pub caller: Caller,
     /// Where sampled events are told.

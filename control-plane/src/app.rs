@@ -9,6 +9,7 @@
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
 
+mod known;
 mod shown;
 
 use std::future::Future;
@@ -33,31 +34,29 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
+use self::known::Known;
 use self::shown::Shown;
-use crate::agents::Agents;
 use crate::api::{Api, Caller, Gate};
 use crate::authority::Authorities;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
 use crate::identities::Identities;
-use crate::key_uses::KeyUses;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Registrar, Visits};
 use crate::listen::{self, Calls, Door, SharedTls};
 use crate::metrics::Metrics;
+use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
-use crate::pools::Pools;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
 use crate::retention::Keep;
-use crate::schedule::{LaneSettings, Scheduler};
 use crate::secrets::Sealer;
 use crate::secrets::rewrap::{Holders, Rewrapper};
-use crate::store::{Options, SledStore, Store};
-use crate::tokens::Tokens;
+use crate::store::{Options, STORE, SledStore, Store};
 use crate::watch::Updates;
 use crate::{disabler, operational, retention, secrets, settle};
 
@@ -70,10 +69,11 @@ const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
-const SERVICES: [&str; 13] = [
+const SERVICES: [&str; 15] = [
     "grpc.health.v1.Health",
     "postrider.v1.AgentService",
     "postrider.v1.AuditService",
+    "postrider.v1.BackupService",
     "postrider.v1.DeliveryService",
     "postrider.v1.EventService",
     "postrider.v1.EventTypeService",
@@ -82,6 +82,7 @@ const SERVICES: [&str; 13] = [
     "postrider.v1.SecretService",
     "postrider.v1.SigningKeyService",
     "postrider.v1.SubscriptionService",
+    "postrider.v1.SystemService",
     "postrider.v1.TenantService",
     "postrider.v1.TokenService",
 ];
@@ -118,10 +119,10 @@ pub async fn run(
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
-    let options = Options { path: config.data_dir.join("store"), cache_bytes: config.cache_bytes };
+    let options = Options { path: config.data_dir.join(STORE), cache_bytes: config.cache_bytes };
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
-    let writes = shown.metrics.writes();
+    let writes = shown.metrics().writes();
     let opened = tokio::task::spawn_blocking(move || SledStore::open_measured(&options, writes)).await?;
     let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
     let sealer = secrets::data_keys::open(&*store, &config.keks, clock.wall());
@@ -168,54 +169,6 @@ async fn listen(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> 
     TcpListener::bind(address).await.with_context(|| {
         format!("{name} {address} cannot be listened on; choose another address, or stop who uses it")
     })
-}
-
-/// What the store has, as it is used.
-struct Known {
-    registry: Arc<Registry>,
-    agents: Arc<Agents>,
-    pools: Arc<Pools>,
-    tokens: Arc<Tokens>,
-    uses: Arc<KeyUses>,
-    identities: Arc<Identities>,
-    authorities: Arc<Authorities>,
-    scheduler: Scheduler,
-}
-
-impl Known {
-    async fn load(
-        store: &Arc<dyn Store>,
-        sealer: &Sealer,
-        config: &Config,
-        clock: Clock,
-    ) -> anyhow::Result<Self> {
-        let registry = Arc::new(Registry::load(&**store, sealer).await?);
-        operational::prepare(&**store, &registry, clock.wall()).await?;
-        let (agents, expected) = Agents::load(store.clone()).await?;
-        let tokens = Arc::new(Tokens::load(store.clone()).await?);
-        let uses = Arc::new(KeyUses::load(store.clone(), registry.clone()).await?);
-        let identities = Arc::new(Identities::load(store.clone()).await?);
-        let authorities = Authorities::load(
-            store.clone(),
-            sealer.clone(),
-            config.authority.clone(),
-            identities.clone(),
-            clock.wall(),
-        );
-        let authorities = Arc::new(authorities.await.context("the agents' authority")?);
-        let pools = Arc::new(Pools::load(store.clone()).await?);
-        let mut scheduler = Scheduler::new(store.epoch());
-        for row in pools.list() {
-            scheduler.pool_changed(&row.name, row.fallback(), clock.now());
-        }
-        scheduler.await_agents(expected, clock.now() + config.resume_window);
-        for row in registry.all() {
-            let lane = store.lane(row.subscription.id).await?;
-            scheduler.restore(LaneSettings::from(&row.subscription), lane, clock.now());
-        }
-        let agents = Arc::new(agents);
-        Ok(Self { registry, agents, pools, tokens, uses, identities, authorities, scheduler })
-    }
 }
 
 /// Everything that runs.
@@ -265,15 +218,9 @@ impl Parts {
         let (notices, notices_queue) = operational::queue();
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let metrics = || shown.metrics.clone();
-        let (emitter, committer) = Emitter::new(
-            store.clone(),
-            lanes.clone(),
-            recent.clone(),
-            config.tenant_emit_rate,
-            clock,
-            metrics(),
-        );
+        let (rate, counted) = (config.tenant_emit_rate, shown.metrics());
+        let (emitter, committer) =
+            Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock, counted);
         registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
         let dispatcher =
             Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
@@ -286,6 +233,7 @@ impl Parts {
             lanes: lanes.clone(),
             changes: changes.clone(),
             updates: updates.clone(),
+            watched: watched(&store, &authorities, config),
             agents: agents.clone(),
             pools,
             diagnoses: Diagnoses::new(clock),
@@ -297,18 +245,19 @@ impl Parts {
             agent_address: config.agent_address.clone(),
             rewrapper: rewrapper(&store, &registry, &authorities, &sealer, config, clock),
             operations: Arc::new(Operations::load(store.clone(), clock).await?),
+            backups: Arc::new(Backups::new(shown.metrics(), clock)),
             caller: Caller::nobody(),
             traces,
             clock,
             max_event_bytes: config.max_event_bytes,
             stopping,
         };
-        let links = links(&api, dispatcher, metrics(), closing.clone());
+        let links = links(&api, dispatcher, shown.metrics(), closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
         let mut pipeline = JoinSet::new();
         pipeline.spawn(committer.run());
         pipeline.spawn(runner.run());
-        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates, metrics()));
+        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates, shown.metrics()));
         pipeline.spawn(disabler::run(changes_queue, api.by_itself(), notices.clone()));
         pipeline.spawn(operational::run(notices_queue, api.by_itself(), notices, config.thresholds));
         keep_house(&mut pipeline, &api, config);
@@ -319,7 +268,7 @@ impl Parts {
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
         let (max_api, max_agents) =
             listen::connections(config.max_api_connections, config.max_agent_connections);
-        let connections = |port| self.shown.metrics.connections(port);
+        let connections = |port| self.shown.metrics().connections(port);
         let (to_api, of_agents) = (connections("api"), connections("agents"));
         let api = Door {
             name: "api",
@@ -343,7 +292,7 @@ impl Parts {
         self.tasks.spawn(async move { api.await.context("the API's server failed") });
         self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
         self.report_health(tonic_health::ServingStatus::Serving).await;
-        self.shown.serving(&self.api, config, &mut self.pipeline);
+        self.shown.serving(&self.api, &mut self.pipeline);
         Ok(())
     }
 
@@ -393,7 +342,9 @@ impl Parts {
             .add_service(v1::pool_service_server::PoolServiceServer::new(api.clone()))
             .add_service(v1::token_service_server::TokenServiceServer::new(api.clone()))
             .add_service(v1::secret_service_server::SecretServiceServer::new(api.clone()))
+            .add_service(v1::system_service_server::SystemServiceServer::new(api.clone()))
             .add_service(v1::audit_service_server::AuditServiceServer::new(api.clone()))
+            .add_service(v1::backup_service_server::BackupServiceServer::new(api.clone()))
             .add_service(health.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_QUESTION))
             .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_QUESTION)))
@@ -457,6 +408,15 @@ fn links(api: &Api, dispatcher: Dispatcher, metrics: Arc<Metrics>, closing: Canc
         closing,
         sessions: TaskTracker::new(),
     }
+}
+
+fn watched(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, config: &Config) -> Arc<Watched> {
+    Arc::new(Watched {
+        store: store.clone(),
+        data_dir: config.data_dir.clone(),
+        api_certificate: config.tls.as_ref().map(|files| files.cert.clone()),
+        authorities: authorities.clone(),
+    })
 }
 
 /// What goes on by itself, whatever is delivered.

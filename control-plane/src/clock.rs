@@ -26,6 +26,12 @@ impl Clock {
         self.origin_wall + self.since_start()
     }
 
+    /// When it was started, by the wall clock.
+    #[must_use]
+    pub fn started(&self) -> Timestamp {
+        self.origin_wall
+    }
+
     /// The wall clock's time, for signatures and for what people see.
     #[must_use]
     pub fn wall(&self) -> Timestamp {

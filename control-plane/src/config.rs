@@ -2,6 +2,8 @@
 //! mistakes are told in one message, before a socket or a store is opened.
 
 mod checker;
+mod files;
+mod variables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use postrider_telemetry::traces::{self, Traces};
 use serde::Deserialize;
 
 use self::checker::Checker;
+pub use self::files::Look;
+pub use self::variables::OF_THE_COMMAND;
 use crate::authority;
 use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
@@ -163,6 +167,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Under which secrets in the store are sealed.
     pub keks: Keks,
+    /// The token for Vault, if a file has it.
+    pub vault_token_file: Option<PathBuf>,
     /// Address of the API.
     pub api_listen: SocketAddr,
     /// Address for agents.
@@ -242,16 +248,35 @@ macro_rules! stronger {
     };
 }
 
-/// Reads the file, if there is one, and puts the flags and the environment over it.
+/// Reads the file, if there is one, and puts the flags and the environment over it. `flags` holds what clap has found in both;
+/// of the environment's `variables` the names are looked at, for those that no setting has.
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError> {
-    let file = match file.map(read_file).transpose() {
-        Ok(file) => file.unwrap_or_default(),
-        Err(mistake) => return Err(ConfigError(vec![mistake])),
+pub fn load(
+    file: Option<&Path>,
+    flags: Settings,
+    variables: impl Iterator<Item = String>,
+) -> Result<Config, ConfigError> {
+    let settings = match file.map(read_file).transpose() {
+        Ok(file) => merge(flags, file.unwrap_or_default()),
+        Err(mistake) => {
+            // Nothing else is judged: what seems missing may be in the file.
+            let unknown = variables::unknown(variables, flags.kek.as_deref().unwrap_or_default());
+            return Err(ConfigError([vec![mistake], unknown].concat()));
+        }
     };
-    check(stronger!(
+    let mut mistakes = variables::unknown(variables, settings.kek.as_deref().unwrap_or_default());
+    let checked = check(settings);
+    if mistakes.is_empty() {
+        return checked;
+    }
+    mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
+    Err(ConfigError(mistakes))
+}
+
+fn merge(flags: Settings, file: Settings) -> Settings {
+    stronger!(
         flags,
         file,
         data_dir,
@@ -293,7 +318,7 @@ pub fn load(file: Option<&Path>, flags: Settings) -> Result<Config, ConfigError>
         traces_ca,
         log_format,
         log,
-    ))
+    )
 }
 
 fn read_file(path: &Path) -> Result<Settings, String> {
@@ -306,6 +331,7 @@ fn read_file(path: &Path) -> Result<Settings, String> {
 fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let mut checker = Checker::default();
     let data_dir = checker.data_dir(settings.data_dir.take());
+    let vault_token_file = settings.vault_token_file.clone();
     let keks = checker.keks(&mut settings);
     let thresholds = checker.thresholds(&mut settings);
     let traces = checker.traces(&mut settings);
@@ -320,6 +346,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let config = Config {
         data_dir,
         keks,
+        vault_token_file,
         api_listen,
         agent_listen,
         admin_listen: checker.admin_listen(settings.admin_listen),

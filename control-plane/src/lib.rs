@@ -6,7 +6,9 @@ pub mod agents;
 pub mod api;
 pub mod app;
 pub mod authority;
+pub mod backups;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod diagnoses;
 pub mod disabler;
@@ -23,6 +25,7 @@ pub mod operations;
 pub mod pools;
 pub mod recent;
 pub mod registry;
+pub mod restore;
 pub mod retention;
 pub mod schedule;
 pub mod secret_file;
@@ -49,11 +52,64 @@ pub struct Args {
     pub settings: config::Settings,
 }
 
+/// What is done instead of running.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Look at the settings
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Make a data directory of a backup, or see whether one is whole
+    Restore(restore::Args),
+}
+
+/// What is done with settings.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ConfigVerb {
+    /// Say everything that is wrong with the settings and their files, or that they are fine; start nothing
+    Check(Box<Args>),
+}
+
+/// Does something else than running. Exit codes: 0 done, 1 failed, 2 wrong settings.
+#[must_use]
+pub fn instead(verb: &Verb) -> ExitCode {
+    let now = clock::Clock::start().wall();
+    match verb {
+        Verb::Config(ConfigVerb::Check(args)) => {
+            let loaded = config::load(args.config.as_deref(), args.settings.clone(), variables());
+            match loaded.and_then(|config| config.look(args.config.as_deref(), now)) {
+                Ok(look) => {
+                    println!("{look}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("{error}");
+                    ExitCode::from(2)
+                }
+            }
+        }
+        Verb::Restore(args) => match args.carry_out(now) {
+            Ok(done) => {
+                println!("{done}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("nothing was restored: {:#}", anyhow::Error::from(error));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// The names of the environment's variables.
+fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())
+}
+
 /// Runs the control plane until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 failed, 2 wrong settings, 130 cut off by a
 /// second signal.
 #[must_use]
 pub fn main(args: Args) -> ExitCode {
-    let config = match config::load(args.config.as_deref(), args.settings) {
+    let config = match config::load(args.config.as_deref(), args.settings, variables()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");

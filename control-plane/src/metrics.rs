@@ -13,7 +13,7 @@ use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::outcome::{Attempt, Class};
 use postrider_domain::time::Timestamp;
 use postrider_telemetry::metrics::{
-    Catalogue, Counters, Histogram, Histograms, IntCounter, IntGauge, IntGaugeVec, Label,
+    Catalogue, Counters, Histogram, Histograms, IntCounter, IntGauge, IntGaugeVec, Known, Label,
 };
 
 use self::levels::{Levels, Sources};
@@ -82,7 +82,7 @@ pub struct Writes {
 
 struct Backups {
     results: Counters,
-    last: IntGauge,
+    last: Known,
 }
 
 impl Default for Metrics {
@@ -282,14 +282,14 @@ impl Writes {
 
 impl Backups {
     fn new(all: &mut Catalogue) -> Self {
-        let last = "When the last backup since the start was made; 0 when there was none.";
+        let last = "When the last backup since the start was made; not there when there was none.";
         Self {
             results: all.counters(
                 "postrider_backups_total",
                 "Backups that were made, by how that went.",
                 &BACKUP,
             ),
-            last: all.gauge("postrider_backup_last_success_timestamp_seconds", last),
+            last: all.known("postrider_backup_last_success_timestamp_seconds", last),
         }
     }
 }

@@ -208,6 +208,8 @@ pub struct Assignment {
 /// Every lane, every pool, and who holds which job.
 pub struct Scheduler {
     epoch: u64,
+    /// Jobs of epochs up to this one are of another life of the store.
+    fence: u64,
     lanes: HashMap<SubscriptionId, Slot>,
     pools: HashMap<PoolName, Pool>,
     holders: HashMap<HolderId, Holder>,
@@ -255,6 +257,7 @@ impl Scheduler {
     pub fn new(epoch: u64) -> Self {
         Self {
             epoch,
+            fence: 0,
             lanes: HashMap::new(),
             pools: HashMap::new(),
             holders: HashMap::new(),

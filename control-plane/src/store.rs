@@ -8,6 +8,7 @@
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
+pub mod backup;
 mod pool;
 mod query;
 mod rows;
@@ -31,6 +32,7 @@ use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 
+pub use self::backup::BackupParts;
 pub use self::pool::PoolRow;
 pub use self::query::{
     AuditQuery, AuditRow, Change, ChangeQuery, DeliveryPlace, DeliveryQuery, EventQuery, Page,
@@ -40,7 +42,10 @@ pub use self::rows::{
     LaneRow, OperationRow, RequestKey, RequestRow, TokenRow,
 };
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
-pub use self::sled::{Options, SledStore};
+pub use self::sled::{Options, Restored, SledStore, restore};
+
+/// The store's folder in a data directory.
+pub const STORE: &str = "store";
 
 /// What can go wrong below every verb.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +180,9 @@ pub struct Retention {
 pub trait Store: Send + Sync + 'static {
     /// The epoch of this opening: greater than that of every earlier one.
     fn epoch(&self) -> u64;
+    /// The last epoch of before the store was restored from a backup: nothing that was done in it or earlier is known here. 0: it
+    /// never was.
+    fn fence(&self) -> u64;
 
     /// Writes a row of no meaning as any other is written: whether the store can be written, and how long that takes.
     async fn beat(&self) -> Result<(), StoreError>;
@@ -386,6 +394,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a bounded number of things that are too old; whether it may find more at once.
     async fn age_out(&self, retention: Retention) -> Result<bool, StoreError>;
+    /// Begins a backup at this time: the bytes of one file, as they come. It holds the store as it is near the end, with all that was
+    /// acknowledged until then. Nobody waits for whoever takes it.
+    async fn backup(&self, now: Timestamp) -> Result<BackupParts, StoreError>;
     /// Bytes on disk.
     async fn size_on_disk(&self) -> Result<u64, StoreError>;
     /// Writes what is buffered. Called once, last.

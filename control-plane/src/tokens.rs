@@ -2,6 +2,8 @@
 
 mod bootstrap;
 
+pub(crate) use self::bootstrap::read_token as read_bootstrap_token;
+
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
 #![expect(clippy::needless_update, reason = "macros leave unset whatever a call does not name")]
 
+#[path = "api/admin.rs"]
+mod admin;
+
 #[path = "api/faults.rs"]
 mod faults;
 

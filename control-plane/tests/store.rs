@@ -5,6 +5,9 @@
 #[path = "store/access.rs"]
 mod access;
 
+#[path = "store/backups.rs"]
+mod backups;
+
 #[path = "store/changes.rs"]
 mod changes;
 

@@ -15,7 +15,7 @@ pub enum Permission {
     Operate,
     /// See a signing secret again.
     Reveal,
-    /// Tenants, tokens, agents' enrolment, the audit log, keys at rest.
+    /// Tenants, tokens, agents' enrolment, the audit log, keys at rest, backups.
     Administer,
 }
 

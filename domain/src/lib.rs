@@ -33,6 +33,7 @@ pub mod retry;
 pub mod schema;
 pub mod sealed;
 pub mod secret_file;
+pub mod service_link;
 pub mod signing;
 pub mod subscription;
 pub mod time;

@@ -113,7 +113,7 @@ impl World {
             insecure_loopback: Some(true),
             ..Settings::default()
         };
-        let config = load(None, settings).expect("the settings are good");
+        let config = load(None, settings, std::iter::empty()).expect("the settings are good");
         runtime.spawn(async move {
             let ended = postrider_control_plane::app::run(config, None, std::future::pending()).await;
             panic!("the control plane has ended: {ended:?}");

@@ -32,9 +32,9 @@ const MESSAGES: &[Decode] = messages! {
         ReplayDeliveriesRequest RotateSigningKeysRequest GetOperationRequest ListOperationsRequest
         PauseOperationRequest ResumeOperationRequest CancelOperationRequest;
     agent: EnrollRequest RenewRequest AgentMessage ControlMessage;
-    v1: GetSecretsStatusRequest RewrapSecretsRequest;
+    v1: GetSecretsStatusRequest RewrapSecretsRequest GetSystemRequest;
     v1: CreatePoolRequest GetPoolRequest ListPoolsRequest UpdatePoolRequest DeletePoolRequest DrainAgentRequest
-        UndrainAgentRequest DiagnoseSubscriptionRequest ValidateSubscriptionRequest;
+        UndrainAgentRequest DiagnoseSubscriptionRequest ValidateSubscriptionRequest BackupRequest BackupResponse;
 };
 
 /// Messages that have a reading.

@@ -59,6 +59,10 @@ pub struct Counters(Vec<(&'static str, IntCounter)>);
 #[derive(Clone)]
 pub struct Histograms(Vec<(&'static str, Histogram)>);
 
+/// A whole number that is not there while nobody knows it: a 0 would be taken for an answer.
+#[derive(Clone)]
+pub struct Known(IntGaugeVec);
+
 impl Default for Catalogue {
     fn default() -> Self {
         Self::new()
@@ -101,6 +105,11 @@ impl Catalogue {
         self.row(Row { name, kind: "gauge", help, labels: &[] });
         self.register(gauge.clone());
         gauge
+    }
+
+    /// A whole number that is not always known.
+    pub fn known(&mut self, name: &'static str, help: &'static str) -> Known {
+        Known(self.gauges(name, help, &[]))
     }
 
     /// Whole numbers that go up and down.
@@ -246,6 +255,17 @@ impl Histograms {
     }
 }
 
+impl Known {
+    /// It is this, or unknown.
+    pub fn set(&self, value: impl Into<Option<i64>>) {
+        const NO_LABELS: [&str; 0] = [];
+        match value.into() {
+            Some(value) => self.0.with_label_values(&NO_LABELS).set(value),
+            None => self.0.reset(),
+        }
+    }
+}
+
 /// Keeps the values of a label few: those that come first have one of their own as long as they are known.
 #[derive(Debug)]
 pub struct Bounded {
@@ -314,6 +334,17 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("ugly"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_shown() {
+        let mut catalogue = Catalogue::new();
+        let end = catalogue.known("end_timestamp_seconds", "When it ends.");
+        assert!(!catalogue.encode().contains("end_timestamp_seconds"));
+        end.set(7);
+        assert!(catalogue.encode().contains("\nend_timestamp_seconds 7\n"), "{}", catalogue.encode());
+        end.set(None);
+        assert!(!catalogue.encode().contains("end_timestamp_seconds"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ declare, so a new RPC without a check fails.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -28,12 +29,14 @@ sys.path.insert(0, ARGS.stubs)
 from calls import CODE, Api  # noqa: E402
 from postrider.v1 import agents_pb2 as agents, agents_pb2_grpc  # noqa: E402
 from postrider.v1 import audit_pb2 as audit, audit_pb2_grpc  # noqa: E402
+from postrider.v1 import backups_pb2 as backups, backups_pb2_grpc  # noqa: E402
 from postrider.v1 import deliveries_pb2 as deliveries, deliveries_pb2_grpc  # noqa: E402
 from postrider.v1 import event_types_pb2 as event_types, event_types_pb2_grpc  # noqa: E402
 from postrider.v1 import events_pb2 as events, events_pb2_grpc  # noqa: E402
 from postrider.v1 import operations_pb2 as operations, operations_pb2_grpc  # noqa: E402
 from postrider.v1 import pools_pb2 as pools, pools_pb2_grpc  # noqa: E402
 from postrider.v1 import secrets_pb2 as secrets, secrets_pb2_grpc  # noqa: E402
+from postrider.v1 import system_pb2 as system, system_pb2_grpc  # noqa: E402
 from postrider.v1 import signing_keys_pb2 as keys, signing_keys_pb2_grpc  # noqa: E402
 from postrider.v1 import subscriptions_pb2 as subscriptions, subscriptions_pb2_grpc  # noqa: E402
 from postrider.v1 import tenants_pb2 as tenants, tenants_pb2_grpc  # noqa: E402
@@ -42,6 +45,7 @@ from postrider.v1 import tokens_pb2 as tokens, tokens_pb2_grpc  # noqa: E402
 MODULES = [
     agents,
     audit,
+    backups,
     deliveries,
     event_types,
     events,
@@ -49,6 +53,7 @@ MODULES = [
     operations,
     pools,
     secrets,
+    system,
     subscriptions,
     tenants,
     tokens,
@@ -56,12 +61,14 @@ MODULES = [
 STUBS = {
     "AgentService": agents_pb2_grpc.AgentServiceStub,
     "AuditService": audit_pb2_grpc.AuditServiceStub,
+    "BackupService": backups_pb2_grpc.BackupServiceStub,
     "DeliveryService": deliveries_pb2_grpc.DeliveryServiceStub,
     "EventTypeService": event_types_pb2_grpc.EventTypeServiceStub,
     "EventService": events_pb2_grpc.EventServiceStub,
     "OperationService": operations_pb2_grpc.OperationServiceStub,
     "PoolService": pools_pb2_grpc.PoolServiceStub,
     "SecretService": secrets_pb2_grpc.SecretServiceStub,
+    "SystemService": system_pb2_grpc.SystemServiceStub,
     "SigningKeyService": signing_keys_pb2_grpc.SigningKeyServiceStub,
     "SubscriptionService": subscriptions_pb2_grpc.SubscriptionServiceStub,
     "TenantService": tenants_pb2_grpc.TenantServiceStub,
@@ -586,6 +593,21 @@ def check_secrets(api, nobody):
         nobody.refused(rpc, request, CODE.UNAUTHENTICATED, "TOKEN_MISSING")
 
 
+def check_system(api, nobody):
+    told = api.ok("SystemService.GetSystem", system.GetSystemRequest())
+    assert told.version and told.epoch and told.store_bytes and told.disk_free_bytes, told
+    assert not told.problems and told.agent_address, told
+    nobody.refused("SystemService.GetSystem", system.GetSystemRequest(), CODE.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
+def check_backups(api, nobody):
+    parts = api.stream("BackupService.Backup", backups.BackupRequest())
+    file = b"".join(part.data for part in parts)
+    assert file.startswith(b"PRBKUP-1") and all(0 < len(part.data) <= 1024 * 1024 for part in parts)
+    assert hashlib.sha256(file[:-32]).digest() == file[-32:]
+    nobody.refused("BackupService.Backup", backups.BackupRequest(), CODE.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
 def check_audit(api):
     wanted = audit.ListAuditRecordsRequest(action="CreateToken", page_size=1)
     [record] = api.ok("AuditService.ListAuditRecords", wanted).records
@@ -667,6 +689,8 @@ def main():
         check_authorities(api, nobody)
         check_tokens(api)
         check_secrets(api, nobody)
+        check_system(api, nobody)
+        check_backups(api, nobody)
         check_audit(api)
         check_agents(api)
         check_reflection_of_others(anonymous)

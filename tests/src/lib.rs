@@ -21,6 +21,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod receiver;
+pub mod scrape;
 pub mod tools;
 pub mod turn;
 pub mod wait;

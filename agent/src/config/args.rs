@@ -73,6 +73,11 @@ pub struct Args {
     #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_PROXY_URL", hide_env_values = true)]
     pub proxy_url: Option<Secret>,
 
+    /// `proxy.credentials_file`: file with one line, user:password, for that proxy; nobody else may be able to read it
+    /// [default: none]
+    #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_PROXY_CREDENTIALS_FILE", value_parser = text())]
+    pub proxy_credentials_file: Option<String>,
+
     /// `proxy.no_proxy`: what is reached without the proxy: names, .suffixes, ranges, or * [default: the
     /// environment's NO_PROXY beside its HTTPS_PROXY]
     #[arg(long, value_name = "HOST,…", env = "POSTRIDER_AGENT_PROXY_NO_PROXY")]
@@ -161,7 +166,7 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", env = "POSTRIDER_AGENT_ADMIN_LISTEN", value_parser = text())]
     pub admin_listen: Option<String>,
 
-    /// `log.format`: human or json [default: human]
+    /// `log.format`: how log lines are written: human or json [default: human]
     #[arg(long, value_name = "FORMAT", env = "POSTRIDER_AGENT_LOG_FORMAT", value_parser = text())]
     pub log_format: Option<String>,
 
@@ -214,6 +219,7 @@ impl Args {
             ("max_in_flight", &self.max_in_flight),
             ("max_in_flight_bytes", &self.max_in_flight_bytes),
             ("threads", &self.threads),
+            ("proxy.credentials_file", &self.proxy_credentials_file),
             ("proxy.no_proxy", &self.proxy_no_proxy),
             ("tls.ca", &self.tls_ca),
             ("tls.server_name", &self.tls_server_name),

@@ -5,21 +5,31 @@
 //! setting of one way beside the other is a mistake.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use http::Uri;
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::join::Join;
 use rustls::pki_types::ServerName;
 
+use super::egress::user_and_password;
 use super::layers::Layers;
 use super::values;
 use crate::dial::{Address, Entry, NoProxy, Proxy, Route};
 use crate::identity::{self, directory};
 
 /// What makes sense only where the agent enrols.
-const OF_ENROLLED: [&str; 8] =
-    ["join", "join_file", "state_dir", "name", "proxy.url", "proxy.no_proxy", "tls.ca", "tls.server_name"];
+const OF_ENROLLED: [&str; 9] = [
+    "join",
+    "join_file",
+    "state_dir",
+    "name",
+    "proxy.url",
+    "proxy.credentials_file",
+    "proxy.no_proxy",
+    "tls.ca",
+    "tls.server_name",
+];
 /// What makes sense only where it does not.
 const OF_PLAINTEXT: [&str; 2] = ["agent_id", "pool"];
 const MAKE_ONE: &str = "the join string that `postrider agents enroll-token create` prints";
@@ -173,6 +183,15 @@ fn route(layers: &mut Layers, proxies: &ProxyVariables) -> Route {
     let is_given = layers.is_given("proxy.url");
     let excepts = layers.is_given("proxy.no_proxy");
     let set = layers.option("proxy.url", values::proxy).flatten();
+    let credentials = layers.option("proxy.credentials_file", values::path);
+    let set = match (set, credentials) {
+        (Some(proxy), Some(path)) => Some(with_credentials(layers, proxy, &path)),
+        (None, Some(_)) if layers.is_faultless("proxy.url") => {
+            layers.mistake("`proxy.credentials_file` needs `proxy.url`");
+            None
+        }
+        (set, _) => set,
+    };
     let except = NoProxy::new(layers.list("proxy.no_proxy", Vec::<Entry>::new(), values::parsed));
     if is_given {
         return Route { proxy: set, except };
@@ -189,6 +208,21 @@ fn route(layers: &mut Layers, proxies: &ProxyVariables) -> Route {
     });
     let of_variable = || NoProxy::of_variable(proxies.no_proxy.as_deref().unwrap_or_default()).and_loopback();
     Route { proxy, except: if excepts { except } else { of_variable() } }
+}
+
+fn with_credentials(layers: &mut Layers, proxy: Proxy, path: &Path) -> Proxy {
+    if proxy.has_credentials() {
+        layers
+            .mistake("`proxy.url` has a user in it and there is `proxy.credentials_file`: give one of them");
+        return proxy;
+    }
+    match user_and_password(path) {
+        Ok(credentials) => proxy.with_credentials(credentials.trim_ascii()),
+        Err(why) => {
+            layers.mistake(format!("`proxy.credentials_file` {why}"));
+            proxy
+        }
+    }
 }
 
 /// Tells a mistake for each of these settings that is given, and takes it out.

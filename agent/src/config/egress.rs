@@ -89,7 +89,7 @@ fn proxy(layers: &mut Layers, files: Files) -> Option<proxy::Settings> {
 }
 
 /// The content of a file with one line, `user:password`.
-fn user_and_password(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn user_and_password(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
     let content = files::read_secret(path).map_err(|error| error.to_string())?;
     let line = content.trim_ascii();
     let lines = line.split(|&byte| byte == b'\n').count();

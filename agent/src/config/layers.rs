@@ -1,16 +1,14 @@
 //! Settings as text from several layers, by name, with the mistakes found so far.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use clap::Args as _;
+use postrider_domain::service_link::is_service_link;
 use toml::Value;
 
 use super::ENV_PREFIX;
 use super::args::Args;
-
-/// What Kubernetes sets by itself beside a Service named `postrider-agent`.
-const SERVICE_LINKS: [&str; 2] = ["POSTRIDER_AGENT_SERVICE_", "POSTRIDER_AGENT_PORT"];
 
 /// A setting as it was given, and where.
 struct Given {
@@ -53,11 +51,9 @@ impl Layers {
         let known = |name: &str| {
             command.get_arguments().any(|argument| argument.get_env().is_some_and(|env| env == name))
         };
-        let mine =
-            |name: &str| name.starts_with(ENV_PREFIX) && !SERVICE_LINKS.iter().any(|s| name.starts_with(s));
-        let mut unknown: Vec<_> = names.filter(|name| mine(name) && !known(name)).collect();
-        unknown.sort();
-        for name in unknown {
+        let mine: BTreeSet<_> = names.filter(|name| name.starts_with(ENV_PREFIX)).collect();
+        let is_link = |name: &str| is_service_link(name, |other| mine.contains(other));
+        for name in mine.iter().filter(|name| !known(name) && !is_link(name)) {
             self.mistake(format!("the environment variable {name} is not a setting of the agent"));
         }
     }

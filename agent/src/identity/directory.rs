@@ -94,6 +94,26 @@ impl Directory {
         Ok(Directory { path: path.to_owned(), _lock: lock })
     }
 
+    /// Whether there is an identity at `path` that can be used. Unlike [`Directory::open`] it makes nothing and keeps nobody out, so
+    /// an agent may be at work there.
+    ///
+    /// # Errors
+    ///
+    /// [`DirectoryError`].
+    pub fn look(path: &Path) -> Result<bool, DirectoryError> {
+        let found = match std::fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => {
+                found.map_err(|source| DirectoryError::Io { path: path.to_owned(), what: "read", source })?
+            }
+        };
+        if !found.is_dir() {
+            return Err(DirectoryError::NoDirectory(path.to_owned()));
+        }
+        check_mode(path, found.permissions().mode(), 0o700)?;
+        Ok(read(path, IDENTITY, Record::read)?.is_some())
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -106,7 +126,7 @@ impl Directory {
     ///
     /// [`DirectoryError`].
     pub fn identity(&self) -> Result<Option<Record>, DirectoryError> {
-        self.read(IDENTITY, Record::read)
+        read(&self.path, IDENTITY, Record::read)
     }
 
     /// The key whose certificate was asked for and has not come, if there is one.
@@ -115,7 +135,7 @@ impl Directory {
     ///
     /// [`DirectoryError`].
     pub fn pending(&self) -> Result<Option<Pending>, DirectoryError> {
-        self.read(PENDING, Pending::read)
+        read(&self.path, PENDING, Pending::read)
     }
 
     /// Keeps a new identity in place of what was there. Its key is pending no more.
@@ -151,24 +171,6 @@ impl Directory {
         }
     }
 
-    fn read<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Result<T, RecordError>,
-    ) -> Result<Option<T>, DirectoryError> {
-        let path = self.path.join(name);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(self.failed(name, "read"))?,
-        };
-        let mode = file.metadata().map_err(self.failed(name, "read"))?.permissions().mode();
-        check_mode(&path, mode, 0o600)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(64 << 10));
-        file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(self.failed(name, "read"))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| RecordError::Damaged("it is not text"));
-        text.and_then(parse).map(Some).map_err(|source| DirectoryError::Record { path, source })
-    }
-
     fn replace(&self, name: &str, text: &str) -> Result<(), DirectoryError> {
         let (path, beside) = (self.path.join(name), self.path.join(format!("{name}.new")));
         let write = || {
@@ -190,6 +192,25 @@ impl Directory {
         let path = self.path.join(name);
         move |source| DirectoryError::Io { path, what, source }
     }
+}
+
+fn read<T>(
+    directory: &Path,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, RecordError>,
+) -> Result<Option<T>, DirectoryError> {
+    let path = directory.join(name);
+    let failed = |source| DirectoryError::Io { path: path.clone(), what: "read", source };
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    check_mode(&path, mode, 0o600)?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(64 << 10));
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| RecordError::Damaged("it is not text"));
+    text.and_then(parse).map(Some).map_err(|source| DirectoryError::Record { path, source })
 }
 
 fn lock(directory: &Path) -> Result<File, DirectoryError> {

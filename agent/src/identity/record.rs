@@ -14,6 +14,7 @@ use postrider_domain::id::{AgentId, PoolName, TokenId};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{PemObject as _, SectionKind};
 use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::key::Key;
@@ -83,6 +84,13 @@ pub enum RecordError {
 }
 
 impl Record {
+    /// When the certificate ends by its own words, in seconds since 1970.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        let (_, certificate) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     /// The text to store.
     #[must_use]
     pub fn write(&self) -> Zeroizing<String> {

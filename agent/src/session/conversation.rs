@@ -178,7 +178,9 @@ impl<'a> Conversation<'a> {
                 jobs.jobs.into_iter().find_map(|job| self.begin(job, received))
             }
             Some(Heard::OutcomeAck(ack)) => {
-                self.work.outbox.acknowledge(ack.sequence).err().map(|error| End::lost(error.to_string()))
+                let wrong = self.work.outbox.acknowledge(ack.sequence).err();
+                self.work.count();
+                wrong.map(|error| End::lost(error.to_string()))
             }
             Some(Heard::HeartbeatAck(ack)) => self.answered(&ack),
             Some(Heard::Cancel(cancel)) => {
@@ -224,6 +226,7 @@ impl<'a> Conversation<'a> {
         let transport = Arc::clone(&self.work.transport);
         let task = attempt(transport, key.clone(), job, Arc::clone(&gate), start_by, received);
         let started = self.work.running.start(key, bytes, gate, task);
+        self.work.count();
         started.err().map(|error| End::lost(error.to_string()))
     }
 

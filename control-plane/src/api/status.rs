@@ -14,6 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::emit::EmitError;
 use crate::schedule::Refusal;
 use crate::secrets::SecretsError;
+use crate::store::backup::BackupError;
 use crate::store::{Conflict, StoreError};
 
 const DOMAIN: &str = "postrider";
@@ -301,6 +302,21 @@ pub(crate) fn store(error: &StoreError) -> Status {
             "the store is damaged; the control plane's log says where",
             ErrorDetails::new(),
         ),
+    }
+}
+
+/// A backup cannot go on.
+pub(super) fn backup(error: &BackupError) -> Status {
+    let details = || ErrorDetails::with_retry_info(Some(STORE_RETRY));
+    match error {
+        BackupError::Store(error) => store(error),
+        BackupError::TooSlow { .. } => {
+            status(Code::ResourceExhausted, "BACKUP_TOO_SLOW", error.to_string(), ErrorDetails::new())
+        }
+        BackupError::WriteFailed => {
+            status(Code::Unavailable, "STORE_UNAVAILABLE", error.to_string(), details())
+        }
+        BackupError::Closed => stopping(),
     }
 }
 

@@ -13,11 +13,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::metrics::levels::Sources;
-use crate::metrics::upkeep::{self, Watched};
+use crate::metrics::upkeep;
 
 /// See the [module](self).
 pub(super) struct Shown {
-    pub(super) metrics: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     admin: Arc<Admin>,
     /// Serves the admin port, if there is one.
     port: Option<AbortOnDropHandle<()>>,
@@ -42,17 +42,16 @@ impl Shown {
         Ok(Self { metrics, admin, port })
     }
 
+    /// What is counted.
+    pub(super) fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
     /// All runs. From now on it is looked after, if anybody can ask.
-    pub(super) fn serving(&self, api: &Api, config: &Config, tasks: &mut JoinSet<()>) {
+    pub(super) fn serving(&self, api: &Api, tasks: &mut JoinSet<()>) {
         if self.port.is_some() {
             tasks.spawn(self.admin.clone().watch(api.lanes.clone(), api.store.clone()));
-            let watched = Watched {
-                store: api.store.clone(),
-                data_dir: config.data_dir.clone(),
-                api_certificate: config.tls.as_ref().map(|files| files.cert.clone()),
-                authorities: api.authorities.clone(),
-            };
-            tasks.spawn(upkeep::watch(self.metrics.clone(), watched));
+            tasks.spawn(upkeep::watch(self.metrics.clone(), api.watched.clone()));
         }
         self.admin.serving(Sources {
             lanes: api.lanes.clone(),

@@ -28,6 +28,14 @@ impl AuthorityFiles {
     pub fn in_folder(folder: &Path) -> Self {
         Self { cert: folder.join("tls.crt"), key: folder.join("tls.key") }
     }
+
+    /// Whether they can be used now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, now: Timestamp) -> Result<(), AuthorityError> {
+        read_one(self, now).map(drop)
+    }
 }
 
 /// Why an operator's authority cannot be used.

@@ -142,11 +142,17 @@ fn flags_are_stronger_than_the_file() {
     let file = folder.path().join("config.toml");
     std::fs::write(&file, "data_dir = 'from-file'\ncache_mib = 16\ninsecure_loopback = true").unwrap();
     let flags = Settings { cache_mib: Some(24), kek: Some(vec![kek(&folder)]), ..Settings::default() };
-    let config = load(Some(&file), flags).unwrap();
+    let config = load(Some(&file), flags, std::iter::empty()).unwrap();
     assert_eq!(config.cache_bytes, 24 * 1024 * 1024);
     assert_eq!(config.data_dir, Path::new("from-file"));
     assert!(config.keks.current().source().ends_with("/kek"));
     std::fs::write(&file, "data_dri = 'x'").unwrap();
-    assert!(load(Some(&file), Settings::default()).err().unwrap().to_string().contains("data_dri"));
-    assert!(load(Some(Path::new("/nowhere")), Settings::default()).is_err());
+    assert!(
+        load(Some(&file), Settings::default(), std::iter::empty())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("data_dri")
+    );
+    assert!(load(Some(Path::new("/nowhere")), Settings::default(), std::iter::empty()).is_err());
 }

@@ -68,8 +68,8 @@ impl Levels {
             subscriptions that are paused or that a 410 has disabled, and those waiting for a retry that are in the store alone.";
         let oldest = "For how long the longest-waiting delivery is due without being under way, by its subscription's pool; 0 \
             when none waits. Without those whose endpoint is left alone for now (breaker, Retry-After, paused or disabled).";
-        let agents = "Agents that are connected, by pool and version. Every pool is listed that has subscriptions, agents or \
-            a description.";
+        let agents = "Agents that are connected, by pool and version. Every pool is listed that has subscriptions or a \
+            description, or had an agent within a day.";
         let breakers =
             "Subscriptions whose endpoint does nothing but fail and is probed by one attempt at a time.";
         Self {
@@ -107,9 +107,9 @@ impl Levels {
         let described = sources.pools.list();
         let mut pools: BTreeSet<&str> = described.iter().map(|row| row.name.as_str()).collect();
         pools.extend(levels.pools.keys().map(|pool| pool.as_str()));
-        pools.extend(agents.keys().map(|(pool, _)| pool.as_str()));
+        pools.extend(agents.keys().map(String::as_str));
         names.pools.know(&pools);
-        names.versions.know(&agents.keys().map(|(_, version)| version.as_str()).collect());
+        names.versions.know(&agents.values().flat_map(BTreeMap::keys).map(String::as_str).collect());
         self.show_pools(&levels, sources.clock, &names.pools);
         self.show_agents(&agents, &pools, &names);
         names
@@ -133,16 +133,22 @@ impl Levels {
         }
     }
 
-    fn show_agents(&self, agents: &BTreeMap<(String, String), usize>, pools: &BTreeSet<&str>, names: &Names) {
+    fn show_agents(
+        &self,
+        agents: &BTreeMap<String, BTreeMap<String, usize>>,
+        pools: &BTreeSet<&str>,
+        names: &Names,
+    ) {
         self.agents.reset();
-        let mut empty = pools.clone();
-        for ((pool, version), count) in agents {
-            empty.remove(pool.as_str());
-            let labels = [names.pools.label(pool), names.versions.label(version)];
-            self.agents.with_label_values(&labels).add(whole(*count));
-        }
-        for pool in empty {
-            self.agents.with_label_values(&[names.pools.label(pool), ""]);
+        for pool in pools {
+            let name = names.pools.label(pool);
+            match agents.get(*pool).filter(|versions| !versions.is_empty()) {
+                Some(versions) => versions.iter().for_each(|(version, count)| {
+                    let labels = [name, names.versions.label(version)];
+                    self.agents.with_label_values(&labels).add(whole(*count));
+                }),
+                None => drop(self.agents.with_label_values(&[name, ""])),
+            }
         }
     }
 }

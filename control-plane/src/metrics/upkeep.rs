@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_telemetry::metrics::{Catalogue, IntGauge, IntGaugeVec, Label};
+use postrider_telemetry::metrics::{Catalogue, IntGaugeVec, Known, Label};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
@@ -20,8 +20,8 @@ const EVERY: Duration = Duration::from_secs(30);
 const CERTIFICATE: [Label; 1] = [Label { name: "certificate", values: &["api", "agents_authority"] }];
 
 pub(super) struct Kept {
-    size: IntGauge,
-    free: IntGauge,
+    size: Known,
+    free: Known,
     expiry: IntGaugeVec,
 }
 
@@ -37,40 +37,45 @@ pub struct Watched {
     pub authorities: Arc<Authorities>,
 }
 
+/// What was seen; times in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Bytes that the store takes.
+    pub size: Option<u64>,
+    /// Bytes that are free on its disk.
+    pub free: Option<u64>,
+    /// When the API's certificate ends.
+    pub api_certificate_ends: Option<i64>,
+    /// When the authority of agents' certificates ends.
+    pub authority_ends: Option<i64>,
+}
+
 impl Kept {
     pub(super) fn new(all: &mut Catalogue) -> Self {
         let expiry =
             "When a certificate ends: the API's, and the one that agents' certificates are issued with.";
         Self {
-            size: all.gauge("postrider_store_size_bytes", "What the embedded store takes on disk."),
-            free: all.gauge("postrider_store_disk_free_bytes", "What is free on the store's disk."),
+            size: all.known("postrider_store_size_bytes", "What the embedded store takes on disk."),
+            free: all.known("postrider_store_disk_free_bytes", "What is free on the store's disk."),
             expiry: all.gauges("postrider_certificate_expiry_timestamp_seconds", expiry, &CERTIFICATE),
         }
     }
 }
 
 /// Looks at all of it every half minute, until it is cancelled.
-pub async fn watch(metrics: Arc<Metrics>, watched: Watched) {
+pub async fn watch(metrics: Arc<Metrics>, watched: Arc<Watched>) {
     loop {
-        metrics.kept.look(&watched).await;
+        metrics.kept.show(&watched.look().await);
         sleep(EVERY).await;
     }
 }
 
 impl Kept {
-    async fn look(&self, watched: &Watched) {
-        match watched.store.size().await {
-            Ok(size) => self.size.set(i64::try_from(size).unwrap_or(i64::MAX)),
-            Err(error) => debug!(%error, "how large the store is cannot be seen"),
-        }
-        if let Some(authority) = watched.authorities.trusted().first() {
-            self.expires("agents_authority", authority.expires.as_millis() / 1000);
-        }
-        let (folder, certificate) = (watched.data_dir.clone(), watched.api_certificate.clone());
-        let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
-        let Ok((free, end)) = looked.await else { return };
-        free.into_iter().for_each(|free| self.free.set(free));
-        end.into_iter().for_each(|end| self.expires("api", end));
+    fn show(&self, seen: &Seen) {
+        seen.size.into_iter().for_each(|size| self.size.set(bytes(size)));
+        seen.free.into_iter().for_each(|free| self.free.set(bytes(free)));
+        seen.api_certificate_ends.into_iter().for_each(|end| self.expires("api", end));
+        seen.authority_ends.into_iter().for_each(|end| self.expires("agents_authority", end));
     }
 
     fn expires(&self, certificate: &str, at: i64) {
@@ -78,10 +83,28 @@ impl Kept {
     }
 }
 
+impl Watched {
+    /// Looks at all of it. What cannot be seen is missing.
+    pub async fn look(&self) -> Seen {
+        let size = self.store.size().await;
+        let size = size.inspect_err(|error| debug!(%error, "how large the store is cannot be seen")).ok();
+        let authority = self.authorities.trusted().first().map(|authority| authority.expires);
+        let (folder, certificate) = (self.data_dir.clone(), self.api_certificate.clone());
+        let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
+        let (free, api_certificate_ends) = looked.await.unwrap_or_default();
+        let authority_ends = authority.map(|expires| expires.as_millis() / 1000);
+        Seen { size, free, api_certificate_ends, authority_ends }
+    }
+}
+
+fn bytes(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 /// Bytes that this program may still write.
-fn free(folder: &std::path::Path) -> Option<i64> {
+fn free(folder: &std::path::Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
-    i64::try_from(disk.f_bavail.saturating_mul(disk.f_frsize)).ok()
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// When the first certificate of a file ends. Half a file is left alone: it is being written.

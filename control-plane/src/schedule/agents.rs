@@ -121,6 +121,17 @@ impl Scheduler {
         }
     }
 
+    /// The store was restored from a backup after this epoch: what was handed out until then says nothing of the deliveries of now,
+    /// which may have the same numbers and be of other events. Called before agents come.
+    pub fn fence(&mut self, epoch: u64) {
+        self.fence = epoch;
+    }
+
+    /// Whether a job was handed out before the store was restored.
+    pub(super) fn is_of_another_life(&self, key: JobKey) -> bool {
+        key.epoch <= self.fence
+    }
+
     /// A stream said Hello.
     pub fn connected(&mut self, hello: Connected, now: Timestamp) -> HolderId {
         self.fence_other_processes(&hello.station, now);
@@ -133,7 +144,13 @@ impl Scheduler {
             if self.has(id, key) {
                 continue;
             }
-            if self.is_foreign(id, key) {
+            if self.is_of_another_life(key) {
+                // It is under way all the same, and takes its room until it is reported.
+                if let Some(holder) = self.holders.get_mut(&id) {
+                    holder.others.insert(key);
+                }
+                forget.push(key);
+            } else if self.is_foreign(id, key) {
                 forget.push(key);
                 self.effects.push(Effect::Trespass { holder: id, key });
                 continue;
@@ -254,6 +271,7 @@ impl Scheduler {
         match slot.lane.claim(key.delivery.sequence) {
             Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => {
                 self.assign(id, key, now);
+                self.recount(key.delivery.subscription, now);
                 true
             }
             Place::Taken(_) => {

@@ -37,9 +37,10 @@ pub struct Level {
 /// What a lane counts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Share {
-    waiting: u64,
-    since: Option<Timestamp>,
-    breaker_open: bool,
+    pub(super) waiting: u64,
+    /// Since when its longest-waiting delivery is due.
+    pub(super) since: Option<Timestamp>,
+    pub(super) breaker_open: bool,
 }
 
 /// The sums.

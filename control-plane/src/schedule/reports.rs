@@ -26,6 +26,10 @@ impl Scheduler {
         if let Some(holder) = self.holders.get_mut(&reported.holder) {
             holder.others.remove(&key);
         }
+        if self.is_of_another_life(key) {
+            self.effects.push(Effect::Acknowledge(reported));
+            return;
+        }
         let own = self.has(reported.holder, key);
         if !own && self.is_foreign(reported.holder, key) {
             // Acknowledged, or the agent would report it for ever.

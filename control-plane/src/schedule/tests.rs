@@ -2,6 +2,7 @@
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
 mod health;
+mod levels;
 mod order;
 mod outage;
 mod pools;
@@ -423,6 +424,7 @@ impl World {
             _ => {}
         }
         self.carry_out();
+        self.check_levels();
     }
 
     fn toggle_endpoint(&mut self) {

@@ -85,6 +85,12 @@ impl Keks {
         self.iter().find(|kek| kek.id() == id)
     }
 
+    /// Whether one of them is in Vault.
+    #[must_use]
+    pub fn asks_vault(&self) -> bool {
+        self.iter().any(|kek| kek.source().starts_with("vault:"))
+    }
+
     /// All of them, the current one first.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Kek> {
         self.0.iter().map(|kek| &**kek)

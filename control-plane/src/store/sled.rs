@@ -4,16 +4,20 @@
 //! once. Reads run on the blocking pool. Nothing of sled shows outside.
 
 mod audit;
+mod backup;
 mod change;
 mod codec;
 mod data_keys;
+mod group;
 mod key;
 mod key_use;
 mod opening;
 mod operation;
 mod pool;
 mod read;
+mod restore;
 mod retention;
+mod tap;
 mod tenant;
 mod token;
 mod trust;
@@ -21,8 +25,10 @@ mod usage;
 mod writer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
@@ -37,11 +43,14 @@ use prost::Message as _;
 use tokio::sync::Mutex;
 
 use self::data_keys::DataKeys;
-use self::opening::{check_schema, damaged, failure, number, open_files, opening};
+pub(super) use self::data_keys::keks_of;
+pub(super) use self::opening::SCHEMA;
+use self::opening::{check_schema, damaged, failure, identity, number, open_files, opening};
+pub use self::restore::{Restored, restore};
 use self::writer::{Change, Writer};
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, ChangeQuery, Conflict,
-    DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, BackupParts, ChangeQuery,
+    Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
     FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
     RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
@@ -61,8 +70,10 @@ pub struct SledStore {
     db: sled::Db,
     writer: Writer,
     /// Locked while the file is read and written anew.
-    data_keys: Mutex<DataKeys>,
+    data_keys: Arc<Mutex<DataKeys>>,
+    identity: Bytes,
     epoch: u64,
+    fence: u64,
     /// Held while rows are read that are removed then, by retention or with their tenant.
     sweeping: Mutex<()>,
 }
@@ -88,13 +99,16 @@ impl SledStore {
             .flush_every_ms(None);
         let db = open_files(&config).map_err(|error| opening(&options.path, error))?;
         check_schema(&db)?;
-        let data_keys = Mutex::new(DataKeys::open(&options.path, &db)?);
+        let data_keys = Arc::new(Mutex::new(DataKeys::open(&options.path, &db)?));
+        let identity = identity(&db)?;
         let epoch = number(&db, "epoch")? + 1;
         db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
         db.flush().map_err(failure)?;
         usage::count(&db)?;
-        let writer = Writer::spawn(db.clone(), audit::Ends::load(&db)?, tenant::closed(&db)?, writes);
-        Ok(Self { db, writer, data_keys, epoch, sweeping: Mutex::default() })
+        let ends = audit::Ends::load(&db)?;
+        let writer = Writer::spawn(db.clone(), ends, tenant::closed(&db)?, writes);
+        let fence = number(&db, key::FENCE)?;
+        Ok(Self { db, writer, data_keys, identity, epoch, fence, sweeping: Mutex::default() })
     }
 
     /// Reads on the blocking pool: a page may have to come from the disk.
@@ -136,6 +150,10 @@ impl Store for SledStore {
         let db = self.db.clone();
         let size = tokio::task::spawn_blocking(move || db.size_on_disk().map_err(failure)).await;
         size.map_err(|error| StoreError::Unavailable(format!("a look at its files was cut off: {error}")))?
+    }
+
+    fn fence(&self) -> u64 {
+        self.fence
     }
 
     async fn accept(&self, batch: Vec<Accept>) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
@@ -337,8 +355,9 @@ impl Store for SledStore {
     async fn put_data_key(&self, row: &DataKeyRow, audit: Entry) -> Result<(), StoreError> {
         // The file and the log are not one write: the log comes first, so that no key is there that it does not tell of.
         self.put_audit_entry(audit).await?;
-        let (row, db) = (row.clone(), self.db.clone());
-        self.change_data_keys(move |keys| keys.add(row).and_then(|()| keys.remember(&db))).await
+        let row = row.clone();
+        self.change_data_keys(move |keys| keys.add(row)).await?;
+        self.put(key::has_data_keys(), Vec::new()).await
     }
 
     async fn remove_data_keys(&self, ids: Vec<DataKeyId>, audit: Entry) -> Result<(), StoreError> {
@@ -505,6 +524,17 @@ impl Store for SledStore {
         };
         self.writer.write(writes, Some(entry)).await?;
         Ok(true)
+    }
+
+    async fn backup(&self, now: Timestamp) -> Result<BackupParts, StoreError> {
+        let source = backup::Source {
+            tree: (*self.db).clone(),
+            writer: self.writer.handle(),
+            data_keys: self.data_keys.clone(),
+            store: self.identity.clone(),
+            epoch: self.epoch,
+        };
+        backup::begin(source, now).await
     }
 
     async fn size_on_disk(&self) -> Result<u64, StoreError> {

@@ -82,7 +82,11 @@ impl Tokens {
 
 const NOBODY: &str = "no admin's token is valid, so nobody can administer";
 
-fn read_token(file: &Path) -> anyhow::Result<Token> {
+/// What is in the file.
+///
+/// # Errors
+/// When it cannot be read, or holds no token.
+pub(crate) fn read_token(file: &Path) -> anyhow::Result<Token> {
     let text = secret_file::read(file).context("bootstrap_token_file")?;
     Token::parse(Kind::Api, text.trim()).map_err(|error| {
         anyhow::anyhow!(

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use postrider_control_plane::store::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, Change, ChangeQuery, Conflict,
-    DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
-    FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
-    RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, BackupParts, Change,
+    ChangeQuery, Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows,
+    EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page,
+    PoolRow, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
 };
 use postrider_domain::audit::{Entry, Record};
 use postrider_domain::event::EventTypeName;
@@ -79,6 +79,10 @@ macro_rules! verbs {
         impl Store for Watched {
             fn epoch(&self) -> u64 {
                 self.inner.epoch()
+            }
+
+            fn fence(&self) -> u64 {
+                self.inner.fence()
             }
 
             $(
@@ -166,6 +170,7 @@ verbs! {
     agents() -> Vec<AgentRow>;
     delete_agent(id: &AgentId) -> ();
     age_out(retention: Retention) -> bool;
+    backup(now: Timestamp) -> BackupParts;
     size_on_disk() -> u64;
     close() -> ();
 }

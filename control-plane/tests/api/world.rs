@@ -8,12 +8,14 @@ use std::time::Duration;
 use postrider_control_plane::agents::Agents;
 use postrider_control_plane::api::{Api, Caller};
 use postrider_control_plane::authority::{self, Authorities};
+use postrider_control_plane::backups::Backups;
 use postrider_control_plane::clock::Clock;
 use postrider_control_plane::diagnoses::Diagnoses;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
+use postrider_control_plane::metrics::upkeep;
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::pools::Pools;
 use postrider_control_plane::recent::RecentEvents;
@@ -139,6 +141,12 @@ impl World {
             lanes,
             changes,
             updates,
+            watched: Arc::new(upkeep::Watched {
+                store: dynamic.clone(),
+                data_dir: folder.to_owned(),
+                api_certificate: None,
+                authorities: authorities.clone(),
+            }),
             agents: Arc::new(agents),
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,
@@ -149,6 +157,7 @@ impl World {
             rewrapper: rewrapper.clone(),
             operations,
             agent_address: Some(("agents.example.com".into(), 7071)),
+            backups: Arc::new(Backups::new(Arc::default(), clock)),
             caller: Caller::nobody(),
             traces: Traces::default(),
             clock,

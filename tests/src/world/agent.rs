@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::binaries;
 use crate::process::{Process, tail};
+use crate::scrape::Admin;
 
 /// How an agent runs. Its egress policy allows loopback, http, and these ports.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct AgentSettings {
     pub streams: u32,
     /// Which log lines are written.
     pub log: String,
+    /// Whether it has an admin port.
+    pub admin: bool,
     /// The join string, empty for an agent that has its identity already; without it the link is plaintext, and the agent
     /// says who it is.
     pub join: Option<String>,
@@ -45,6 +48,7 @@ impl Default for AgentSettings {
             max_in_flight: 512,
             streams: 2,
             log: "info,postrider_agent=debug".to_owned(),
+            admin: false,
             join: None,
         }
     }
@@ -120,9 +124,26 @@ impl Agent {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// The admin port of this run of it, once it has one.
+    #[must_use]
+    pub fn admin(&self) -> Option<Admin> {
+        Admin::of_log(&self.log())
+    }
+
     fn file(&self) -> String {
-        let AgentSettings { id, pool, control_plane, ports, egress, max_in_flight, streams, log, join } =
-            &self.settings;
+        let AgentSettings {
+            id,
+            pool,
+            control_plane,
+            ports,
+            egress,
+            max_in_flight,
+            streams,
+            log,
+            admin,
+            join,
+        } = &self.settings;
+        let admin = if *admin { "admin_listen = \"127.0.0.1:0\"" } else { "" };
         let who = match join {
             Some(join) => {
                 let state = self.identity();
@@ -137,6 +158,7 @@ control_plane = "{control_plane}"
 {who}
 streams = {streams}
 max_in_flight = {max_in_flight}
+{admin}
 
 [egress]
 allow_cidrs = ["127.0.0.0/8"]

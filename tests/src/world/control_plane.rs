@@ -23,6 +23,7 @@ use crate::binaries;
 use crate::certificates::{Authority, Pair};
 use crate::cli::Cli;
 use crate::process::{Process, tail};
+use crate::scrape::Admin;
 use crate::wait::{PATIENCE, eventually, when, within};
 
 /// How a control plane is reached.
@@ -70,6 +71,8 @@ impl TlsFiles {
 #[derive(Debug)]
 pub struct ControlPlane {
     folder: PathBuf,
+    /// Where its store is.
+    data: PathBuf,
     lines: Vec<String>,
     security: Security,
     /// Whether its settings name the file with the first admin's token.
@@ -168,6 +171,12 @@ impl ControlPlane {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// The admin port of this run of it, if it has one.
+    #[must_use]
+    pub fn admin(&self) -> Option<Admin> {
+        Admin::of_log(&self.log())
+    }
+
     /// Its memory that is resident, in MiB.
     ///
     /// # Errors
@@ -239,6 +248,23 @@ impl ControlPlane {
         self.keks = keks.to_vec();
     }
 
+    /// The data directory of the next start.
+    pub fn set_data_dir(&mut self, data: &Path) {
+        self.data = data.to_owned();
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data
+    }
+
+    /// The file with its settings, as they were at the last start.
+    #[must_use]
+    pub fn settings_file(&self) -> PathBuf {
+        self.folder.join("control-plane.toml")
+    }
+
     /// Those of the last start.
     #[must_use]
     pub fn keks(&self) -> &[PathBuf] {
@@ -301,6 +327,7 @@ impl ControlPlane {
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let mut control_plane = Self {
             folder: folder.to_owned(),
+            data: folder.join("data"),
             lines: lines.iter().map(|line| (*line).to_owned()).collect(),
             security,
             has_token_file: false,
@@ -331,7 +358,7 @@ impl ControlPlane {
     }
 
     fn spawn(&mut self) -> Result<Process> {
-        let settings = self.folder.join("control-plane.toml");
+        let settings = self.settings_file();
         std::fs::write(&settings, self.settings()?)?;
         self.runs += 1;
         let log = self.folder.join(format!("control-plane.{}.log", self.runs));
@@ -342,9 +369,8 @@ impl ControlPlane {
 
     fn settings(&self) -> Result<String> {
         let mut settings = self.lines.join("\n");
-        let store = self.folder.join("data");
         let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
-        line("data_dir", &store.display())?;
+        line("data_dir", &self.data.display())?;
         let keks: Vec<String> = self.keks.iter().map(|kek| format!("\"file:{}\"", kek.display())).collect();
         write!(settings, "\nkek = [{}]", keks.join(", "))?;
         let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");

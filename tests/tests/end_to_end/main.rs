@@ -3,12 +3,15 @@
 //! A file a subject. Tests that put a load on the machine take turns ([`postrider_tests::turn`]).
 
 mod access;
+mod admin;
+mod backup;
 mod bench;
 mod catalogue;
 mod command;
 mod command_tools;
 mod declarative;
 mod dev;
+mod doctor;
 mod egress;
 mod endpoints;
 mod fair_share;
@@ -36,6 +39,7 @@ mod replay;
 mod restarts;
 mod rolls;
 mod secrets;
+mod settings;
 mod streams;
 mod tail;
 mod tenants;

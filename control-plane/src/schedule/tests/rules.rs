@@ -118,3 +118,31 @@ fn two_attempts_of_one_delivery_at_one_agent_take_two_places() {
     scheduler.reported(stale, key(1), Report::Made(Box::new(response(500))), 0.5, now);
     assert_eq!(jobs(scheduler.effects(now)).len(), 1, "one place is free again");
 }
+
+/// After a restore from a backup numbers are given out again, and an agent may still have a job of the number's former owner.
+#[test]
+fn what_was_handed_out_before_a_restore_counts_for_nothing() {
+    let now = start();
+    let mut scheduler = Scheduler::new(11);
+    scheduler.fence(10);
+    scheduler.changed(settings(0), now);
+    scheduler.accepted(&[(lane(0), Delivery::new(1, EventKey::new(now, 1)))], now);
+    let former =
+        JobKey { delivery: DeliveryId { subscription: lane(0), sequence: 1 }, attempt: 1, epoch: 10 };
+    let hello = Connected {
+        station: Station { agent: "a".parse().unwrap(), instance: "1".into(), stream: 0 },
+        pool: PoolName::default_pool(),
+        max_in_flight: 8,
+        in_flight: vec![former],
+        drained: false,
+    };
+    let holder = scheduler.connected(hello, now);
+    let effects = scheduler.effects(now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Forget { keys, .. } if *keys == [former])));
+    let given = |effect: &Effect| matches!(effect, Effect::Dispatch { jobs, .. } if jobs[0].key.epoch == 11);
+    assert!(effects.iter().any(given), "the number's owner of now is attempted all the same: {effects:?}");
+    let report = Report::Made(Box::new(response(200)));
+    scheduler.reported(Reported { holder, sequence: 1 }, former, report, 0.5, now);
+    let effects = scheduler.effects(now);
+    assert!(matches!(effects.as_slice(), [Effect::Acknowledge(Reported { sequence: 1, .. })]), "{effects:?}");
+}

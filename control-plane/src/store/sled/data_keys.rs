@@ -40,14 +40,12 @@ impl DataKeys {
             (!keys.read()?.is_empty(), db.contains_key(key::has_data_keys()).map_err(failure)?);
         match (exists, known) {
             (false, true) => Err(damaged(&keys.path().display().to_string(), "the file is missing or empty")),
-            (true, false) => keys.remember(db).map(|()| keys),
+            (true, false) => {
+                db.insert(key::has_data_keys(), &[]).map_err(failure)?;
+                Ok(keys)
+            }
             _ => Ok(keys),
         }
-    }
-
-    /// Notes in the tree that there is a file.
-    pub(super) fn remember(&self, db: &sled::Db) -> Result<(), StoreError> {
-        db.insert(key::has_data_keys(), &[]).and_then(|_| db.flush()).map(drop).map_err(failure)
     }
 
     /// Every data key, oldest first.
@@ -58,8 +56,19 @@ impl DataKeys {
             Err(error) => return Err(failure(error.into())),
         };
         let record = records::DataKeysRecord::decode(file.as_slice());
-        let record = record.map_err(|error| self.damaged(&error.to_string()))?;
-        record.data_keys.iter().map(|record| self.read_row(record)).collect()
+        self.read_rows(&record.map_err(|error| self.damaged(&error.to_string()))?)
+    }
+
+    /// What is in the file, for a backup.
+    pub(super) fn export(&self) -> Result<records::DataKeysRecord, StoreError> {
+        Ok(records::DataKeysRecord { data_keys: self.read()?.iter().map(write_row).collect() })
+    }
+
+    /// Writes the file of a store that is made of a backup.
+    pub(super) fn import(folder: &Path, record: &records::DataKeysRecord) -> Result<(), StoreError> {
+        let keys = Self { folder: folder.to_owned() };
+        let rows = keys.read_rows(record)?;
+        if rows.is_empty() { Ok(()) } else { keys.write(&rows) }
     }
 
     /// Adds a data key.
@@ -91,6 +100,10 @@ impl DataKeys {
         File::open(&self.folder)?.sync_all()
     }
 
+    fn read_rows(&self, record: &records::DataKeysRecord) -> Result<Vec<DataKeyRow>, StoreError> {
+        record.data_keys.iter().map(|record| self.read_row(record)).collect()
+    }
+
     fn read_row(&self, record: &records::DataKeyRecord) -> Result<DataKeyRow, StoreError> {
         let id = record.id.as_ref().try_into().map_err(|_| self.damaged("an id has the wrong length"))?;
         let canary = Sealed::from_bytes(record.canary.to_vec());
@@ -118,4 +131,11 @@ fn write_row(row: &DataKeyRow) -> records::DataKeyRecord {
         wrapped: bytes(&row.wrapped),
         canary: bytes(row.canary.as_bytes()),
     }
+}
+
+/// The key-encryption keys that wrap data keys, each once.
+pub(in crate::store) fn keks_of(record: &records::DataKeysRecord) -> Vec<String> {
+    let mut keks: Vec<String> = record.data_keys.iter().map(|key| key.kek.clone()).collect();
+    keks.dedup();
+    keks
 }

@@ -61,6 +61,10 @@ const OTHERS: [u8; 12] = [
     TOKEN_USE,
 ];
 
+/// Under this name the last epoch is kept of before the store was restored from a backup.
+pub(super) const FENCE: &str = "fence";
+/// Under this name a store's identity is kept.
+pub(super) const IDENTITY_OF_STORE: &str = "store";
 /// Under this name the greatest position is kept.
 pub(super) const LAST_POSITION: &str = "position";
 
@@ -205,6 +209,10 @@ pub(super) fn client_id(tenant: &TenantId, id: &EventId) -> Vec<u8> {
 
 pub(super) fn idempotency(digest: &[u8]) -> Vec<u8> {
     Key::new(IDEMPOTENCY).bytes(digest).0
+}
+
+pub(super) fn all_deliveries() -> Vec<u8> {
+    Key::new(DELIVERY).0
 }
 
 pub(super) fn deliveries(lane: SubscriptionId) -> Vec<u8> {

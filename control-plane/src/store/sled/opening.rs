@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::key;
 use crate::store::StoreError;
 
 /// The version of the layout below. It grows when an older program could not read what a newer one writes.
-const SCHEMA: u64 = 2;
+pub(in crate::store) const SCHEMA: u64 = 2;
 
 /// How often, and after which pause, files that somebody has open are asked for again: 3 s in all. A process that ends may
 /// still hold them, and within one process sled's own threads do, for a moment after the store is dropped.
@@ -69,6 +71,17 @@ pub(super) fn number(db: &sled::Tree, name: &str) -> Result<u64, StoreError> {
     let Some(value) = db.get(key::meta(name)).map_err(failure)? else { return Ok(0) };
     let bytes = value.as_ref().try_into().map_err(|_| damaged(name, "not a number"))?;
     Ok(u64::from_be_bytes(bytes))
+}
+
+/// Which store this is: made when there is none, and the same in all that is restored from its backups.
+pub(super) fn identity(db: &sled::Tree) -> Result<Bytes, StoreError> {
+    let key = key::meta(key::IDENTITY_OF_STORE);
+    if let Some(identity) = db.get(&key).map_err(failure)? {
+        return Ok(Bytes::copy_from_slice(&identity));
+    }
+    let identity: [u8; 16] = rand::random();
+    db.insert(key, &identity).map_err(failure)?;
+    Ok(Bytes::copy_from_slice(&identity))
 }
 
 /// An error of sled, as our callers know it.

@@ -14,11 +14,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::Ends;
+pub(super) use super::group::Write;
+use super::group::{Answer, Group, Results, settle};
+use super::tap::Tap;
 use super::usage::Usage;
 use super::{codec, failure, key, read};
 use crate::clock::Clock;
 use crate::metrics::Writes;
-use crate::store::{Accept, Accepted, Conflict, Settle, Settlement, StoreError};
+use crate::store::{Accept, Accepted, Conflict, Settlement, StoreError};
 
 /// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
 const QUEUE: usize = 1024;
@@ -26,9 +29,6 @@ const QUEUE: usize = 1024;
 const GROUP_ROWS: usize = 4096;
 /// How long settlements wait for company.
 const LINGER: Duration = Duration::from_millis(3);
-
-/// A row to write, or, without a value, to remove.
-pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
 
 /// Rows to write, and what comes with them.
 #[derive(Default)]
@@ -46,16 +46,19 @@ pub(super) struct Change {
     pub(super) opens: Option<TenantId>,
 }
 
-/// What became of each event of an accept.
-type Results = Vec<Result<Accepted, Conflict>>;
-
-type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
 enum Command {
     Accept(Vec<Accept>, Answer<Results>),
     Settle(Settlement, Answer<()>),
     Change(Change, Answer<()>),
-    Close(oneshot::Sender<()>),
+    Between(Between, oneshot::Sender<()>),
+}
+
+/// What is done between two batches.
+enum Between {
+    /// From the next batch on a backup is told of each, or none is any more.
+    Tap(Option<Tap>),
+    /// The thread ends.
+    Close,
 }
 
 /// Hands commands to the thread. Dropped, it waits for the thread's end: then the store can be opened again.
@@ -81,7 +84,7 @@ impl Writer {
         let runtime = Handle::current();
         let (ends, usage) = (HashMap::new(), Usage::default());
         let clock = Clock::start();
-        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, writes, clock };
+        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, tap: None, writes, clock };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
         let thread = thread.expect("the process may start a thread");
         Self { commands: Some(commands), thread: Some(thread) }
@@ -125,9 +128,14 @@ impl Writer {
     pub(super) async fn close(&self) {
         let (answer, done) = oneshot::channel();
         let Some(commands) = &self.commands else { return };
-        if commands.send(Command::Close(answer)).await.is_ok() {
+        if commands.send(Command::Between(Between::Close, answer)).await.is_ok() {
             let _closed = done.await;
         }
+    }
+
+    /// For a backup, which may be at work when this is dropped.
+    pub(super) fn handle(&self) -> WriterHandle {
+        WriterHandle(self.commands.as_ref().map(mpsc::Sender::downgrade))
     }
 
     async fn send<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, StoreError> {
@@ -136,6 +144,21 @@ impl Writer {
         let commands = self.commands.as_ref().ok_or_else(gone)?;
         commands.send(command(answer)).await.map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
+    }
+}
+
+/// Reaches the thread as long as the store is open.
+pub(super) struct WriterHandle(Option<mpsc::WeakSender<Command>>);
+
+impl WriterHandle {
+    /// Returns between two batches: a backup is told of the next one and those that follow, or of none any more.
+    pub(super) async fn tap(&self, tap: Option<Tap>) -> Result<(), StoreError> {
+        let gone = || StoreError::Unavailable("it is closed".to_owned());
+        let commands = self.0.as_ref().and_then(mpsc::WeakSender::upgrade).ok_or_else(gone)?;
+        let (answer, done) = oneshot::channel();
+        commands.send(Command::Between(Between::Tap(tap), answer)).await.map_err(|_| gone())?;
+        drop(commands);
+        done.await.map_err(|_| gone())
     }
 }
 
@@ -151,44 +174,36 @@ struct Thread {
     usage: Usage,
     /// The tenants that are being deleted, and those that were since the start: what still comes for them is late.
     closed: HashSet<TenantId>,
+    /// The backup that is told of every batch.
+    tap: Option<Tap>,
     writes: Writes,
     clock: Clock,
-}
-
-/// What a group of commands comes to.
-#[derive(Default)]
-struct Group {
-    batch: sled::Batch,
-    rows: usize,
-    urgent: bool,
-    /// The greatest position that something is settled at; 0 for none.
-    position: u64,
-    /// Where the audit log ended before this group.
-    audit_before: audit::Head,
-    /// Client ids and idempotency keys that this group introduces: not in the tree yet.
-    names: HashMap<Vec<u8>, (EventKey, [u8; 16])>,
-    /// Deliveries of the events that this group accepts.
-    deliveries: HashMap<EventKey, Vec<DeliveryId>>,
-    accepts: Vec<(Results, Answer<Results>)>,
-    others: Vec<Answer<()>>,
-    /// The tenants that this group begins to delete.
-    closed: Vec<TenantId>,
-    /// The rows that this group removes: a late settlement must not write them again.
-    removed: HashSet<Vec<u8>>,
 }
 
 impl Thread {
     fn run(mut self) {
         while let Some(command) = self.queue.blocking_recv() {
-            let mut group = Group { audit_before: self.audit.head(), ..Group::default() };
-            let mut closing = self.add(command, &mut group);
-            while closing.is_none() && group.rows < GROUP_ROWS {
+            let mut group = Group {
+                audit_before: self.audit.head(),
+                told: self.tap.as_ref().map(|_| Vec::new()),
+                ..Group::default()
+            };
+            let mut between = self.add(command, &mut group);
+            while between.is_none() && group.rows < GROUP_ROWS {
                 let Some(command) = self.gathered(group.urgent) else { break };
-                closing = self.add(command, &mut group);
+                between = self.add(command, &mut group);
             }
             self.commit(group);
-            if let Some(answer) = closing {
-                let _nobody_waits = answer.send(());
+            let Some((between, answer)) = between else { continue };
+            let ends = match between {
+                Between::Close => true,
+                Between::Tap(tap) => {
+                    self.tap = tap;
+                    false
+                }
+            };
+            let _nobody_waits = answer.send(());
+            if ends {
                 return;
             }
         }
@@ -207,7 +222,7 @@ impl Thread {
         }
     }
 
-    fn add(&mut self, command: Command, group: &mut Group) -> Option<oneshot::Sender<()>> {
+    fn add(&mut self, command: Command, group: &mut Group) -> Option<(Between, oneshot::Sender<()>)> {
         match command {
             Command::Accept(batch, answer) => match self.accept(batch, group) {
                 Ok(accepted) => group.accepts.push((accepted, answer)),
@@ -227,7 +242,7 @@ impl Thread {
                 Ok(()) => group.others.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
-            Command::Close(answer) => return Some(answer),
+            Command::Between(between, answer) => return Some((between, answer)),
         }
         None
     }
@@ -403,6 +418,10 @@ impl Thread {
             self.audit.reset(group.audit_before);
             tracing::error!(%error, "the store could not be written");
         }
+        // Before anybody is told that it is written: what was acknowledged before a backup ends is in it.
+        if let Some(told) = group.told.filter(|told| !told.is_empty()) {
+            self.tap = self.tap.take().filter(|tap| tap.hand(told, done.is_ok()));
+        }
         let result = || done.clone().map_err(failure);
         for (accepted, answer) in group.accepts {
             let _nobody_waits = answer.send(result().map(|()| accepted));
@@ -418,24 +437,10 @@ impl Thread {
 /// sled copies a node at each insert and leaves the old one to crossbeam-epoch, which frees a bounded number of
 /// objects every so many operations, not in proportion to what is left to it. A thread that inserts thousands of rows
 /// in one operation leaves more than it frees: without this, memory grows by 3 KiB a row for as long as rows come.
-fn free_replaced(rows: usize) {
+pub(super) fn free_replaced(rows: usize) {
     // One flush frees up to 8 bags of 64 objects; a row leaves about two.
     for _ in 0..rows / 128 + 3 {
         crossbeam_epoch::pin().flush();
-    }
-}
-
-impl Group {
-    fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.rows += 1;
-        match value {
-            Some(value) => self.batch.insert(key, value),
-            None => self.batch.remove(key),
-        }
-    }
-
-    fn name(&self, name: Option<Vec<u8>>) -> Option<(EventKey, [u8; 16])> {
-        self.names.get(&name?).copied()
     }
 }
 
@@ -445,39 +450,4 @@ fn name_of_key(accept: &Accept) -> Option<Vec<u8>> {
 
 fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
     accept.client_chosen.then(|| key::client_id(&accept.event.tenant, &accept.event.id))
-}
-
-fn settle(settlement: &Settlement, group: &mut Group) {
-    for settle in &settlement.deliveries {
-        settle_one(settle, settlement.position, group);
-    }
-    if !settlement.deliveries.is_empty() {
-        group.position = group.position.max(settlement.position);
-    }
-    for (lane, low_water) in &settlement.low_water {
-        group.put(key::lane(*lane), Some(codec::lane(*low_water)));
-    }
-    for (lane, trouble) in &settlement.troubles {
-        group.put(key::trouble(*lane), trouble.as_ref().map(codec::trouble));
-    }
-}
-
-/// The attempt that delivers is kept in the delivery's own row, others have theirs: most deliveries succeed at
-/// once and cost one row.
-fn settle_one(settle: &Settle, position: u64, group: &mut Group) {
-    let delivered = matches!(settle.delivery.state, postrider_domain::delivery::State::Delivered(_));
-    let delivering = settle.attempt.as_ref().filter(|_| delivered);
-    if let Some(attempt) = settle.attempt.as_ref().filter(|_| !delivered) {
-        group.put(key::attempt(settle.id, attempt.number), Some(codec::attempt(attempt, position)));
-        if let Some(forgotten) = attempt.number.checked_sub(read::MAX_ATTEMPTS) {
-            group.put(key::attempt(settle.id, forgotten), None);
-        }
-    }
-    if let Some(due) = settle.was_due {
-        group.put(key::due(settle.id, due), None);
-    }
-    if let Some(due) = settle.delivery.state.due() {
-        group.put(key::due(settle.id, due), Some(Vec::new()));
-    }
-    group.put(key::delivery(settle.id), Some(codec::delivery(&settle.delivery, delivering, position)));
 }

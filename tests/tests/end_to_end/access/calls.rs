@@ -440,6 +440,8 @@ fn others() -> Vec<Call> {
         call!("SecretService/GetSecretsStatus", ADMIN, Everything, |_t| GetSecretsStatusRequest {}),
         call!("SecretService/RewrapSecrets", ADMIN, Everything, |_t| RewrapSecretsRequest {})
             .audits(|_| String::new()),
+        call!("SystemService/GetSystem", ADMIN, Everything, |_t| GetSystemRequest {}),
+        call!("BackupService/Backup", ADMIN, Everything, |_t| BackupRequest {}).audits(|_| String::new()),
         call!("TokenService/CreateToken", ADMIN, Tenant, |t| CreateTokenRequest {
             role: Role::Viewer,
             tenant: t.tenant.as_str(),

@@ -82,7 +82,7 @@ fn judge(
         "CreateTenant" => things.new_tenant.as_str(),
         "DeleteTenant" => &things.empty_tenant,
         "RevokeAgent" | "CreateJoinToken" | "RevokeJoinToken" | "RotateAuthority" | "RewrapSecrets"
-        | "CreatePool" | "UpdatePool" | "DeletePool" => "",
+        | "Backup" | "CreatePool" | "UpdatePool" | "DeletePool" => "",
         _ => &things.tenant,
     };
     ensure!(record.tenant == *whose, "another tenant");

@@ -1,0 +1,81 @@
+//! What `config check` looks at beside the settings themselves: the files that a start reads later than these, and a sentence of
+//! all that was looked at. It opens no socket, makes nothing, and can be done beside an agent at work.
+
+use std::fmt;
+use std::path::Path;
+
+use super::{Config, ControlPlane, Enrolled, Mistakes};
+use crate::dial::tls::read_authorities;
+use crate::identity::directory::Directory;
+use crate::transport::credentials;
+use crate::with_causes;
+
+/// What was looked at, and found good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look(Vec<String>);
+
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the settings are fine; looked at:")?;
+        self.0.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
+        f.write_str("\nnot looked at: whether the control plane can be reached, and lets this agent in")
+    }
+}
+
+impl Config {
+    /// Looks at the files that [`Config::load`] has not read, as a start does.
+    ///
+    /// # Errors
+    ///
+    /// [`Mistakes`], all of them.
+    pub fn look(&self, file: Option<&Path>) -> Result<Look, Mistakes> {
+        let file = file.map(|file| format!("{}, ", file.display())).unwrap_or_default();
+        let mut looked =
+            vec![format!("{file}flags and environment: every setting is known and within its bounds")];
+        let mut mistakes = Vec::new();
+        match &self.control_plane {
+            ControlPlane::Plaintext(_) => {
+                looked.push("insecure: a control plane on this machine, without TLS".to_owned());
+            }
+            ControlPlane::Enrolled(enrolled) => look_enrolled(enrolled, &mut looked, &mut mistakes),
+        }
+        let files = |entry: &credentials::Settings| {
+            [&entry.ca, &entry.client_cert, &entry.client_key, &entry.headers_file]
+                .into_iter()
+                .flatten()
+                .count()
+        };
+        let files: usize = self.egress.credentials.iter().map(files).sum();
+        if files > 0 {
+            looked.push(format!(
+                "egress.credentials: {} tables, with {files} files",
+                self.egress.credentials.len()
+            ));
+        }
+        if mistakes.is_empty() { Ok(Look(looked)) } else { Err(Mistakes(mistakes)) }
+    }
+}
+
+fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, mistakes: &mut Vec<String>) {
+    let join = enrolled.identity.join.as_ref();
+    if join.is_some() {
+        looked.push("join: a join string; whether it is still good only the control plane knows".to_owned());
+    }
+    if let Some(path) = &enrolled.ca {
+        match read_authorities(path) {
+            Ok(_) => looked.push(format!("tls.ca: {}", path.display())),
+            Err(error) => mistakes.push(format!("`tls.ca` cannot be used: {}", with_causes(&error))),
+        }
+    }
+    let Some(path) = &enrolled.identity.state_dir else { return };
+    match Directory::look(path) {
+        Ok(true) => looked.push(format!("state_dir: {} has this agent's identity", path.display())),
+        Ok(false) if join.is_none() => mistakes.push(format!(
+            "`state_dir` is {}, which has no identity yet: give the join string that `postrider agents enroll-token create` \
+             prints as `join`",
+            path.display()
+        )),
+        Ok(false) => looked.push(format!("state_dir: {} has no identity yet; it comes by enrolling", path.display())),
+        Err(error) => mistakes.push(format!("`state_dir`: {}", with_causes(&error))),
+    }
+}
