@@ -53,14 +53,14 @@ impl Drop for World {
 
 impl World {
     async fn new(filter: Option<Filter>) -> Self {
-        let port = Port::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let (address, thing) = (port.address().unwrap(), Arc::<Thing>::default());
+        let port = Port::bind(([127, 0, 0, 1], 0).into()).await.expect("a port is free");
+        let (address, thing) = (port.address().expect("it has an address"), Arc::<Thing>::default());
         let server = tokio::spawn(port.serve(thing.clone(), filter));
         Self { address, thing, server }
     }
 
     async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        TcpStream::connect(self.address).await.expect("it listens")
     }
 
     /// What comes back for these bytes, until the connection is closed.
@@ -77,7 +77,7 @@ impl World {
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
         let answer = self.say(request.as_bytes()).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
-        (head[9..12].parse().unwrap(), body.to_owned())
+        (head[9..12].parse().expect("a status"), body.to_owned())
     }
 }
 
@@ -85,7 +85,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("it closes in time");
     let _reset = read;
-    String::from_utf8(answer).unwrap()
+    String::from_utf8(answer).expect("text")
 }
 
 #[tokio::test]

@@ -99,6 +99,15 @@ pub(crate) fn open(folder: &Path) -> SledStore {
     SledStore::open(&Options { path: folder.to_owned(), cache_bytes: 16 << 20 }).unwrap()
 }
 
+fn looked_at(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, folder: &Path) -> Arc<upkeep::Watched> {
+    Arc::new(upkeep::Watched {
+        store: store.clone(),
+        data_dir: folder.to_owned(),
+        api_certificate: None,
+        authorities: authorities.clone(),
+    })
+}
+
 impl World {
     pub(crate) async fn start(folder: &Path) -> Self {
         let store = Watched::new(Arc::new(open(folder)));
@@ -121,32 +130,24 @@ impl World {
         let updates = Updates::new(registry.clone(), 0, clock);
         let emitting = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock, Arc::default());
         let (emitter, committer) = emitting;
-        let operations = Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap());
         let mut tasks = JoinSet::new();
         tasks.spawn(committer.run());
         let scheduler = Scheduler::new(dynamic.epoch());
         tasks.spawn(
             Runner::new(scheduler, inbox, dynamic.clone(), settle, changes.clone(), notices, clock).run(),
         );
-        let rewraps = rewrapper.clone();
-        tasks.spawn(async move { rewraps.run().await });
         let run = settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone(), Arc::default());
         tasks.spawn(run);
         let api = Api {
             pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
-            store: dynamic,
+            store: dynamic.clone(),
             sealer,
             registry,
             emitter,
             lanes,
             changes,
             updates,
-            watched: Arc::new(upkeep::Watched {
-                store: dynamic.clone(),
-                data_dir: folder.to_owned(),
-                api_certificate: None,
-                authorities: authorities.clone(),
-            }),
+            watched: looked_at(&dynamic, &authorities, folder),
             agents: Arc::new(agents),
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,
@@ -155,7 +156,7 @@ impl World {
             identities,
             authorities,
             rewrapper: rewrapper.clone(),
-            operations,
+            operations: Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap()),
             agent_address: Some(("agents.example.com".into(), 7071)),
             backups: Arc::new(Backups::new(Arc::default(), clock)),
             caller: Caller::nobody(),
@@ -164,6 +165,7 @@ impl World {
             max_event_bytes: 1 << 18,
             stopping: CancellationToken::new(),
         };
+        tasks.spawn(async move { rewrapper.run().await });
         Self { api, store, tasks }
     }
 
