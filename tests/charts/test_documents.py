@@ -3,12 +3,14 @@
 import re
 import shlex
 
+import crds
 import helm_python
+import kubernetes_validate
 import programs
 import pytest
 import yaml
 from conftest import CASES
-from rendering import CHARTS, HELM, REPOSITORY, Refused, rendered
+from rendering import CHARTS, HELM, REPOSITORY, Refused, objects, rendered
 
 DOCUMENTS = [HELM / chart / "README.md" for chart in CHARTS] + [REPOSITORY / "docs/kubernetes.md"]
 
@@ -67,7 +69,9 @@ def test_examples_of_values_are_rendered(document):
         values = yaml.safe_load(example)
         chart = "agent" if "egress" in values else "control-plane"
         address = {"agents": {"address": "agents.example.com:443"}} if chart == "control-plane" else {}
-        assert "NOTES.txt" in rendered(chart, CASES[chart].SECRETS | address | values)
+        for one in objects(chart, CASES[chart].SECRETS | address | values):
+            if (one["apiVersion"], one["kind"]) not in crds.SPECS:
+                kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
     assert blocks or document.parent.name == "control-plane"
 
 

@@ -165,6 +165,9 @@ def test_agents_keep_their_identity_or_are_new_each_time(chart, values, found):
     (mount,) = [
         mount for mount in one["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] if mount["name"] == "state"
     ]
+    # What has served may be removed.
+    (join,) = [volume for volume in one["spec"]["template"]["spec"]["volumes"] if volume["name"] == "join"]
+    assert join["secret"].get("optional", False) == kept
     # A folder inside the volume: the agent wants one that nobody else may look into.
     assert tomllib.loads(settings_text(found))["state_dir"].startswith(f"{mount['mountPath']}/")
 
@@ -201,6 +204,7 @@ def test_who_may_come_in(chart, values, found):
         return
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     wanted = values.get("networkPolicy", {})
+    assert all("ports" in rule or rule in wanted["extraIngress"] for rule in policy["spec"]["ingress"])
     monitored = any(values.get(kind, {}).get("enabled") for kind in ("serviceMonitor", "podMonitor"))
     incoming = {port: rule for rule in policy["spec"]["ingress"] if "ports" in rule for port in ports(rule)}
     assert set(incoming) <= set(container_ports(found))
@@ -262,6 +266,7 @@ def test_agents_reach_what_their_egress_settings_allow_and_no_private_address_el
         )
 
     for block, _ in blocks:
+        assert "/" in block["cidr"]
         whole = ipaddress.ip_network(block["cidr"])
         assert all(ipaddress.ip_network(part).subnet_of(whole) for part in block.get("except", []))
     for port in egress["allow_ports"]:
