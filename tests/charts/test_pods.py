@@ -230,7 +230,7 @@ def test_helm_test_runs_the_charts_own_image_once(chart, values, found):
         assert test["metadata"]["annotations"]["helm.sh/hook"] == "test"
         assert test["spec"]["restartPolicy"] == "Never"
         (container,) = test["spec"]["containers"]
-        calls = {"control-plane": ["/usr/local/bin/postrider", "tenants", "list"], "agent": ["config", "check"]}
+        calls = {"control-plane": ["/usr/local/bin/postrider", "doctor"], "agent": ["config", "check"]}
         assert container.get("command", container.get("args")) == calls[chart]
 
 
