@@ -22,6 +22,9 @@ mod pools;
 #[path = "store/secrets.rs"]
 mod secrets;
 
+#[path = "store/signs.rs"]
+mod signs;
+
 #[path = "store/suite.rs"]
 mod suite;
 
@@ -141,6 +144,10 @@ conformance!(Sled, access:
 
 conformance!(Sled, pools:
     pools_are_kept_until_they_are_removed,
+);
+
+conformance!(Sled, signs:
+    a_beat_is_a_write_and_changes_nothing,
 );
 
 conformance!(Sled, trust:
