@@ -47,7 +47,7 @@ impl Settings {
         let plain = uri.scheme_str() == Some("http");
         let headers = headers_file.map(read_headers).unwrap_or_else(|| Ok(HeaderMap::new()));
         let headers = headers.map_err(|why| noted("headers_file", why)).unwrap_or_default();
-        let ca = ca.map(|path| std::fs::read(path).map_err(|error| unreadable(path, &error))).transpose();
+        let ca = ca.map(read_ca).transpose();
         let ca = ca.map_err(|why| noted("ca", why)).unwrap_or_default();
         if plain && ca.is_some() {
             noted("ca", "is only of use with an https:// endpoint".to_owned());
@@ -109,6 +109,15 @@ fn read_headers(path: &Path) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
+fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if pem.windows(begin.len()).any(|window| window == begin) {
+        return Ok(pem);
+    }
+    Err(format!("names {}, which holds no certificate in PEM", path.display()))
+}
+
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
     format!("names {}, which cannot be read: {error}", path.display())
 }
@@ -133,6 +142,14 @@ mod tests {
             let found = mistakes(bad, None, None);
             assert!(found[0].why.contains("must be the URL of a collector"), "{bad}: {found:?}");
         }
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_no_authority() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a key").unwrap();
+        let found = Settings::read("https://a", None, Some(file.path())).unwrap_err();
+        assert!(found[0].why.contains("holds no certificate"), "{found:?}");
     }
 
     #[test]
