@@ -14,6 +14,7 @@ mod health;
 mod levels;
 mod pools;
 mod reports;
+mod settings;
 mod written;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -22,10 +23,7 @@ use std::time::Duration;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::{Health, Trouble, Turn, View};
-use postrider_domain::lane::{Breaker, FailurePolicy, Lane, Limits, Load, LowWater, RateLimit};
-use postrider_domain::order::{HeadOfLine, Order};
-use postrider_domain::retry;
-use postrider_domain::subscription::{DisableCause, State, Subscription};
+use postrider_domain::lane::{Breaker, Lane, Limits, Load, LowWater};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 
@@ -38,6 +36,7 @@ use self::levels::{Share, Tally};
 use self::pools::Pool;
 pub use self::pools::{Fallback, PoolView};
 pub use self::reports::Reported;
+pub use self::settings::LaneSettings;
 use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 
 /// Deliveries of either kind that a lane keeps in memory.
@@ -48,58 +47,6 @@ const LOOK_AHEAD: usize = 2_048;
 pub const MAX_UNSETTLED: usize = 32_768;
 /// How often what lanes have settled is written down.
 const LOW_WATER_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the schedule needs to know of a subscription.
-#[derive(Clone, Debug)]
-pub struct LaneSettings {
-    /// Which one.
-    pub id: SubscriptionId,
-    /// Who delivers.
-    pub pool: PoolName,
-    /// Whether the pool's fallback may.
-    pub allow_fallback: bool,
-    /// When to try again.
-    pub retry: retry::Policy,
-    /// How many attempts at once.
-    pub max_in_flight: usize,
-    /// How fast attempts may follow each other.
-    pub rate_limit: Option<RateLimit>,
-    /// Which deliveries wait for one another.
-    pub order: Order,
-    /// What follows when the endpoint does nothing but fail.
-    pub failure: FailurePolicy,
-    /// Whether nothing may be handed out.
-    pub held: bool,
-    /// How rarely the endpoint is probed, when the subscription is disabled for its failures.
-    pub probed_every: Option<Duration>,
-    /// An attempt's deadline.
-    pub timeout: Duration,
-}
-
-impl From<&Subscription> for LaneSettings {
-    fn from(subscription: &Subscription) -> Self {
-        let held = match subscription.state {
-            State::Active | State::Disabled { cause: DisableCause::Failing, .. } => false,
-            State::Paused | State::Disabled { cause: DisableCause::Gone, .. } => true,
-        };
-        Self {
-            id: subscription.id,
-            pool: subscription.pool.clone(),
-            retry: retry::Policy {
-                endless: subscription.order != Order::None && subscription.head_of_line == HeadOfLine::Block,
-                ..subscription.retry.clone()
-            },
-            allow_fallback: subscription.allow_fallback,
-            max_in_flight: subscription.max_in_flight as usize,
-            rate_limit: subscription.rate_limit,
-            order: subscription.order,
-            failure: subscription.failure,
-            held,
-            probed_every: subscription.probed_every(),
-            timeout: subscription.timeout,
-        }
-    }
-}
 
 /// What is to be done.
 #[derive(Debug)]
