@@ -144,23 +144,19 @@ impl Scheduler {
             if self.has(id, key) {
                 continue;
             }
-            if self.is_of_another_life(key) {
-                // It is under way all the same, and takes its room until it is reported.
-                if let Some(holder) = self.holders.get_mut(&id) {
-                    holder.others.insert(key);
-                }
-                forget.push(key);
-            } else if self.is_foreign(id, key) {
+            let of_another_life = self.is_of_another_life(key);
+            if !of_another_life && self.is_foreign(id, key) {
                 forget.push(key);
                 self.effects.push(Effect::Trespass { holder: id, key });
                 continue;
             }
+            // It is under way, whatever becomes of it, and takes its room until it is reported.
             if let Some(holder) = self.holders.get_mut(&id) {
                 holder.others.insert(key);
             }
             // It may have another attempt of the same delivery, and that is the one that counts.
             let other_attempt = self.assigned.get(&key.delivery) == Some(&id);
-            if other_attempt || !self.recognise(id, key, now) {
+            if of_another_life || other_attempt || !self.recognise(id, key, now) {
                 forget.push(key);
             }
         }
