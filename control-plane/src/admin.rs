@@ -22,6 +22,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// How long they may owe it.
 const BEAT_WITHIN: Duration = Duration::from_secs(30);
 
+const STARTING: &str = "starting: the store is opened and read";
+
 /// See the [module](self).
 pub struct Admin {
     clock: Clock,
@@ -107,9 +109,12 @@ impl Admin {
 
 impl State {
     fn alive(&self, now: Duration) -> Verdict {
-        // A store that is opened or closed may take its time.
-        if self.phase != Phase::Serving {
-            return Ok(());
+        match self.phase {
+            // How long that may take, whoever runs it says: in Kubernetes, by the startup probe.
+            Phase::Starting => return Err(vec![STARTING.to_owned()]),
+            // A store that is closed may take its time.
+            Phase::Stopping => return Ok(()),
+            Phase::Serving => {}
         }
         let mut reasons = Vec::new();
         for (who, beat) in [("the lanes' task has", self.lanes), ("the store's writer has", self.store)] {
@@ -123,7 +128,7 @@ impl State {
 
     fn ready(&self, now: Duration) -> Verdict {
         match self.phase {
-            Phase::Starting => return Err(vec!["starting: the store is opened and read".to_owned()]),
+            Phase::Starting => return Err(vec![STARTING.to_owned()]),
             Phase::Stopping => return Err(vec!["stopping: what is under way is finished".to_owned()]),
             Phase::Serving => {}
         }
@@ -176,9 +181,12 @@ mod tests {
         assert_eq!(serving.alive(seconds(136)), Err(vec![lanes.clone()]));
         assert_eq!(serving.ready(seconds(136)), Err(vec![lanes]));
         assert_eq!(serving.alive(seconds(139)).unwrap_err().len(), 2);
-        for other in [Phase::Starting, Phase::Stopping] {
-            assert_eq!(state(other).alive(seconds(1000)), Ok(()), "{other:?}");
-        }
+        assert_eq!(state(Phase::Stopping).alive(seconds(1000)), Ok(()));
+        assert_eq!(
+            state(Phase::Starting).alive(seconds(104)),
+            Err(vec![STARTING.to_owned()]),
+            "for a startup probe"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ import tomllib
 import programs
 import pytest
 from conftest import CASES
+from control_plane_cases import PEM
 from rendering import (
     CHARTS,
     containers,
@@ -172,6 +173,8 @@ def test_settings_restart_the_pods_and_nothing_else_does(chart):
 
     plain = checksum({})
     assert plain != checksum({"log": {"filter": "warn"}})
+    authorities = [checksum({"traces": {"endpoint": "https://otel:4317", "ca": {"pem": pem}}}) for pem in (PEM, PEM + PEM)]
+    assert authorities[0] != authorities[1]
     for over in (
         {"commonAnnotations": {"a": "b"}},
         {"networkPolicy": {"enabled": False}},

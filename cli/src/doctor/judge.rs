@@ -242,7 +242,10 @@ pub(super) fn agent_address(system: &v1::GetSystemResponse) -> Finding {
             "set agent_address, and restart",
         );
     }
-    Finding::ok("agents", format!("agents reach the control plane at {}", system.agent_address))
+    Finding::ok(
+        "agents",
+        format!("join strings lead agents to {}, which was not tried from here", system.agent_address),
+    )
 }
 
 pub(super) fn from_wire(time: &prost_types::Timestamp) -> Timestamp {

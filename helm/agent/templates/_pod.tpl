@@ -4,7 +4,7 @@ metadata:
   labels:
     {{- mergeOverwrite (dict) .Values.commonLabels .Values.podLabels (include "postrider.selectorLabels" . | fromYaml) | toYaml | nindent 4 }}
   annotations:
-    checksum/config: {{ include "agent.settings" . | sha256sum }}
+    checksum/config: {{ (include (print .Template.BasePath "/configmap.yaml") . | fromYaml).data | toJson | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
