@@ -71,6 +71,7 @@ GOOD = {
         },
         "networkPolicy": {"proxyTo": PEER},
     },
+    "no IPv6": {"egress": {"denyCidrs": ["::/0"]}},
     "credentials": {
         "egress": {
             "credentials": [

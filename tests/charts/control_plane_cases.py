@@ -141,7 +141,11 @@ GOOD = {
                 "parentRefs": PARENT,
                 "hostnames": ["agents.example.com"],
             },
-            "backendTls": {"enabled": True, "hostname": "api.example.com"},
+            "backendTls": {
+                "enabled": True,
+                "apiVersion": "gateway.networking.k8s.io/v1alpha3",
+                "hostname": "api.example.com",
+            },
         },
     },
     "an ingress": {

@@ -57,29 +57,32 @@ RULE = closed(
     **{"for": DURATION},
 )
 
+BACKEND_TLS = closed(
+    ["targetRefs", "validation"],
+    targetRefs=listed(
+        closed(
+            ["group", "kind", "name"], group={"const": ""}, kind={"const": "Service"}, name=TEXT, sectionName=TEXT
+        )
+    ),
+    validation={
+        **closed(
+            ["hostname"],
+            hostname=TEXT,
+            caCertificateRefs=listed(
+                closed(["group", "kind", "name"], group={"const": ""}, kind={"const": "ConfigMap"}, name=TEXT)
+            ),
+            wellKnownCACertificates={"const": "System"},
+        ),
+        "oneOf": [{"required": ["caCertificateRefs"]}, {"required": ["wellKnownCACertificates"]}],
+    },
+)
+
 SPECS = {
     ("gateway.networking.k8s.io/v1", "GRPCRoute"): ROUTE,
     ("gateway.networking.k8s.io/v1", "TLSRoute"): ROUTE,
     ("gateway.networking.k8s.io/v1alpha2", "TLSRoute"): ROUTE,
-    ("gateway.networking.k8s.io/v1", "BackendTLSPolicy"): closed(
-        ["targetRefs", "validation"],
-        targetRefs=listed(
-            closed(
-                ["group", "kind", "name"], group={"const": ""}, kind={"const": "Service"}, name=TEXT, sectionName=TEXT
-            )
-        ),
-        validation={
-            **closed(
-                ["hostname"],
-                hostname=TEXT,
-                caCertificateRefs=listed(
-                    closed(["group", "kind", "name"], group={"const": ""}, kind={"const": "ConfigMap"}, name=TEXT)
-                ),
-                wellKnownCACertificates={"const": "System"},
-            ),
-            "oneOf": [{"required": ["caCertificateRefs"]}, {"required": ["wellKnownCACertificates"]}],
-        },
-    ),
+    ("gateway.networking.k8s.io/v1", "BackendTLSPolicy"): BACKEND_TLS,
+    ("gateway.networking.k8s.io/v1alpha3", "BackendTLSPolicy"): BACKEND_TLS,
     ("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy"): closed(
         ["targetRefs", "timeout"],
         targetRefs=listed(
