@@ -1,7 +1,5 @@
 //! The admin port over real sockets, as probes and Prometheus ask, and as somebody does who means ill.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What the schedule needs to know of a subscription.
+//! A subscription as the schedule sees it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use postrider_domain::order::{HeadOfLine, Order};
 use postrider_domain::retry;
 use postrider_domain::subscription::{DisableCause, State, Subscription};
 
-/// See the [module](self).
+/// What the schedule needs to know of a subscription.
 #[derive(Clone, Debug)]
 pub struct LaneSettings {
     /// Which one.
