@@ -202,6 +202,7 @@ fn job(number: u64, url: &str) -> Job {
             delivery_id: format!("dlv_01h455vb4pex5vsknk084sn02q-{number}"),
             attempt: 1,
             epoch: 1,
+            tag: vec![0; 16].into(),
         }),
         start_by_ms: 3_600_000,
         connect_timeout_ms: 5_000,

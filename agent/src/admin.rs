@@ -1,22 +1,24 @@
 //! What the agent says of itself on its admin port: whether it lives, whether it is ready, and its metrics.
 //!
 //! Alive means progress: each stream says, whenever it waits for something, within what time it will be heard of again,
-//! and is believed for a while longer. Ready means that a stream is open and the agent has not been told to stop.
+//! and is believed for a while longer. Once a task has failed the agent is neither, until it ends. Ready means that a stream is open and the agent has not been told to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_proto::agent::Outcome;
 use postrider_telemetry::admin::{Program, Verdict};
+use postrider_telemetry::tasks::Supervisor;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Instant, now};
 use crate::identity::Trust;
 use crate::metrics::{Connect, Metrics};
+use crate::transport::credentials::Credentials;
 
 /// How much later than it said a stream may be heard of.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -25,10 +27,14 @@ const MARGIN: Duration = Duration::from_secs(30);
 pub struct Admin {
     /// What is counted.
     pub(crate) metrics: Metrics,
+    /// Who watches over tasks.
+    pub(crate) supervisor: Supervisor,
     stop: CancellationToken,
     streams: Mutex<BTreeMap<u32, State>>,
     /// Tells when the certificate ends that is in use.
     trust: Mutex<Option<watch::Receiver<Trust>>>,
+    /// There once the agent runs.
+    credentials: OnceLock<Arc<Credentials>>,
 }
 
 /// What is known of one stream.
@@ -64,11 +70,17 @@ pub struct Live {
 }
 
 impl Admin {
-    /// Of an agent without streams, which stops when `stop` is cancelled.
+    /// Of an agent without streams, which stops when `stop` is cancelled, as a failed task does.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Arc<Admin> {
         let (metrics, streams, trust) = (Metrics::new(), Mutex::default(), Mutex::default());
-        Arc::new(Admin { metrics, stop, streams, trust })
+        let supervisor = Supervisor::new(stop.clone(), metrics.task_failures.clone());
+        Arc::new(Admin { metrics, supervisor, stop, streams, trust, credentials: OnceLock::new() })
+    }
+
+    /// The owner's credentials are these.
+    pub(crate) fn uses(&self, credentials: Arc<Credentials>) {
+        let _the_first_stay = self.credentials.set(credentials);
     }
 
     /// A stream begins.
@@ -110,6 +122,11 @@ impl Admin {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, State>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A task that has failed, which no later progress makes good.
+    fn failed(&self) -> Verdict {
+        self.supervisor.failure().map_or(Ok(()), |failed| Err(vec![failed.to_string()]))
     }
 
     fn alive_at(&self, now: Instant) -> Verdict {
@@ -161,11 +178,17 @@ impl Program for Admin {
     }
 
     async fn alive(&self) -> Verdict {
+        self.failed()?;
         self.alive_at(now())
     }
 
     async fn ready(&self) -> Verdict {
+        self.failed()?;
         Admin::ready(self)
+    }
+
+    async fn warnings(&self) -> Vec<String> {
+        self.credentials.get().map(|credentials| credentials.warnings()).unwrap_or_default()
     }
 
     async fn metrics(&self) -> String {
@@ -247,6 +270,19 @@ mod tests {
         stop.cancel();
         assert!(admin.ready().unwrap_err()[0].starts_with("stopping"));
         drop(successor);
+    }
+
+    #[tokio::test]
+    async fn once_a_task_has_failed_it_is_neither_alive_nor_ready_and_names_the_task() {
+        let (admin, stop) = admin();
+        let _live = admin.stream(0).live();
+        let panics = admin.supervisor.run(crate::tasks::STREAM, async { panic!("the test says so") });
+        panics.await.unwrap_err();
+        let why = admin.alive().await.unwrap_err();
+        assert!(why[0].starts_with("the task stream panicked: the test says so"), "{why:?}");
+        assert_eq!(Program::ready(&*admin).await, Err(why));
+        assert!(stop.is_cancelled(), "what is under way is finished, and nothing else begun");
+        assert!(admin.metrics.encode().contains("postrider_agent_task_failures_total{task=\"stream\"} 1"));
     }
 
     #[test]

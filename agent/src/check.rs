@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use postrider_domain::egress::{Destination, Host, Refusal};
+use postrider_domain::egress::{Destination, EndpointUrl, Host, Refusal};
 
 use crate::config::Egress;
 use crate::transport::guard::{Guard, Target};
@@ -73,7 +73,7 @@ impl Check {
             }
         };
         let known = addresses.filter(|_| !looks_up);
-        Ok([Some(why), self.way(host, known.as_deref()), self.credentials(host)]
+        Ok([Some(why), self.way(host, known.as_deref()), self.credentials(&target.url)]
             .into_iter()
             .flatten()
             .collect::<Vec<_>>()
@@ -94,10 +94,10 @@ impl Check {
         })
     }
 
-    fn credentials(&self, host: Host<'_>) -> Option<String> {
+    fn credentials(&self, url: &EndpointUrl) -> Option<String> {
         let entries = &self.egress.credentials;
         let number =
-            1 + entries.iter().position(|entry| entry.hosts.iter().any(|listed| listed.covers(host)))?;
+            1 + entries.iter().position(|entry| entry.hosts.iter().any(|listed| listed.covers(url)))?;
         Some(format!("with the credentials of `egress.credentials[{number}]`"))
     }
 }

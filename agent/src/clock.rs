@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use postrider_domain::time::Timestamp;
+
 /// A moment on this process's monotonic clock.
 pub use tokio::time::Instant;
 
@@ -47,6 +49,12 @@ pub(crate) fn wall() -> WallTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     // A machine that believes to be before 1970 is unsure in any case.
     WallTime(since.map_or(0, |since| since.as_secs()))
+}
+
+/// The time of day, as certificates are judged by it.
+#[must_use]
+pub(crate) fn timestamp() -> Timestamp {
+    Timestamp::from_millis(i64::try_from(wall().unix_seconds()).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
 /// The time of day as finely as there is, for traces.

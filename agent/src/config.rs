@@ -177,6 +177,10 @@ fn read_traces(layers: &mut Layers) -> Option<traces::Settings> {
         }
         return None;
     };
+    if let Some(Err(error)) = headers.as_deref().map(crate::transport::files::read_secret) {
+        layers.mistake(format!("`traces.headers_file` {error}"));
+        return None;
+    }
     let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
     let mistakes = read.map_err(|mistakes| {
         mistakes

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::join::Join;
+use postrider_telemetry::blocking;
 use rustls::{AlertDescription, RootCertStore};
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::ask::{Failure, Granted};
@@ -37,6 +38,9 @@ pub mod record;
 mod timing;
 
 pub use self::error::{Ended, IdentityError};
+
+/// How long streams wait at the start for a renewal that was not ended.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
 /// What an agent needs to get an identity, and to keep it.
 #[derive(Debug, Clone)]
@@ -192,12 +196,30 @@ impl Keeper {
                 enrolled = self.enrol() => enrolled?,
                 () = stop.cancelled() => return Ok(None),
             }
+        } else if self.pending.as_ref().is_some_and(|pending| pending.purpose == Purpose::Renewal) {
+            tokio::select! {
+                finished = self.finish_renewal() => finished?,
+                () = stop.cancelled() => return Ok(None),
+            }
         }
         Ok(self.current.as_ref().map(|current| Assumed {
             agent_id: current.record.agent_id.clone(),
             pool: current.record.pool.clone(),
             trust: current.trust.subscribe(),
         }))
+    }
+
+    /// Asks again for the certificate of a renewal that the last run of the process has not ended, before any stream is
+    /// opened: the control plane may have granted it, and refuses the key before as soon as the new one was used.
+    async fn finish_renewal(&mut self) -> Result<(), IdentityError> {
+        let Ok(renewed) = timeout(FINISH_WITHIN, self.renew()).await else { return Ok(()) };
+        if renewed?.is_some()
+            && let Some(current) = &mut self.current
+        {
+            // Refused: `keep` asks once more and tells why.
+            current.renew_at = now();
+        }
+        Ok(())
     }
 
     /// Renews the identity whenever it is time, until it has ended.
@@ -271,7 +293,10 @@ impl Keeper {
         let Some(join) = self.join.clone() else {
             return Err(IdentityError::Ended("this agent has no identity".to_owned()));
         };
-        let pending = self.pending_key(Purpose::Enrolment(join.token().id())).await?;
+        let pending = match self.pending_key(Purpose::Enrolment(join.token().id())).await? {
+            Ok(pending) => pending,
+            Err(failure) => return Ok(Err(failure)),
+        };
         let authorities = match &self.authorities {
             Some(authorities) => Authorities::Known(authorities.clone()),
             None => Authorities::Pinned(join.pins().to_vec()),
@@ -293,13 +318,8 @@ impl Keeper {
     async fn renew(&mut self) -> Result<Option<Ended>, IdentityError> {
         let Some(current) = &self.current else { return Ok(Some(Ended::Expired)) };
         let security = current.trust.borrow().security.clone();
-        let pending = self.pending_key(Purpose::Renewal).await?;
-        let asked = now();
-        let failure = match ask::renew(&self.dialer, &security, &pending.key).await {
-            Ok(granted) => match self.accept(granted, pending.key, asked, Purpose::Renewal).await? {
-                Ok(()) => return Ok(None),
-                Err(failure) => failure,
-            },
+        let failure = match self.renew_once(&security).await? {
+            Ok(()) => return Ok(None),
             Err(failure) => failure,
         };
         let (why, after) = match failure {
@@ -317,6 +337,18 @@ impl Keeper {
             current.renew_at = now() + wait;
         }
         Ok(None)
+    }
+
+    async fn renew_once(&mut self, security: &Security) -> Result<Result<(), Failure>, IdentityError> {
+        let pending = match self.pending_key(Purpose::Renewal).await? {
+            Ok(pending) => pending,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let asked = now();
+        match ask::renew(&self.dialer, security, &pending.key).await {
+            Ok(granted) => self.accept(granted, pending.key, asked, Purpose::Renewal).await,
+            Err(failure) => Ok(Err(failure)),
+        }
     }
 
     /// A stream was refused: decides whether the identity has ended, or a join string is worth a try.
@@ -347,15 +379,20 @@ impl Keeper {
         Ok(None)
     }
 
-    /// The key to ask a certificate for: the one that was asked for before, or a new one, kept before it is used.
-    async fn pending_key(&mut self, purpose: Purpose) -> Result<Pending, IdentityError> {
+    /// The key to ask a certificate for: the one that was asked for before, or a new one, kept before it is used. A key
+    /// that cannot be kept is not used: after a restart the agent would show a key that the control plane has replaced.
+    async fn pending_key(&mut self, purpose: Purpose) -> Result<Result<Pending, Failure>, IdentityError> {
         if let Some(pending) = self.pending.as_ref().filter(|pending| pending.purpose == purpose) {
-            return Ok(pending.clone());
+            return Ok(Ok(pending.clone()));
         }
         let pending = Pending { purpose, key: Key::generate()? };
         let kept = pending.clone();
-        self.store(purpose, move |directory| directory.keep_pending(&kept)).await?;
-        Ok(self.pending.insert(pending).clone())
+        if self.store(purpose, move |directory| directory.keep_pending(&kept)).await? {
+            return Ok(Ok(self.pending.insert(pending).clone()));
+        }
+        let why =
+            "the new key cannot be written to state_dir; free space there, or make it writable".to_owned();
+        Ok(Err(Failure::Later { why, after: None }))
     }
 
     /// Makes what was granted the identity, on disk first.
@@ -430,22 +467,24 @@ impl Keeper {
         client_config(Authorities::Known(authorities), Some(identity)).map(Security::Tls)
     }
 
-    /// Writes to the directory, if there is one, away from the thread that serves the streams. An enrolment that
-    /// cannot be kept ends the agent, for its token would be gone. A renewal goes on: the agent works, and what is on
-    /// disk is still valid for a while.
+    /// Writes to the directory, if there is one, away from the thread that serves the streams; whether what was to be
+    /// kept is kept. An enrolment that cannot be kept ends the agent, for its token would be gone. With a renewal the
+    /// agent goes on.
     async fn store(
         &self,
         purpose: Purpose,
         write: impl FnOnce(&Directory) -> Result<(), DirectoryError> + Send + 'static,
-    ) -> Result<(), IdentityError> {
-        let Some(directory) = self.directory.clone() else { return Ok(()) };
-        let written = tokio::task::spawn_blocking(move || write(&directory)).await;
-        match written.expect("writing does not panic and is not aborted") {
+    ) -> Result<bool, IdentityError> {
+        let Some(directory) = self.directory.clone() else { return Ok(true) };
+        let path = directory.path().to_owned();
+        let written = blocking::run(move || write(&directory)).await;
+        let lost = |lost| DirectoryError::Io { path, what: "written", source: std::io::Error::other(lost) };
+        match written.unwrap_or_else(|error| Err(lost(error))) {
             Err(error) if purpose == Purpose::Renewal => {
                 tracing::error!("{}", crate::with_causes(&error));
-                Ok(())
+                Ok(false)
             }
-            written => Ok(written?),
+            written => Ok(written.map(|()| true)?),
         }
     }
 }

@@ -10,8 +10,10 @@
 //! [`dial`], as whom [`identity`] says.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use postrider_telemetry::log;
+use postrider_telemetry::watchdog::Watchdog;
+use postrider_telemetry::{blocking, log};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ pub mod metrics;
 pub mod outbox;
 pub mod server_time;
 pub mod session;
+pub mod shortage;
+pub mod tasks;
 pub mod transport;
 mod wire;
 
@@ -43,8 +47,16 @@ pub const EXIT_SETTINGS: u8 = 2;
 pub const EXIT_REJECTED: u8 = 3;
 /// Told to stop, the agent was not done within its grace.
 pub const EXIT_GRACE_EXCEEDED: u8 = 4;
+/// One of the agent's tasks has failed, which is a fault of ours.
+pub use postrider_telemetry::tasks::EXIT_TASK_FAILED;
+
 /// Stopped at once by a second signal.
 pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Threads for blocking work that there are from the start on: files and the system's name lookups.
+const THREADS: usize = 2;
+/// What a stop may take beyond its grace before the process is ended as it is.
+const AFTER_GRACE: Duration = Duration::from_secs(9);
 
 /// Runs an agent as this process, until a signal or an error ends it.
 ///
@@ -72,7 +84,14 @@ pub fn main(args: &Args) -> ExitCode {
             return EXIT_FAILED.into();
         }
     };
-    let code = runtime.block_on(supervise(config, filter));
+    let watchdog = match Watchdog::start() {
+        Ok(watchdog) => watchdog,
+        Err(error) => {
+            tracing::error!("no thread can be started: {error}; raise the limit of processes");
+            return EXIT_FAILED.into();
+        }
+    };
+    let code = runtime.block_on(supervise(config, filter, watchdog));
     // A name lookup of the system may still block a thread; nobody needs its answer.
     runtime.shutdown_background();
     code.into()
@@ -97,7 +116,9 @@ pub enum ConfigVerb {
 #[must_use]
 pub fn instead(verb: &Verb) -> ExitCode {
     let Verb::Config(ConfigVerb::Check(args)) = verb;
-    match Config::load(args, variables()).and_then(|config| config.look(args.config.as_deref())) {
+    match Config::load(args, variables())
+        .and_then(|config| config.look(args.config.as_deref(), clock::timestamp()))
+    {
         Ok(look) => {
             println!("{look}");
             ExitCode::SUCCESS
@@ -114,10 +135,22 @@ fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
-async fn supervise(config: Config, filter: Option<log::Filter>) -> u8 {
+async fn supervise(config: Config, filter: Option<log::Filter>, watchdog: Watchdog) -> u8 {
+    if let Err(error) = blocking::reserve(THREADS).await {
+        tracing::error!("the threads for files and names: {error}");
+        return EXIT_FAILED;
+    }
     let stop = CancellationToken::new();
+    let hangs_after = config.shutdown_grace + AFTER_GRACE;
+    let armed = stop.clone();
+    let never_hang = async {
+        armed.cancelled().await;
+        watchdog.arm(hangs_after, EXIT_GRACE_EXCEEDED);
+        std::future::pending::<()>().await;
+    };
     let ended = tokio::select! {
         ended = app::run(config, filter, stop.clone()) => ended,
+        () = never_hang => return EXIT_GRACE_EXCEEDED,
         stopped = signals(stop) => match stopped {
             Ok(()) => return EXIT_INTERRUPTED,
             Err(error) => {
@@ -133,6 +166,7 @@ async fn supervise(config: Config, filter: Option<log::Filter>) -> u8 {
         app::AppError::Identity(error) if error.is_rejection() => EXIT_REJECTED,
         app::AppError::Identity(identity::IdentityError::NothingToEnrolWith(_)) => EXIT_SETTINGS,
         app::AppError::GraceExceeded(_) => EXIT_GRACE_EXCEEDED,
+        app::AppError::Task(_) => EXIT_TASK_FAILED,
         _ => EXIT_FAILED,
     }
 }
@@ -153,9 +187,9 @@ async fn signals(stop: CancellationToken) -> std::io::Result<()> {
 fn runtime(threads: usize) -> std::io::Result<Runtime> {
     if threads == 1 {
         // No other thread to wake or to steal from: cheaper by a third than a pool of one.
-        return Builder::new_current_thread().enable_all().build();
+        return blocking::keep_threads(Builder::new_current_thread().enable_all()).build();
     }
-    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    blocking::keep_threads(Builder::new_multi_thread().worker_threads(threads).enable_all()).build()
 }
 
 /// An error's sentence with those of its causes: libraries keep the useful part there.

@@ -6,7 +6,8 @@ use clap::Parser;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by a signal, everything reported; 1 failed; 2 settings that cannot be used; 3 rejected by \
-the control plane for good, the log says what to do; 4 stopped before everything was reported; 130 stopped at \
+the control plane for good, the log says what to do; 4 stopped before everything was reported; 70 a \
+task of the agent failed, the log names it; 130 stopped at \
 once by a second signal.";
 
 /// Delivers Postrider's webhooks from where it runs: dials the control plane, POSTs the jobs that it gets, and

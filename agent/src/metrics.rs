@@ -6,6 +6,8 @@ use postrider_domain::outcome::Class;
 use postrider_proto::agent::{Outcome, OutcomeKind};
 use postrider_telemetry::metrics::{Catalogue, Counters, Histograms, IntGauge, Known, Label};
 
+use crate::shortage::{Shortage, WORDS};
+
 const CONNECT: [Label; 1] = [Label { name: "result", values: &["welcomed", "rejected", "failed"] }];
 const OUTCOME: [Label; 1] = [Label {
     name: "outcome",
@@ -18,10 +20,13 @@ const OUTCOME: [Label; 1] = [Label {
         "tls",
         "protocol",
         "refused_by_policy",
+        "not_processed",
         NOT_STARTED,
     ],
 }];
 const NOT_STARTED: &str = "not_started";
+const SHORTAGE: [Label; 1] = [Label { name: "shortage", values: &WORDS }];
+const TASK: [Label; 1] = [Label { name: "task", values: &crate::tasks::ALL }];
 const PHASE: [Label; 1] =
     [Label { name: "phase", values: &["queue", "dns", "connect", "tls", "first_byte", "total"] }];
 
@@ -39,12 +44,15 @@ pub struct Metrics {
     pub(crate) places: IntGauge,
     attempts: Counters,
     phases: Histograms,
+    shortages: Counters,
     /// Outcomes that are not acknowledged.
     pub(crate) outbox: IntGauge,
     /// Outcomes that may be sent and not acknowledged.
     pub(crate) capacity: IntGauge,
     /// When the certificate ends.
     pub(crate) expiry: Known,
+    /// Failures of tasks.
+    pub(crate) task_failures: Counters,
 }
 
 /// What came of an attempt to open a stream.
@@ -73,8 +81,12 @@ impl Metrics {
             no attempts.";
         let phases = "How long each phase of an attempt took: waiting in the agent, name lookup, TCP, TLS, from the request to \
             the first byte of the answer, and all of it but the waiting. A phase that did not happen is not counted.";
+        let shortages = "How often something was lacking on the agent's machine when an attempt was to be started. Such attempts \
+            wait, or go back to the control plane as not_started.";
         let capacity = "Outcomes that may be sent and not acknowledged; beyond it no more are sent, and their places stay taken.";
         let expiry = "When the agent's certificate ends; not there while it has none.";
+        let task_failures = "Tasks of the program that panicked or ended too early, by task. The process ends with the first \
+            one, so this is seen only while it winds up.";
         Metrics {
             streams: all.gauge("postrider_agent_streams", "Streams to the control plane that are open."),
             connects: all.counters("postrider_agent_stream_connects_total", connects, &CONNECT),
@@ -85,9 +97,11 @@ impl Metrics {
                 .gauge("postrider_agent_job_places", "Jobs that the agent can hold, over all streams."),
             attempts: all.counters("postrider_agent_attempts_total", attempts, &OUTCOME),
             phases: all.histograms("postrider_agent_attempt_duration_seconds", phases, &PHASE),
+            shortages: all.counters("postrider_agent_shortages_total", shortages, &SHORTAGE),
             outbox: all.gauge("postrider_agent_outbox_outcomes", "Outcomes that are not acknowledged."),
             capacity: all.gauge("postrider_agent_outbox_capacity", capacity),
             expiry: all.known("postrider_agent_certificate_expiry_timestamp_seconds", expiry),
+            task_failures: all.counters("postrider_agent_task_failures_total", task_failures, &TASK),
             catalogue: all,
         }
     }
@@ -110,6 +124,11 @@ impl Metrics {
             Connect::Rejected => "rejected",
             Connect::Failed => "failed",
         });
+    }
+
+    /// Something was lacking.
+    pub(crate) fn lacked(&self, shortage: Shortage) {
+        self.shortages.inc(shortage.as_str());
     }
 
     /// A job has ended.
@@ -143,6 +162,7 @@ fn word(outcome: &Outcome) -> &'static str {
         OutcomeKind::Dns => Class::Dns,
         OutcomeKind::Connect => Class::Connect,
         OutcomeKind::Tls => Class::Tls,
+        OutcomeKind::Protocol if outcome.not_processed => Class::NotProcessed,
         OutcomeKind::Protocol => Class::Protocol,
         OutcomeKind::RefusedByPolicy => Class::RefusedByPolicy,
     };
@@ -168,6 +188,8 @@ mod tests {
         for kind in kinds {
             metrics.ended(&Outcome { kind: kind.into(), ..Outcome::default() });
         }
+        let kind = OutcomeKind::Protocol.into();
+        metrics.ended(&Outcome { kind, not_processed: true, ..Outcome::default() });
         for http_status in [204, 302] {
             let kind = OutcomeKind::Response.into();
             metrics.ended(&Outcome { kind, http_status, dns_us: Some(1500), ..Outcome::default() });
@@ -177,7 +199,7 @@ mod tests {
         for outcome in OUTCOME[0].values {
             shows(&format!("postrider_agent_attempts_total{{outcome=\"{outcome}\"}} 1"));
         }
-        shows("postrider_agent_attempt_duration_seconds_count{phase=\"total\"} 8");
+        shows("postrider_agent_attempt_duration_seconds_count{phase=\"total\"} 9");
         shows("postrider_agent_attempt_duration_seconds_count{phase=\"dns\"} 2");
         shows("postrider_agent_attempt_duration_seconds_sum{phase=\"dns\"} 0.003");
     }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use postrider_proto::agent::{Hello, JobKey, Outcome, Reject, RejectCode};
 use postrider_proto::diagnosis::CAPABILITY;
+use postrider_proto::session::{MAX_CREDIT, TEST_POST_CAPABILITY, max_unacknowledged};
+use postrider_telemetry::Untrusted;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -138,7 +140,8 @@ impl Stream {
         pulse: Pulse,
         stop: CancellationToken,
     ) -> Stream {
-        let outbox = Outbox::new(Limits::default());
+        let most = max_unacknowledged(credit.jobs.min(MAX_CREDIT));
+        let outbox = Outbox::new(Limits { count: most as usize, ..Limits::default() });
         let work = Work { transport, running: Running::new(credit), outbox, pulse, stop };
         Stream { identity, number, credit, link, backoff: Backoff::default(), work }
     }
@@ -240,7 +243,7 @@ impl Stream {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: vec![CAPABILITY.to_owned()],
+            capabilities: vec![CAPABILITY.to_owned(), TEST_POST_CAPABILITY.to_owned()],
             agent_id: self.identity.agent_id.clone(),
             pool: self.identity.pool.clone(),
             instance_id: self.identity.instance_id.clone(),
@@ -266,12 +269,12 @@ impl Stream {
             0 => own,
             ms => Duration::from_millis(ms.into()),
         };
-        self.work.pulse.lost(format!("rejected: {}", reject.message));
+        let said = Untrusted(&reject.message);
+        self.work.pulse.lost(format!("rejected: {said}"));
         tracing::warn!(
             code = reject.code().as_str_name(),
             retry_in_ms = wait.as_millis(),
-            "the control plane rejected the session: {}",
-            reject.message
+            "the control plane rejected the session: {said}"
         );
         wait
     }
@@ -340,7 +343,7 @@ impl Work {
 
 impl From<Reject> for Rejected {
     fn from(reject: Reject) -> Rejected {
-        Rejected { code: reject.code().as_str_name(), message: reject.message }
+        Rejected { code: reject.code().as_str_name(), message: Untrusted(&reject.message).to_string() }
     }
 }
 
@@ -352,7 +355,7 @@ impl End {
     /// What it means that the stream ended with an error.
     fn of(status: &Status) -> End {
         if status.code() != Code::PermissionDenied {
-            return End::lost(status.to_string());
+            return End::lost(Untrusted(&status.to_string()).to_string());
         }
         End::Rejected(Reject {
             code: RejectCode::Revoked.into(),
@@ -360,5 +363,20 @@ impl End {
             permanent: true,
             retry_after_ms: 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_control_plane_says_controls_no_terminal_and_is_bounded() {
+        let message = format!("\u{1b}[2Jgone\nforged{}", "x".repeat(1 << 20));
+        let reject = Reject { message: message.clone(), permanent: true, ..Reject::default() };
+        let shown = Rejected::from(reject).to_string();
+        assert!(shown.contains("\\u{1b}[2Jgone\\nforged") && shown.len() < 1_000, "{}", shown.len());
+        let End::Lost(why) = End::of(&Status::unavailable(message)) else { panic!("it is lost") };
+        assert!(!why.contains(char::is_control) && why.len() < 1_000, "{}", why.len());
     }
 }

@@ -20,12 +20,15 @@ use rustls::pki_types::CertificateDer;
 
 use crate::clock::Instant;
 use crate::gate::Gate;
+use crate::shortage::Shortage;
 
+pub(crate) mod certificate;
 pub(crate) mod connector;
 pub mod credentials;
 pub(crate) mod driver;
 pub(crate) mod failure;
 pub(crate) mod files;
+pub(crate) mod frames;
 pub mod guard;
 pub mod http;
 pub(crate) mod machine;
@@ -34,6 +37,7 @@ pub(crate) mod pool;
 pub mod proxy;
 pub mod resolver;
 pub(crate) mod response;
+pub(crate) mod socket;
 pub mod tls;
 pub mod traced;
 pub(crate) mod witness;
@@ -135,6 +139,10 @@ pub struct Report {
     pub refusal: Option<Box<Refusal>>,
     /// What is wrong on the agent's own side. For the log of the agent's owner only.
     pub cause: Option<Box<str>>,
+    /// The endpoint has let know that it did not process the request, each time it was sent.
+    pub not_processed: bool,
+    /// What the agent's machine lacks, so that the request was not started.
+    pub shortage: Option<Shortage>,
 }
 
 /// What was kept of an answer.
@@ -206,6 +214,8 @@ impl Report {
             trace: Trace::default(),
             refusal: None,
             cause: None,
+            not_processed: false,
+            shortage: None,
         }
     }
 }

@@ -12,12 +12,16 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::clock::Instant;
 use crate::gate::Gate;
+use crate::shortage::Shortage;
 use crate::transport::{Look, Report, Request, Sight};
 
 /// What an outcome takes besides its strings and its body.
-const OUTCOME_OVERHEAD: usize = 128;
+const OUTCOME_OVERHEAD: usize = 160;
 /// Names of a certificate that are told.
 const MAX_NAMES: usize = 20;
+
+/// Header lines of a job: far more than a control plane sends, and far fewer than a map of headers can hold.
+const MAX_HEADERS: usize = 1_024;
 
 /// The job asks for a request that cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,12 +134,17 @@ pub(crate) fn outcome(key: JobKey, report: Report, queue: Duration) -> (Outcome,
         http_version: trace.http_version.to_owned(),
         tls_version: trace.tls_version.to_owned(),
         refusal_code: report.refusal.map(|refusal| refusal.code().as_str().to_owned()).unwrap_or_default(),
+        not_processed: report.not_processed,
+        shortage: report.shortage.map_or("", Shortage::as_str).to_owned(),
     };
     let bytes = size(&outcome);
     (outcome, bytes)
 }
 
 fn header_map(headers: Vec<Header>) -> Option<HeaderMap> {
+    if headers.len() > MAX_HEADERS {
+        return None;
+    }
     // Two more: the transport adds `host`, and hyper `content-length`.
     let mut map = HeaderMap::with_capacity(headers.len() + 2);
     for Header { name, value } in headers {
@@ -206,9 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn a_job_with_more_headers_than_a_map_can_hold_is_refused() {
+        let many = |count: usize| (0..count).map(|_| ("a", "1")).collect::<Vec<_>>();
+        assert_eq!(header_map(headers(&many(MAX_HEADERS))).unwrap().len(), MAX_HEADERS);
+        for count in [MAX_HEADERS + 1, 24_577, 32_768, 40_000] {
+            assert!(header_map(headers(&many(count))).is_none(), "{count}");
+        }
+    }
+
+    #[test]
     fn an_outcome_is_not_larger_than_its_estimate() {
-        let key =
-            JobKey { delivery_id: format!("dlv_{}-12345", "0".repeat(26)), attempt: 7, epoch: u64::MAX };
+        let key = JobKey {
+            delivery_id: format!("dlv_{}-12345", "0".repeat(26)),
+            attempt: 7,
+            epoch: u64::MAX,
+            tag: vec![1; 16].into(),
+        };
         let report = Report::not_started("the job came too late");
         let (mut outcome, bytes) = outcome(key, report, Duration::from_secs(1));
         outcome.sequence = u64::MAX;

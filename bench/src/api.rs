@@ -44,9 +44,16 @@ impl Api {
         answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving)
     }
 
-    /// Makes the tenant.
+    /// Makes the tenant, without limits: what is measured is the machine.
     pub(crate) async fn create_tenant(&self) -> anyhow::Result<()> {
-        let tenant = v1::Tenant { id: TENANT.into(), ..Default::default() };
+        let quota = v1::TenantQuota {
+            max_subscriptions: u32::MAX,
+            max_stored_bytes: u64::MAX,
+            emit_rate: u32::MAX,
+            delivery_rate: u32::MAX,
+            ..Default::default()
+        };
+        let tenant = v1::Tenant { id: TENANT.into(), quota: Some(quota), ..Default::default() };
         let request = v1::CreateTenantRequest { tenant: Some(tenant) };
         let answer = TenantServiceClient::new(self.connection.clone()).create_tenant(request).await;
         answer.context("cannot make the tenant").map(drop)

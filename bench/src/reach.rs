@@ -50,8 +50,11 @@ impl Reach {
 
     /// Over TLS; what the control plane needs for it is written to a folder.
     pub(crate) fn secured(port: u16, folder: &Path) -> anyhow::Result<Self> {
+        // The control plane refuses a secret that others can read.
         let write = |name: &str, text: &str| {
-            std::fs::write(folder.join(name), text).with_context(|| format!("cannot write {name}"))
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join(name));
+            file.and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("cannot write {name}"))
         };
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -63,10 +66,7 @@ impl Reach {
         write("tls.key", &key.serialize_pem())?;
         let id = TokenId::new(Timestamp::default(), rand::random());
         let token = Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>()).expose_text();
-        // The control plane refuses a secret that others can read.
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("admin-token"))?;
-        file.write_all(token.as_bytes()).context("cannot write admin-token")?;
+        write("admin-token", &token)?;
         Ok(Self { port, secured: Some((authority.pem(), token.to_string())) })
     }
 

@@ -191,8 +191,11 @@ impl<'a> World<'a> {
         let (agent, log) = (self.agent_port, self.place.log_filter);
         let kek = serde_json::Value::from(format!("file:{}", self.file(KEK).display()));
         let reach = self.reach.settings(self.folder());
+        // One token makes all the load, on connections that last for as long as a scenario does.
+        // All endpoints are at one port.
+        let limits = "max_token_calls = 100000\nmax_api_connection_age = \"never\"\ndestination_rate = 0";
         format!(
-            "data_dir = {store}\nkek = [{kek}]\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n{reach}"
+            "data_dir = {store}\nkek = [{kek}]\nagent_listen = \"127.0.0.1:{agent}\"\nlog = \"{log}\"\n{limits}\n{reach}"
         )
     }
 

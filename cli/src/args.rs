@@ -1,7 +1,9 @@
 //! The command line: every verb, and the options that all of them share.
 
+use std::ffi::OsString;
+
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use postrider_control_plane::restore;
+use postrider_control_plane::{check, restore};
 
 use crate::client::Connection;
 use crate::dev;
@@ -24,10 +26,11 @@ Exit codes:
   2  the command line is wrong
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
-  5  a followed delivery ended without being delivered (emit --follow)
+  5  a followed delivery ended without being delivered (emit --follow), or the receiver did not
+     accept a test event (subscriptions test, keys probe)
   6  the server cannot be reached, is too busy, or did not answer in time
   7  the signature does not verify (verify), or the audit log is not intact (audit verify), or a backup is not
-     whole (restore)";
+     whole (restore), or a store is damaged (store check)";
 
 const START: &str = "\
 Start here:
@@ -126,6 +129,9 @@ pub(crate) enum Command {
     Backup(backup::Args),
     /// Make a data directory of a backup, or see whether one is whole; needs no control plane
     Restore(restore::Args),
+    /// Look at the embedded store of a control plane that is stopped
+    #[command(subcommand)]
+    Store(check::Verb),
     /// Check a request's signature, offline
     Verify(verify::Args),
     /// Print a completion script for a shell
@@ -138,7 +144,40 @@ pub(crate) enum Command {
 
 /// Reads the command line; ends the process when it is wrong or asks for help.
 pub(crate) fn parse() -> Cli {
-    Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit())
+    let command = command();
+    let line = joined(&command, std::env::args_os());
+    Cli::from_arg_matches(&command.get_matches_from(line)).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line with `--flag true` written as `--flag=true`, for flags whose value needs the sign: otherwise the
+/// value would be taken for a URL or another argument.
+fn joined(command: &clap::Command, line: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut flags = Vec::new();
+    optional_booleans(command, &mut flags);
+    let mut joined: Vec<OsString> = Vec::new();
+    let mut literal = false;
+    for word in line {
+        literal |= word == "--";
+        let is_value = !literal && (word == "true" || word == "false");
+        if is_value && let Some(flag) = joined.last_mut().filter(|last| flags.contains(last)) {
+            flag.push("=");
+            flag.push(word);
+        } else {
+            joined.push(word);
+        }
+    }
+    joined
+}
+
+/// Adds the flags with an optional value after `=` that is true or false.
+fn optional_booleans(command: &clap::Command, flags: &mut Vec<OsString>) {
+    let boolean = |arg: &&clap::Arg| {
+        let named = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "BOOL"));
+        named && arg.is_require_equals_set()
+    };
+    let long = command.get_arguments().filter(boolean).filter_map(clap::Arg::get_long);
+    flags.extend(long.map(|long| format!("--{long}").into()));
+    command.get_subcommands().for_each(|verb| optional_booleans(verb, flags));
 }
 
 /// The command line, for parsing and for completion scripts.
@@ -154,7 +193,7 @@ pub(crate) fn command() -> clap::Command {
         command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
     }
     let only_output = move |arg: clap::Arg| if arg.get_id() == "output" { arg } else { hide(arg) };
-    for verb in ["verify", "restore"] {
+    for verb in ["verify", "restore", "store"] {
         command = command.mut_subcommand(verb, |verb| verb.mut_args(only_output));
     }
     // Of the agent's settings, only these are looked at.
@@ -217,6 +256,34 @@ mod tests {
         let check = matches.subcommand_matches("egress").unwrap().subcommand_matches("check").unwrap();
         let urls: Vec<_> = check.get_many::<String>("urls").unwrap().collect();
         assert_eq!(urls, ["https://a", "https://b"]);
+    }
+
+    #[test]
+    fn a_truth_value_after_a_flag_is_its_value() {
+        let urls_and_flag = |line: &str| {
+            let command = command();
+            let line = joined(&command, line.split(' ').map(OsString::from));
+            let matches = command.try_get_matches_from(line).unwrap();
+            let check = matches.subcommand_matches("egress").unwrap().subcommand_matches("check").unwrap();
+            let urls: Vec<String> = check.get_many::<String>("urls").unwrap().cloned().collect();
+            (urls, check.get_one::<String>("egress_allow_http").cloned())
+        };
+        let check = "postrider egress check";
+        for (rest, urls, flag) in [
+            ("--egress-allow-http true https://a", vec!["https://a"], "true"),
+            ("--egress-allow-http false https://a", vec!["https://a"], "false"),
+            ("--egress-allow-http https://a", vec!["https://a"], "true"),
+            ("--egress-allow-http=false https://a", vec!["https://a"], "false"),
+            ("https://a --egress-allow-http true", vec!["https://a"], "true"),
+            ("--egress-allow-http -- true", vec!["true"], "true"),
+        ] {
+            let expected = (urls.into_iter().map(ToOwned::to_owned).collect(), Some(flag.to_owned()));
+            assert_eq!(urls_and_flag(&format!("{check} {rest}")), expected, "{rest}");
+        }
+        let command = command();
+        let line = "postrider subscriptions update sub_1 --allow-fallback-pool true";
+        let line = joined(&command, line.split(' ').map(OsString::from));
+        assert_eq!(line.last().unwrap(), "--allow-fallback-pool=true");
     }
 
     #[test]

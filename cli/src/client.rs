@@ -1,9 +1,11 @@
 //! The connection to the control plane's API.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use postrider_domain::token::{Kind, Token};
 use postrider_proto::v1;
 use tonic::metadata::AsciiMetadataValue;
@@ -52,6 +54,9 @@ pub(crate) struct Connection {
     /// For https: this client's private key (PEM), together with --cert
     #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = SHARED)]
     pub(crate) key: Option<PathBuf>,
+    /// Send the token over http:// also to another machine, where everybody on the way can read it
+    #[arg(long, global = true, help_heading = SHARED)]
+    pub(crate) allow_plaintext_token: bool,
 }
 
 /// A text that is not printed.
@@ -81,6 +86,7 @@ impl Connection {
             ca: Some(ca),
             cert: None,
             key: None,
+            allow_plaintext_token: false,
         }
     }
 
@@ -166,7 +172,11 @@ impl Client {
         } else if connection.ca.is_some() || connection.cert.is_some() || connection.key.is_some() {
             return Err(Failure::new(Exit::Usage, "--ca, --cert and --key need an https:// server"));
         }
-        Ok(Self { channel: endpoint.connect_lazy(), caller: Caller(connection.authorization()?) })
+        let authorization = connection.authorization()?;
+        if authorization.is_some() && !https && !connection.allow_plaintext_token {
+            check_is_loopback(&connection.server)?;
+        }
+        Ok(Self { channel: endpoint.connect_lazy(), caller: Caller(authorization) })
     }
 
     /// The raw channel, for services that are not Postrider's own.
@@ -232,6 +242,20 @@ impl Client {
     );
 }
 
+/// A token in clear text may go to this machine alone.
+fn check_is_loopback(server: &str) -> Result<()> {
+    let host = server.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| address.to_canonical());
+    if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "refused to send the token in clear text to {host}: everybody on the way could read it; use an https:// server, \
+         or give --allow-plaintext-token"
+    );
+    Err(Failure::new(Exit::Usage, problem))
+}
+
 fn tls(connection: &Connection) -> Result<ClientTlsConfig> {
     let read = |path: &PathBuf| {
         std::fs::read(path)
@@ -242,7 +266,13 @@ fn tls(connection: &Connection) -> Result<ClientTlsConfig> {
         None => ClientTlsConfig::new().with_native_roots(),
     };
     match (&connection.cert, &connection.key) {
-        (Some(cert), Some(key)) => Ok(config.identity(Identity::from_pem(read(cert)?, read(key)?))),
+        (Some(cert), Some(key)) => {
+            let key = postrider_control_plane::secret_file::read(key);
+            let key = key.map_err(|error| {
+                Failure::new(Exit::Usage, format!("--key: {:#}", anyhow::Error::from(error)))
+            })?;
+            Ok(config.identity(Identity::from_pem(read(cert)?, key.as_bytes())))
+        }
         (None, None) => Ok(config),
         _ => Err(Failure::new(Exit::Usage, "--cert and --key belong together: give both or neither")),
     }
@@ -261,6 +291,7 @@ mod tests {
             ca: None,
             cert: cert.map(PathBuf::from),
             key: None,
+            allow_plaintext_token: false,
         };
         Client::new(&connection).err().map(|failure| failure.to_string())
     }
@@ -272,5 +303,45 @@ mod tests {
         assert!(refused("http://a:b:c", None).unwrap().contains("cannot use --server"));
         assert!(refused("http://127.0.0.1:1", Some("c.pem")).unwrap().contains("need an https://"));
         assert!(refused("https://127.0.0.1:1", Some("c.pem")).unwrap().contains("belong together"));
+    }
+
+    #[tokio::test]
+    async fn a_token_goes_in_clear_text_to_this_machine_alone() {
+        let id = "tok_01kgevqh2m00000000000000000".get(..30).unwrap().parse().unwrap();
+        let token = Token::new(Kind::Api, id, [7; 32]).expose_text();
+        let table = [
+            ("http://127.0.0.1:7070", true),
+            ("http://127.8.8.8:7070", true),
+            ("http://localhost:7070", true),
+            ("http://LOCALHOST", true),
+            ("http://[::1]:7070", true),
+            ("http://[::ffff:127.0.0.1]:7070", true),
+            ("http://10.0.0.7:7070", false),
+            ("http://[fd00::7]:7070", false),
+            ("http://0.0.0.0:7070", false),
+            ("http://postrider.example.com:7070", false),
+            ("http://localhost.example.com:7070", false),
+            ("http://127.0.0.1.example.com:7070", false),
+            ("http://localhost:7070@example.com:7070", false),
+        ];
+        for (server, good) in table {
+            let connection = |token: Option<&str>, allow_plaintext_token| Connection {
+                server: server.into(),
+                timeout: Duration::from_secs(1),
+                token: token.map(Hidden::from),
+                token_file: None,
+                ca: None,
+                cert: None,
+                key: None,
+                allow_plaintext_token,
+            };
+            let refused = Client::new(&connection(Some(&token), false)).err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), good, "{server}: {refused:?}");
+            if let Some(refused) = refused.filter(|_| !server.contains('@')) {
+                assert!(refused.contains("in clear text") && !refused.contains("prt_"), "{refused}");
+                assert!(Client::new(&connection(Some(&token), true)).is_ok(), "{server}");
+                assert!(Client::new(&connection(None, false)).is_ok(), "{server}");
+            }
+        }
     }
 }

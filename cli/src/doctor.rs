@@ -97,7 +97,8 @@ async fn examine(connection: &Connection, client: &Client) -> Vec<Finding> {
     };
     let mut findings = reached(&dialled);
     if findings.iter().all(|finding| finding.level < Level::Problem) {
-        findings.extend(ask::everything(client).await);
+        let shown = dialled.tls.as_ref().map(|tls| tls.validity.until);
+        findings.extend(ask::everything(client, shown).await);
     }
     findings
 }

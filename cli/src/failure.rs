@@ -29,7 +29,7 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// The server refused.
     Refused = 4,
-    /// A followed delivery ended without being delivered.
+    /// A followed delivery ended without being delivered, or a test event was not accepted.
     DeliveryFailed = 5,
     /// The server cannot be reached or is too busy.
     Unavailable = 6,

@@ -32,7 +32,7 @@ use crate::verbs::{
     Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
 };
 use crate::verbs::{apply, audit, backup, egress, export, secrets, tokens};
-use crate::verbs::{keys, operations, replay, retry, subscriptions, tail, tenants, verify};
+use crate::verbs::{keys, operations, replay, retry, store, subscriptions, tail, tenants, verify};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents. Called by the name of the
 /// control plane, it is that.
@@ -69,6 +69,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::run(&args, cli.output),
         Command::Egress(verb) => egress::run(&verb, cli.output),
         Command::Restore(args) => backup::restore(&args, cli.output),
+        Command::Store(verb) => store::run(&verb, cli.output),
         Command::Dev(args) => dev::run(&args),
         Command::Doctor => doctor::main(&cli.connection, cli.output),
         Command::Completions(args) => completions::run(&args, args::command()),
@@ -119,6 +120,7 @@ async fn call(context: &Context, command: Command) -> Result<()> {
         Command::Backup(args) => backup::run(context, args).await,
         Command::Verify(_)
         | Command::Restore(_)
+        | Command::Store(_)
         | Command::Egress(_)
         | Command::Completions(_)
         | Command::Dev(_)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::{EventTime, Timestamp};
 
 /// A moment given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub(crate) fn parse_when(text: &str) -> Result<When, String> {
     })
 }
 
-/// Reads an RFC 3339 time.
-pub(crate) fn parse_timestamp(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text)
+/// Reads the RFC 3339 time of an event.
+pub(crate) fn parse_event_time(text: &str) -> Result<EventTime, String> {
+    EventTime::parse(text)
 }
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -62,10 +62,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The time, on the wire.
-pub(crate) fn to_wire(time: Timestamp) -> prost_types::Timestamp {
-    let millis = time.as_millis();
-    let nanos = i32::try_from(millis.rem_euclid(1000) * 1_000_000).unwrap_or(0);
-    prost_types::Timestamp { seconds: millis.div_euclid(1000), nanos }
+pub(crate) fn to_wire(time: impl Into<EventTime>) -> prost_types::Timestamp {
+    let time = time.into();
+    let nanos = i32::try_from(time.subsec_nanos()).unwrap_or(0);
+    prost_types::Timestamp { seconds: time.cut().as_seconds(), nanos }
 }
 
 /// The duration, on the wire.

@@ -27,6 +27,7 @@ pub(crate) mod retry;
 pub(crate) mod rotate_all;
 pub(crate) mod secrets;
 pub(crate) mod signature_profile;
+pub(crate) mod store;
 pub(crate) mod subscription_settings;
 pub(crate) mod subscriptions;
 pub(crate) mod tail;

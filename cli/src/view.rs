@@ -15,11 +15,13 @@ pub(crate) mod explanation;
 pub(crate) mod health;
 pub(crate) mod join_token;
 pub(crate) mod key;
+pub(crate) mod limit;
 pub(crate) mod operation;
 pub(crate) mod pool;
 pub(crate) mod secrets;
 pub(crate) mod subscription;
 pub(crate) mod tenant;
+pub(crate) mod test_post;
 pub(crate) mod token;
 
 use postrider_proto::v1;

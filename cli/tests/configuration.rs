@@ -55,7 +55,7 @@ In the file alone there are tables `[[egress.credentials]]`, what these hosts ar
 
 | in the table | default | meaning |
 |---|---|---|
-| `hosts` | required | names, `*.names`, addresses or ranges; the first table that covers a host counts |
+| `hosts` | required | names, `*.names`, addresses or ranges, on one port (`vault.corp:8200`) or all that may be called; the first table that covers a host counts |
 | `ca` | the machine's authorities | PEM file of the authorities to trust instead |
 | `client_cert`, `client_key` | none | PEM files of the certificate to show, and of its key |
 | `headers_file` | none | file of header lines to send |

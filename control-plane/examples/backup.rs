@@ -121,22 +121,13 @@ fn accept(number: u64) -> Accept {
         id: key.into(),
         tenant: "acme".parse().expect("it is a name"),
         event_type,
-        timestamp: now,
+        timestamp: now.into(),
         accepted: now,
         data,
-        probed_key: None,
         attributes: Attributes::default(),
         ordering_key: None,
         trace: None,
     };
     let subscriptions = vec![SubscriptionId::new(Timestamp::default(), 1)];
-    Accept {
-        event,
-        client_chosen: false,
-        idempotency: None,
-        content,
-        subscriptions,
-        audit: None,
-        max_stored: None,
-    }
+    Accept { event, client_chosen: false, idempotency: None, content, subscriptions, max_stored: None }
 }

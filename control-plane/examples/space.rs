@@ -1,6 +1,7 @@
 //! What the embedded store takes on disk, and what removal gives back: rounds of accept, settle and age out.
 //!
-//! `cargo run --release -p postrider-control-plane --example space -- FOLDER [EVENTS] [ROUNDS]`
+//! `cargo run --release -p postrider-control-plane --example space -- FOLDER [EVENTS] [ROUNDS] [BYTES OF DATA] [EVENTS A SECOND]`
+//! Without a number of events a second they come as fast as they are written.
 
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ async fn main() -> anyhow::Result<()> {
     let path = args.next().ok_or_else(|| anyhow::anyhow!("name a folder that may be filled"))?.into();
     let events: u64 = args.next().map_or(Ok(200_000), |text| text.parse())?;
     let rounds: u64 = args.next().map_or(Ok(4), |text| text.parse())?;
+    let bytes: usize = args.next().map_or(Ok(400), |text| text.parse())?;
+    let a_second: Option<u32> = args.next().map(|text| text.parse()).transpose()?;
+    let group = (4 * 1024 * 1024 / u64::try_from(bytes)?).clamp(1, GROUP);
     let store = SledStore::open(&Options { path, cache_bytes: 32 * 1024 * 1024 })?;
     println!(
         "{:>5} {:>22} {:>22} {:>22}",
@@ -26,9 +30,13 @@ async fn main() -> anyhow::Result<()> {
     );
     for round in 0..rounds {
         let accepted = round * events..(round + 1) * events;
-        for first in accepted.clone().step_by(usize::try_from(GROUP)?) {
-            let group = (first..(first + GROUP).min(accepted.end)).map(accept).collect();
-            store.accept(group).await?;
+        for first in accepted.clone().step_by(usize::try_from(group)?) {
+            if let Some(a_second) = a_second {
+                tokio::time::sleep(Duration::from_secs(group) / a_second).await;
+            }
+            let events =
+                (first..(first + group).min(accepted.end)).map(|number| accept(number, bytes)).collect();
+            store.accept(events).await?;
         }
         let after_accept = mib(&store).await?;
         for first in accepted.clone().step_by(usize::try_from(GROUP)?) {
@@ -59,9 +67,10 @@ fn lane() -> SubscriptionId {
     SubscriptionId::new(at(0), 1)
 }
 
-/// An event of about 400 bytes, with one delivery and an idempotency key.
-fn accept(number: u64) -> Accept {
-    let data: bytes::Bytes = format!(r#"{{"documentId":"doc_{number}","pad":"{}"}}"#, "x".repeat(340)).into();
+/// An event with about so many bytes of data, with one delivery and an idempotency key.
+fn accept(number: u64, bytes: usize) -> Accept {
+    let pad = "x".repeat(bytes.saturating_sub(60));
+    let data: bytes::Bytes = format!(r#"{{"documentId":"doc_{number}","pad":"{pad}"}}"#).into();
     let key = EventKey::new(at(number), u128::from(number));
     let event_type: postrider_domain::event::EventTypeName =
         "document.completed".parse().expect("it is the name of a type");
@@ -72,10 +81,9 @@ fn accept(number: u64) -> Accept {
         id: key.into(),
         tenant,
         event_type,
-        timestamp: at(number),
+        timestamp: at(number).into(),
         accepted: at(number),
         data,
-        probed_key: None,
         attributes: Attributes::default(),
         ordering_key: None,
         trace: None,
@@ -88,7 +96,6 @@ fn accept(number: u64) -> Accept {
         idempotency: Some(idempotency),
         content,
         subscriptions: vec![lane()],
-        audit: None,
         max_stored: None,
     }
 }

@@ -1,7 +1,8 @@
 //! What the control plane says of itself on its admin port: whether it lives, whether it is ready, and its metrics.
 //!
 //! Alive means progress: every few seconds a question goes through the queue of the lanes' task, and a row through the
-//! store's writer. A store that answers with an error makes progress all the same; then the program is not ready.
+//! store's writer. A store that answers with an error makes progress all the same; then the program is not ready. Once a
+//! task has failed the program is neither, until it ends.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_telemetry::admin::{Program, Verdict};
+use postrider_telemetry::tasks::Supervisor;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::metrics::levels::Sources;
+use crate::metrics::upkeep::Watched;
 use crate::store::Store;
 
 /// How often the lanes and the store are asked for a sign of life.
@@ -28,8 +31,11 @@ const STARTING: &str = "starting: the store is opened and read";
 pub struct Admin {
     clock: Clock,
     metrics: Arc<Metrics>,
+    supervisor: Supervisor,
     /// There once it serves.
     sources: OnceLock<Sources>,
+    /// Likewise.
+    watched: OnceLock<Arc<Watched>>,
     state: Mutex<State>,
 }
 
@@ -53,15 +59,16 @@ struct State {
 impl Admin {
     /// Of a control plane that starts.
     #[must_use]
-    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(clock: Clock, metrics: Arc<Metrics>, supervisor: Supervisor) -> Arc<Self> {
         let now = clock.since_start();
         let state = State { phase: Phase::Starting, lanes: now, store: now, unwritten: None };
-        Arc::new(Self { clock, metrics, sources: OnceLock::new(), state: Mutex::new(state) })
+        let (sources, watched) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { clock, metrics, supervisor, sources, watched, state: Mutex::new(state) })
     }
 
     /// From now on calls are served, and these know how things are.
-    pub fn serving(&self, sources: Sources) {
-        let _the_first_stay = self.sources.set(sources);
+    pub fn serving(&self, sources: Sources, watched: Arc<Watched>) {
+        let _the_first_stay = (self.sources.set(sources), self.watched.set(watched));
         let now = self.clock.since_start();
         let mut state = self.state();
         (state.phase, state.lanes, state.store) = (Phase::Serving, now, now);
@@ -100,6 +107,11 @@ impl Admin {
     fn heard_of_store(&self, unwritten: Option<String>) {
         let mut state = self.state();
         (state.store, state.unwritten) = (self.clock.since_start(), unwritten);
+    }
+
+    /// A task that has failed, which no later progress makes good.
+    fn failed(&self) -> Verdict {
+        self.supervisor.failure().map_or(Ok(()), |failed| Err(vec![failed.to_string()]))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -149,11 +161,18 @@ impl Program for Admin {
     }
 
     async fn alive(&self) -> Verdict {
+        self.failed()?;
         self.state().alive(self.clock.since_start())
     }
 
     async fn ready(&self) -> Verdict {
+        self.failed()?;
         self.state().ready(self.clock.since_start())
+    }
+
+    async fn warnings(&self) -> Vec<String> {
+        let watched = self.watched.get();
+        watched.map(|watched| watched.warnings(self.clock.wall())).unwrap_or_default()
     }
 
     async fn metrics(&self) -> String {

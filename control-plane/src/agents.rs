@@ -1,6 +1,7 @@
 //! What is known of agents: who is connected, and who was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::store::{AgentRow, Store, StoreError};
 /// How long an agent that is gone stays in lists.
 pub const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
+/// Processes of an agent that are known to be replaced by a newer one.
+const FORMER: usize = 8;
+
 /// An agent as lists show it.
 #[derive(Clone, Debug)]
 pub struct AgentView {
@@ -23,12 +27,31 @@ pub struct AgentView {
     pub holders: Vec<HolderId>,
     /// Whether it takes no more jobs.
     pub draining: bool,
+    /// The latest of its processes that a newer one has replaced, by instance.
+    former: VecDeque<String>,
+}
+
+impl AgentView {
+    fn new(row: AgentRow) -> Self {
+        Self { row, holders: Vec::new(), draining: false, former: VecDeque::new() }
+    }
+
+    /// Another process takes over.
+    fn replace(&mut self) {
+        self.holders.clear();
+        self.draining = false;
+        self.row.drained = None;
+        if self.former.len() == FORMER {
+            self.former.pop_front();
+        }
+        self.former.push_back(self.row.instance.clone());
+    }
 }
 
 /// Every agent that is connected, or was lately.
 pub struct Agents {
     store: Arc<dyn Store>,
-    known: Mutex<HashMap<AgentId, AgentView>>,
+    known: Mutex<BTreeMap<AgentId, AgentView>>,
 }
 
 impl Agents {
@@ -40,7 +63,7 @@ impl Agents {
         let rows = store.agents().await?;
         let open =
             rows.iter().filter(|row| row.streams > 0).map(|row| (row.id.clone(), row.streams)).collect();
-        let view = |row: AgentRow| (row.id.clone(), AgentView { row, holders: Vec::new(), draining: false });
+        let view = |row: AgentRow| (row.id.clone(), AgentView::new(row));
         let known = Mutex::new(rows.into_iter().map(view).collect());
         Ok((Self { store, known }, open))
     }
@@ -50,15 +73,9 @@ impl Agents {
         let row = {
             let mut known = self.lock();
             let id = row.id.clone();
-            let view = known.entry(id).or_insert_with(|| AgentView {
-                row: row.clone(),
-                holders: Vec::new(),
-                draining: false,
-            });
+            let view = known.entry(id).or_insert_with(|| AgentView::new(row.clone()));
             if view.row.instance != row.instance {
-                view.holders.clear();
-                view.draining = false;
-                view.row.drained = None;
+                view.replace();
             }
             let drained = view.row.drained;
             let connected_at = if view.holders.is_empty() { row.connected_at } else { view.row.connected_at };
@@ -85,6 +102,12 @@ impl Agents {
             view.row.clone()
         };
         self.write(&row).await;
+    }
+
+    /// Whether a newer process of the agent has replaced this one: it may not come back.
+    #[must_use]
+    pub fn is_replaced(&self, id: &AgentId, instance: &str) -> bool {
+        self.lock().get(id).is_some_and(|view| view.former.iter().any(|former| former == instance))
     }
 
     /// An agent was heard of.
@@ -138,9 +161,27 @@ impl Agents {
     /// Every agent by id.
     #[must_use]
     pub fn list(&self) -> Vec<AgentView> {
-        let mut views: Vec<_> = self.lock().values().cloned().collect();
-        views.sort_by(|one, other| one.row.id.cmp(&other.row.id));
-        views
+        self.lock().values().cloned().collect()
+    }
+
+    /// One agent.
+    #[must_use]
+    pub fn get(&self, id: &AgentId) -> Option<AgentView> {
+        self.lock().get(id).cloned()
+    }
+
+    /// So many of the agents that are wanted, by id, after this one.
+    #[must_use]
+    pub fn page(
+        &self,
+        after: Option<&AgentId>,
+        limit: usize,
+        wanted: impl Fn(&AgentView) -> bool,
+    ) -> Vec<AgentView> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.lock();
+        let views = known.range::<AgentId, _>((start, Bound::Unbounded)).map(|(_, view)| view);
+        views.filter(|view| wanted(view)).take(limit).cloned().collect()
     }
 
     /// How many agents are connected, by pool and version. A pool whose agents are all gone has no version.
@@ -181,7 +222,7 @@ impl Agents {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, AgentView>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, AgentView>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

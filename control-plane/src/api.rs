@@ -25,9 +25,12 @@ mod streams;
 mod subscriptions;
 mod system;
 mod tenants;
+mod test_posts;
 mod tokens;
+mod under_way;
 mod views;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
@@ -38,6 +41,7 @@ use tonic::{Request, Status};
 
 pub use self::access::Caller;
 pub use self::gate::Gate;
+pub use self::under_way::MAX_OF_TOKEN;
 use crate::agents::Agents;
 use crate::authority::Authorities;
 use crate::backups::Backups;
@@ -46,17 +50,20 @@ use crate::diagnoses::Diagnoses;
 use crate::disabler::Changes;
 use crate::emit::Emitter;
 use crate::identities::Identities;
+use crate::judging::Judge;
 use crate::key_uses::KeyUses;
 use crate::lanes::Lanes;
 use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
 use crate::pools::Pools;
+use crate::reads::{Reads, Turn};
 use crate::registry::{Registry, Standing};
 use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
 use crate::store::Store;
 use crate::tokens::Tokens;
 use crate::watch::Updates;
+use crate::watchers::Watchers;
 
 /// What handlers use. Every service of the API is implemented on it.
 #[derive(Clone)]
@@ -67,6 +74,8 @@ pub struct Api {
     pub sealer: Sealer,
     /// Tenants and subscriptions in memory.
     pub registry: Arc<Registry>,
+    /// What judges events before that, by schemas and filters.
+    pub judge: Judge,
     /// Where events are handed in.
     pub emitter: Emitter,
     /// The schedule.
@@ -75,6 +84,10 @@ pub struct Api {
     pub changes: Changes,
     /// Live updates.
     pub updates: Updates,
+    /// Turns of those who read.
+    pub reads: Reads,
+    /// How many streams watch.
+    pub watchers: Arc<Watchers>,
     /// How large things are, and when certificates end.
     pub watched: Arc<Watched>,
     /// Agents.
@@ -105,6 +118,8 @@ pub struct Api {
     pub caller: Caller,
     /// Where sampled events are told.
     pub traces: Traces,
+    /// Where the head of the audit log is exported.
+    pub audit_head_file: Option<PathBuf>,
     /// Time.
     pub clock: Clock,
     /// How many bytes an event's data may have.
@@ -124,6 +139,11 @@ impl Api {
     #[must_use]
     pub fn by_itself(&self) -> Self {
         Self { caller: Caller::postrider(), ..self.clone() }
+    }
+
+    /// The caller's turn to read, for calls that read more than once.
+    async fn turn(&self) -> Result<Turn, Status> {
+        self.reads.turn(&self.caller.reader()).await.map_err(status::busy)
     }
 
     /// Tells the audit log what changes no row.

@@ -1,16 +1,23 @@
 //! Wires the control plane together, runs it, and stops it.
 //!
-//! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the **committer**
-//! ([`crate::emit`]), the store's **writer** thread, the **lanes** task ([`crate::lanes`]), one **session** task a
-//! stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]); beside them the **disabler**
-//! ([`crate::disabler`]), **operational** events ([`crate::operational`]), the **rewrapper** ([`crate::secrets::rewrap`]),
-//! the **operations** ([`crate::operations`]), and **retention** ([`crate::retention`]).
+//! Dramatis personae, in the order in which an event meets them: the **API server** ([`crate::api`]), the threads that
+//! judge it ([`crate::compute`]), the **committer** ([`crate::emit`]), the store's **writer** thread, the **lanes** task
+//! ([`crate::lanes`]), one **session** task a stream of an agent ([`crate::link`]), the **settler** ([`crate::settle`]);
+//! beside them the **disabler** ([`crate::disabler`]), **operational** events ([`crate::operational`]), the **rewrapper**
+//! ([`crate::secrets::rewrap`]), the **operations** ([`crate::operations`]), and **retention** ([`crate::retention`]).
+//!
+//! Each of these is a task of one supervised set ([`crate::tasks`] has their names): the first that panics or ends too early
+//! stops the process with an error that names it.
 //!
 //! A stop goes the same way: no new event, no new job, what is under way ends and is settled, sessions end, the store
 //! is flushed.
 
+mod ages;
+mod house;
 mod known;
 mod shown;
+mod stop;
+mod stored_time;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,10 +28,12 @@ use anyhow::Context as _;
 use postrider_proto::agent::enrollment_service_server::EnrollmentServiceServer;
 use postrider_proto::agent::identity_service_server::IdentityServiceServer;
 use postrider_proto::agent::session_service_server::SessionServiceServer;
+use postrider_proto::session::MAX_AGENT_MESSAGE;
 use postrider_proto::v1;
-use postrider_telemetry::log;
+use postrider_telemetry::tasks::Tasks;
+use postrider_telemetry::watchdog::Watchdog;
+use postrider_telemetry::{blocking, log};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
@@ -32,40 +41,45 @@ use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::layer::util::{Identity, Stack};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::known::Known;
 use self::shown::Shown;
+pub(crate) use self::stop::AFTER_GRACE;
 use crate::api::{Api, Caller, Gate};
+use crate::audit_head;
 use crate::authority::Authorities;
 use crate::backups::Backups;
 use crate::clock::Clock;
+use crate::compute::Compute;
 use crate::config::Config;
 use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::emit::Emitter;
-use crate::identities::Identities;
+use crate::job_tags::JobTags;
+use crate::judging::Judge;
 use crate::lanes::{Lanes, Runner};
-use crate::link::{Links, Registrar, Visits};
+use crate::link::{Links, Misconduct, Registrar, Visits};
+use crate::listen::certificate::ApiCertificate;
 use crate::listen::{self, Calls, Door, SharedTls};
-use crate::metrics::Metrics;
 use crate::metrics::upkeep::Watched;
+use crate::metrics::{Metrics, Writes};
 use crate::operations::Operations;
+use crate::reads::Reads;
 use crate::recent::RecentEvents;
 use crate::registry::Registry;
-use crate::retention::Keep;
+use crate::schemas::Schemas;
 use crate::secrets::Sealer;
 use crate::secrets::rewrap::{Holders, Rewrapper};
-use crate::store::{Options, STORE, SledStore, Store};
+use crate::store::{Options, STORE, SledStore, Store, StoreError};
 use crate::watch::Updates;
-use crate::{disabler, operational, retention, secrets, settle};
+use crate::watchers::Watchers;
+use crate::{disabler, operational, secrets, settle, tasks};
 
 /// Bytes of recently accepted events kept in memory.
 const RECENT_BYTES: usize = 16 * 1024 * 1024;
 /// The largest request: a batch of events.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
-/// The largest message of an agent: a Hello that names as many jobs and outcomes as an agent can have, or outcomes.
-const MAX_AGENT_MESSAGE: usize = 8 * 1024 * 1024;
 /// The largest question that anybody may ask.
 const MAX_QUESTION: usize = 4 * 1024;
 /// What reflection lists: the services of the API's port.
@@ -97,25 +111,44 @@ const MAX_HEADERS: u32 = 8 * 1024;
 const MAX_TAKEN_BACK: usize = 20;
 /// Calls of one connection that may be refused for what is wrong with them, such as being too many at once: more end it.
 const MAX_REFUSED: usize = 1024;
-/// How often it is looked at what time brings to certificates and join tokens.
-const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How often join tokens and identities are forgotten that are too old.
-const FORGET_EVERY: u32 = 60;
-/// How long ended sessions and calls may take to go.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long attempts under way may take to end after a task has failed.
+const FAILED_GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the control plane until `stop` is done, then stops it within its grace. Without a log filter of its own, the
-/// admin port cannot change what is logged.
+/// What the control plane gets from the process that it runs in.
+pub struct Process {
+    /// The log's filter; without it, the admin port cannot change what is logged.
+    pub filter: Option<log::Filter>,
+    /// Ends the process when a stop after a failure hangs.
+    pub watchdog: Watchdog,
+    /// Opens the store.
+    pub open: Open,
+}
+
+/// Opens a store that says how its writes go, and accepts events as long as so many bytes of its disk are free.
+pub type Open = Box<dyn FnOnce(&Options, Writes, Option<u64>) -> Result<Arc<dyn Store>, StoreError> + Send>;
+
+impl Default for Process {
+    fn default() -> Self {
+        let open: Open = Box::new(|options, writes, reserve| {
+            Ok(Arc::new(SledStore::open_measured(options, writes, reserve)?))
+        });
+        Self { filter: None, watchdog: Watchdog::default(), open }
+    }
+}
+
+/// Runs the control plane until `stop` is done, then stops it within its grace.
 ///
 /// # Errors
-/// When it cannot start, or a part of it fails.
-pub async fn run(
-    mut config: Config,
-    filter: Option<log::Filter>,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+/// When it cannot start; [`postrider_telemetry::tasks::TaskFailed`] when one of its tasks fails; when the store cannot
+/// be closed.
+pub async fn run(config: Config, process: Process, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let (watchdog, grace) = (process.watchdog.clone(), config.shutdown_grace);
+    start(config, process).await?.until(stop, watchdog, grace).await
+}
+
+async fn start(mut config: Config, process: Process) -> anyhow::Result<Parts> {
     let clock = Clock::start();
-    let shown = Shown::open(&config, filter, clock).await?;
+    let shown = Shown::open(&config, process.filter, clock).await?;
     let api_listener = listen("api_listen", config.api_listen).await?;
     let agent_listener = listen("agent_listen", config.agent_listen).await?;
     config.listens_for_agents(agent_listener.local_addr()?);
@@ -123,10 +156,14 @@ pub async fn run(
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
     let writes = shown.metrics().writes();
-    let opened = tokio::task::spawn_blocking(move || SledStore::open_measured(&options, writes)).await?;
-    let store: Arc<dyn Store> = Arc::new(opened.context("the store cannot be opened")?);
+    let (open, reserve) = (process.open, config.disk_reserve);
+    let store = blocking::run(move || open(&options, writes, reserve))
+        .await?
+        .context("the store cannot be opened")?;
+    stored_time::compare(&*store, clock).await.context("the latest time in the store cannot be read")?;
     let sealer = secrets::data_keys::open(&*store, &config.keks, clock.wall());
     let sealer = sealer.await.context("the secrets in the store cannot be opened")?;
+    begin_audit(&*store, &sealer, &config, clock).await?;
     let mut parts = Parts::build(store, sealer, &config, shown, clock).await?;
     if !config.insecure_loopback {
         show_bootstrap_token(&parts, &config).await?;
@@ -142,17 +179,21 @@ pub async fn run(
         warn!("insecure_loopback: no TLS and no tokens; whoever is on this machine can do everything");
     }
     parts.serve(api_listener, agent_listener, &config).await?;
-    tokio::select! {
-        () = stop => {}
-        ended = parts.tasks.join_next() => {
-            let ended = ended.map(|ended| ended.unwrap_or_else(|error| Err(error.into())));
-            error!(?ended, "a part of the control plane has ended; stopping");
-            parts.stop(config.shutdown_grace).await?;
-            anyhow::bail!("a part of the control plane has ended by itself; its log says why");
-        }
+    Ok(parts)
+}
+
+/// Compares the audit log with the head that was exported, before anything is appended to it.
+async fn begin_audit(
+    store: &dyn Store,
+    sealer: &Sealer,
+    config: &Config,
+    clock: Clock,
+) -> anyhow::Result<()> {
+    let key = sealer.audit_key();
+    if let Some(path) = &config.audit_head_file {
+        audit_head::compare(store, &key, path).await?;
     }
-    info!("stopping: finishing what is under way");
-    parts.stop(config.shutdown_grace).await
+    Ok(store.authenticate_audit(key, clock.wall()).await?)
 }
 
 /// Printed, not logged: logs are kept and read by many.
@@ -182,10 +223,17 @@ struct Parts {
     shown: Shown,
     /// Cancelled when servers must end.
     closing: CancellationToken,
-    /// Fails as a whole: each of these runs as long as the program.
-    tasks: JoinSet<anyhow::Result<()>>,
-    /// Ends by itself when what feeds it has ended.
-    pipeline: JoinSet<()>,
+    /// Changes that calls have begun.
+    changes: TaskTracker,
+    /// These end first, when `closing` is cancelled.
+    servers: Tasks,
+    /// These end when nothing feeds them any more.
+    pipeline: Tasks,
+}
+
+/// Ends when the store cannot go on in this process.
+async fn failure(store: Arc<dyn Store>) -> anyhow::Result<()> {
+    anyhow::bail!(store.failed().await)
 }
 
 fn rewrapper(
@@ -214,25 +262,27 @@ impl Parts {
         let Known { registry, agents, pools, tokens, uses, identities, authorities, scheduler } = known;
         let (lanes, inbox) = Lanes::new();
         let (settle, settle_queue) = settle::queue();
-        let (changes, changes_queue) = disabler::queue();
-        let (notices, notices_queue) = operational::queue();
+        let ((changes, changes_queue), (notices, notices_queue)) = (disabler::queue(), operational::queue());
         let recent = Arc::new(RecentEvents::new(RECENT_BYTES));
         let updates = Updates::new(registry.clone(), store.last_position().await?, clock);
-        let (rate, counted) = (config.tenant_emit_rate, shown.metrics());
+        let (quota, counted) = (&config.tenant_quota, shown.metrics());
         let (emitter, committer) =
-            Emitter::new(store.clone(), lanes.clone(), recent.clone(), rate, clock, counted);
-        registry.paces().iter().for_each(|(tenant, pace)| emitter.limit(tenant, Some(*pace)));
+            Emitter::new(store.clone(), lanes.clone(), recent.clone(), quota, clock, counted);
+        registry.own_quotas().iter().for_each(|(tenant, quota)| emitter.limit(tenant, Some(quota)));
         let dispatcher =
             Dispatcher::new(registry.clone(), recent, store.clone(), uses.clone(), traces.clone(), clock);
-        let (closing, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let (closing, (reads, watchers)) = (CancellationToken::new(), readers(&shown, config));
         let api = Api {
             store: store.clone(),
             sealer: sealer.clone(),
             registry: registry.clone(),
+            judge: judge(&store, &registry, &shown, clock)?,
             emitter,
             lanes: lanes.clone(),
             changes: changes.clone(),
             updates: updates.clone(),
+            reads,
+            watchers,
             watched: watched(&store, &authorities, config),
             agents: agents.clone(),
             pools,
@@ -244,25 +294,27 @@ impl Parts {
             authorities: authorities.clone(),
             agent_address: config.agent_address.clone(),
             rewrapper: rewrapper(&store, &registry, &authorities, &sealer, config, clock),
-            operations: Arc::new(Operations::load(store.clone(), clock).await?),
+            operations: Arc::new(Operations::load(store.clone(), clock, shown.metrics().reads()).await?),
             backups: Arc::new(Backups::new(shown.metrics(), clock)),
             caller: Caller::nobody(),
             traces,
             clock,
+            audit_head_file: config.audit_head_file.clone(),
             max_event_bytes: config.max_event_bytes,
-            stopping,
+            stopping: shown.stop_token(),
         };
         let links = links(&api, dispatcher, shown.metrics(), closing.clone());
         let runner = Runner::new(scheduler, inbox, store.clone(), settle, changes, notices.clone(), clock);
-        let mut pipeline = JoinSet::new();
-        pipeline.spawn(committer.run());
-        pipeline.spawn(runner.run());
-        pipeline.spawn(settle::run(settle_queue, store.clone(), lanes.clone(), updates, shown.metrics()));
-        pipeline.spawn(disabler::run(changes_queue, api.by_itself(), notices.clone()));
-        pipeline.spawn(operational::run(notices_queue, api.by_itself(), notices, config.thresholds));
-        keep_house(&mut pipeline, &api, config);
-        let (health, tasks) = (HealthReporter::new(), JoinSet::new());
-        Ok(Self { store, lanes, api, links, authorities, health, shown, closing, tasks, pipeline })
+        let mut pipeline = shown.supervisor().tasks();
+        pipeline.spawn(tasks::COMMITTER, committer.run());
+        pipeline.spawn(tasks::SCHEDULER, runner.run());
+        let settler = settle::run(settle_queue, store.clone(), lanes.clone(), updates, shown.metrics());
+        pipeline.spawn(tasks::SETTLER, settler);
+        house::follow(&mut pipeline, &api, (changes_queue, notices_queue), notices, config);
+        house::keep(&mut pipeline, &api, config, shown.metrics());
+        let (health, changes, servers) =
+            (HealthReporter::new(), TaskTracker::new(), shown.supervisor().tasks());
+        Ok(Self { store, lanes, api, links, authorities, health, shown, closing, changes, servers, pipeline })
     }
 
     async fn serve(&mut self, api: TcpListener, agents: TcpListener, config: &Config) -> anyhow::Result<()> {
@@ -270,12 +322,16 @@ impl Parts {
             listen::connections(config.max_api_connections, config.max_agent_connections);
         let connections = |port| self.shown.metrics().connections(port);
         let (to_api, of_agents) = (connections("api"), connections("agents"));
+        let ages = ages::spread(config.max_api_connection_age);
         let api = Door {
             name: "api",
             listener: api,
             tls: self.api_tls(config)?,
             max_connections: max_api,
-            connections: to_api,
+            shared: true,
+            shown: to_api,
+            servers: ages.len(),
+            floods: self.shown.metrics().floods(),
         };
         let secured = !config.insecure_loopback;
         let agents = Door {
@@ -283,14 +339,29 @@ impl Parts {
             listener: agents,
             tls: secured.then(|| self.authorities.tls()),
             max_connections: max_agents,
-            connections: of_agents,
+            // Each agent has its own bound; who has a place keeps it.
+            shared: false,
+            shown: of_agents,
+            servers: 1,
+            floods: self.shown.metrics().floods(),
         };
         let gate = Gate::new(secured.then(|| self.api.tokens.clone()), self.api.clock);
+        let gate = gate.tracked(self.changes.clone()).sharing(self.api.reads.clone());
+        let gate = gate.limited(config.max_token_calls, self.shown.metrics());
         let closing = || self.closing.clone().cancelled_owned();
-        let api = self.api_router(gate)?.serve_with_incoming_shutdown(api.open(), closing());
-        let agents = self.agent_router().serve_with_incoming_shutdown(agents.open(), closing());
-        self.tasks.spawn(async move { api.await.context("the API's server failed") });
-        self.tasks.spawn(async move { agents.await.context("the agents' server failed") });
+        let ((to_api, accept_to_api), (of_agents, accept_agents)) = (api.open(), agents.open());
+        let mut api_servers = Vec::with_capacity(ages.len());
+        for (age, to_api) in ages.into_iter().zip(to_api) {
+            let router = self.api_router(gate.clone(), age)?;
+            api_servers.push(Box::pin(router.serve_with_incoming_shutdown(to_api, closing())));
+        }
+        let api = ages::run_all(api_servers, self.closing.clone());
+        let agents = futures::stream::select_all(of_agents);
+        let agents = self.agent_router().serve_with_incoming_shutdown(agents, closing());
+        self.servers.spawn(tasks::API_CONNECTIONS, accept_to_api);
+        self.servers.spawn(tasks::AGENT_CONNECTIONS, accept_agents);
+        self.servers.spawn_fallible(tasks::API_SERVER, api);
+        self.servers.spawn_fallible(tasks::AGENT_SERVER, async { agents.await.map_err(anyhow::Error::from) });
         self.report_health(tonic_health::ServingStatus::Serving).await;
         self.shown.serving(&self.api, &mut self.pipeline);
         Ok(())
@@ -299,24 +370,34 @@ impl Parts {
     /// The API's TLS settings, followed as their files change.
     fn api_tls(&mut self, config: &Config) -> anyhow::Result<Option<SharedTls>> {
         let Some(files) = &config.tls else { return Ok(None) };
-        let (shared, follow) = files.clone().share()?;
-        self.pipeline.spawn(follow);
+        let (shared, follow) =
+            files.clone().share(self.api.watched.api_certificate.clone(), self.api.clock)?;
+        self.pipeline.spawn(tasks::TLS_FILES, follow);
         Ok(Some(shared))
     }
 
     fn agent_router(&self) -> Router<Stack<Calls, Identity>> {
         let clock = self.api.clock;
-        let registrar = Registrar::new(self.authorities.clone(), self.links.identities.clone(), clock);
+        let registrar = Registrar::new(
+            self.authorities.clone(),
+            self.links.identities.clone(),
+            clock,
+            self.links.metrics.clone(),
+        );
         let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(MAX_AGENT_MESSAGE);
         let enrolment =
             EnrollmentServiceServer::new(registrar.clone()).max_decoding_message_size(MAX_ENROLMENT);
         let renewal = IdentityServiceServer::new(registrar).max_decoding_message_size(MAX_ENROLMENT);
         // Who is known there has shown a certificate before it called.
-        let calls = Calls { from_somebody_known: |_| false };
+        let calls = Calls { caller: |_| None };
         server(AGENT_STREAMS).layer(calls).add_service(link).add_service(enrolment).add_service(renewal)
     }
 
-    fn api_router(&self, gate: Gate) -> anyhow::Result<Router<Stack<Calls, Stack<Gate, Identity>>>> {
+    fn api_router(
+        &self,
+        gate: Gate,
+        age: Option<Duration>,
+    ) -> anyhow::Result<Router<Stack<Calls, Stack<Gate, Identity>>>> {
         let api = &self.api;
         let events = v1::event_service_server::EventServiceServer::new(api.clone());
         let deliveries = v1::delivery_service_server::DeliveryServiceServer::new(api.clone());
@@ -327,8 +408,8 @@ impl Parts {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
             SERVICES.iter().fold(builder, |builder, name| builder.with_service_name(*name))
         };
-        let calls = Calls { from_somebody_known: |call| call.get::<Caller>().is_some() };
-        Ok(server(API_STREAMS)
+        let calls = Calls { caller: |call| call.get::<Caller>().map(Caller::holder) };
+        Ok(ages::limited(server(API_STREAMS), age)
             .layer(gate)
             .layer(calls)
             .add_service(events.max_decoding_message_size(MAX_MESSAGE))
@@ -355,32 +436,6 @@ impl Parts {
         self.health.set_service_status("", status).await;
         self.health.set_service_status("postrider.v1.EventService", status).await;
     }
-
-    async fn stop(mut self, grace: Duration) -> anyhow::Result<()> {
-        self.api.stopping.cancel();
-        self.shown.stopping();
-        self.report_health(tonic_health::ServingStatus::NotServing).await;
-        if tokio::time::timeout(grace, self.lanes.drain()).await.is_err() {
-            warn!(?grace, "attempts are still under way; agents will report them after the next start");
-        }
-        self.closing.cancel();
-        self.links.sessions.close();
-        let sessions_end = tokio::time::timeout(CLOSE_WITHIN, self.links.sessions.wait()).await;
-        let calls_end =
-            tokio::time::timeout(CLOSE_WITHIN, async { while self.tasks.join_next().await.is_some() {} })
-                .await;
-        if sessions_end.is_err() || calls_end.is_err() {
-            warn!("some connections did not end in time; they are cut");
-        }
-        self.tasks.shutdown().await;
-        self.pipeline.shutdown().await;
-        self.api.tokens.write_uses().await;
-        self.api.uses.write().await;
-        let _sent_or_not = tokio::task::spawn_blocking(move || self.api.traces.end()).await;
-        self.store.close().await.context("the store could not be flushed")?;
-        info!("stopped");
-        Ok(())
-    }
 }
 
 fn server(streams: u32) -> Server {
@@ -396,10 +451,19 @@ fn server(streams: u32) -> Server {
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
 }
 
+/// Turns of those who read, and room for those who watch.
+fn readers(shown: &Shown, config: &Config) -> (Reads, Arc<Watchers>) {
+    let counts = shown.metrics().reads();
+    let watchers = Arc::new(Watchers::new(config.watchers, counts.clone()));
+    (Reads::new(shown.stop_token(), counts), watchers)
+}
+
 fn links(api: &Api, dispatcher: Dispatcher, metrics: Arc<Metrics>, closing: CancellationToken) -> Links {
     Links {
         lanes: api.lanes.clone(),
         visits: Visits::new(dispatcher.clock),
+        tags: JobTags::new(&*api.sealer.job_tag_key(), api.store.fence()),
+        misconduct: Arc::new(Misconduct::new(api.identities.clone(), metrics.clone())),
         dispatcher,
         agents: api.agents.clone(),
         identities: api.identities.clone(),
@@ -410,42 +474,27 @@ fn links(api: &Api, dispatcher: Dispatcher, metrics: Arc<Metrics>, closing: Canc
     }
 }
 
+/// What judges events, with its threads.
+fn judge(
+    store: &Arc<dyn Store>,
+    registry: &Arc<Registry>,
+    shown: &Shown,
+    clock: Clock,
+) -> anyhow::Result<Judge> {
+    let compute = Compute::start(None, clock, shown.metrics());
+    let compute = compute.context("no threads could be started; raise the limit of processes")?;
+    let schemas = Schemas::new(store.clone(), compute.clone(), shown.metrics());
+    Ok(Judge::new(registry.clone(), Arc::new(schemas), compute))
+}
+
 fn watched(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, config: &Config) -> Arc<Watched> {
     Arc::new(Watched {
         store: store.clone(),
         data_dir: config.data_dir.clone(),
-        api_certificate: config.tls.as_ref().map(|files| files.cert.clone()),
+        api_certificate: ApiCertificate::default(),
         authorities: authorities.clone(),
     })
 }
 
-/// What goes on by itself, whatever is delivered.
-fn keep_house(pipeline: &mut JoinSet<()>, api: &Api, config: &Config) {
-    let (clock, rewrapper) = (api.clock, api.rewrapper.clone());
-    pipeline.spawn(api.tokens.clone().tend(clock));
-    pipeline.spawn(api.uses.clone().tend());
-    pipeline.spawn(tend(api.authorities.clone(), api.identities.clone(), clock));
-    pipeline.spawn(async move { rewrapper.run().await });
-    pipeline.spawn(api.operations.clone().run(api.by_itself()));
-    pipeline.spawn(retention::run(api.store.clone(), api.agents.clone(), Keep::of(config), clock));
-}
-
-/// What time brings to authorities, join tokens and identities.
-async fn tend(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) {
-    let mut told = String::new();
-    for round in (0..FORGET_EVERY).cycle() {
-        tokio::time::sleep(TEND_EVERY).await;
-        let mut done = authorities.tend(clock.wall()).await.map_err(|error| error.to_string());
-        if round == 0 && done.is_ok() {
-            done = identities.forget_old(clock.wall()).await.map_err(|error| error.to_string());
-        }
-        match done {
-            Ok(()) => told.clear(),
-            Err(error) if error != told => {
-                warn!("what was known of agents' certificates before stays in force: {error}");
-                told = error;
-            }
-            Err(_) => {}
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,8 @@ pub mod verifier;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use postrider_domain::audit;
-use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::identity::{AgentIdentity, TrustDomain};
 use postrider_domain::join::{MAX_PINS, Pin};
 use postrider_domain::sealed::{Context, OpenError};
@@ -27,14 +26,15 @@ use zeroize::Zeroizing;
 
 pub use self::certificates::RequestedKey;
 use self::certificates::Signer;
-pub(crate) use self::files::end_of;
+pub(crate) use self::certificates::generation_of;
 pub use self::files::{AuthorityFiles, FilesError};
 use self::verifier::AgentVerifier;
+use crate::clock::Clock;
 use crate::identities::Identities;
 use crate::listen::SharedTls;
 use crate::listen::tls::{for_agents, roots};
 use crate::secrets::{Sealer, SecretsError, reseal};
-use crate::store::{AuthorityRow, Store, StoreError};
+use crate::store::{AuthorityRow, IdentityRow, Store, StoreError};
 
 /// The longest overlap.
 pub const MAX_OVERLAP: Duration = Duration::from_secs(90 * 86_400);
@@ -118,10 +118,13 @@ pub struct Authorities {
     /// When the port's certificate was made.
     served_since: ArcSwap<Timestamp>,
     changes: Mutex<()>,
+    /// Why the operator's files are not in force.
+    refused: ArcSwapOption<String>,
 }
 
 impl Authorities {
-    /// The authorities of the store or of the operator's files; a first one is made.
+    /// The authorities of the store or of the operator's files; a first one is made. While the clock is not believed, one
+    /// whose overlap seems to be over is trusted still.
     ///
     /// # Errors
     /// [`AuthorityError`].
@@ -130,10 +133,11 @@ impl Authorities {
         sealer: Sealer,
         settings: Settings,
         identities: Arc<Identities>,
-        now: Timestamp,
+        clock: Clock,
     ) -> Result<Self, AuthorityError> {
+        let now = clock.wall();
         let trusted = if settings.files.is_empty() {
-            stored(&store, &sealer, now).await?
+            stored(&store, &sealer, now, clock.removal_time()).await?
         } else {
             files::read_all(&settings.files, now)?
         };
@@ -141,6 +145,7 @@ impl Authorities {
             anchors(&trusted),
             identities.clone(),
             settings.trust_domain.clone(),
+            clock,
         )?);
         let tls = served(&trusted, &settings.names, &verifier, now)?;
         Ok(Self {
@@ -153,6 +158,7 @@ impl Authorities {
             verifier,
             served_since: ArcSwap::from_pointee(now),
             changes: Mutex::new(()),
+            refused: ArcSwapOption::empty(),
         })
     }
 
@@ -162,10 +168,22 @@ impl Authorities {
         self.tls.clone()
     }
 
+    /// What judges agents' certificates.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<AgentVerifier> {
+        self.verifier.clone()
+    }
+
     /// Every authority that is trusted, newest first.
     #[must_use]
     pub fn trusted(&self) -> Arc<Vec<Arc<Authority>>> {
         self.trusted.load_full()
+    }
+
+    /// Why the operator's files are not in force, as they are now.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.refused.load().as_deref().cloned()
     }
 
     /// What every agent of this control plane has in its identity.
@@ -180,23 +198,24 @@ impl Authorities {
         self.settings.lifetime + MARGIN
     }
 
-    /// Issues a certificate: what the agent is told, the authority, and when the certificate ends.
+    /// Issues a certificate for the newest key of `row`: what the agent is told, the authority, and when the certificate ends.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn issue(
         &self,
-        agent: &AgentId,
-        pool: &PoolName,
+        row: &IdentityRow,
         key: &RequestedKey,
         now: Timestamp,
     ) -> Result<(Identity, Pin, Timestamp), AuthorityError> {
+        let (agent, pool) = (&row.agent, &row.pool);
         let trusted = self.trusted();
         let authority = trusted.first().ok_or(AuthorityError::None)?;
         let until = (now + self.settings.lifetime).min(authority.expires);
         let trust_domain = self.settings.trust_domain.clone();
         let identity = AgentIdentity { trust_domain, pool: pool.clone(), agent: agent.clone() };
-        let certificate = certificates::agent(&authority.signer, &identity, key, now, until)?;
+        let certificate =
+            certificates::agent(&authority.signer, &identity, (key, row.generation), now, until)?;
         let seconds = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         let life = until.since(now);
         let told = Identity {
@@ -241,18 +260,23 @@ impl Authorities {
         Ok(new)
     }
 
-    /// What time brings: former authorities retire, the operator's files change, the port's certificate grows old.
+    /// What time brings: former authorities retire, the operator's files change, the port's certificate grows old. Without
+    /// a `removal` time none retires: the clock is not believed.
     ///
     /// # Errors
     /// [`AuthorityError`]; what was in force stays.
-    pub async fn tend(&self, now: Timestamp) -> Result<(), AuthorityError> {
+    pub async fn tend(&self, now: Timestamp, removal: Option<Timestamp>) -> Result<(), AuthorityError> {
         let _change = self.changes.lock().await;
-        if self.settings.files.is_empty() {
-            self.retire(now).await?;
-        } else {
-            self.follow_files(now)?;
+        match removal {
+            _ if !self.settings.files.is_empty() => {
+                let followed = self.follow_files(now);
+                self.refused.store(followed.as_ref().err().map(|error| Arc::new(error.to_string())));
+                followed?;
+            }
+            Some(removal) => self.retire(removal).await?,
+            None => {}
         }
-        if now.since(**self.served_since.load()) > certificates::SERVER_LASTS / 2 {
+        if certificates::is_to_be_replaced(**self.served_since.load(), now) {
             self.apply(self.trusted().to_vec(), now)?;
         }
         Ok(())
@@ -376,10 +400,11 @@ async fn stored(
     store: &Arc<dyn Store>,
     sealer: &Sealer,
     now: Timestamp,
+    removal: Option<Timestamp>,
 ) -> Result<Vec<Arc<Authority>>, AuthorityError> {
     let mut trusted = Vec::new();
     for row in store.authorities().await? {
-        if row.retire.is_none_or(|retire| retire > now) {
+        if row.retire.zip(removal).is_none_or(|(retire, removal)| retire > removal) {
             trusted.push(Arc::new(open(sealer, row)?));
         }
     }
@@ -425,7 +450,8 @@ fn served(
     now: Timestamp,
 ) -> Result<ServerConfig, AuthorityError> {
     let authority = trusted.last().ok_or(AuthorityError::None)?;
-    let (certificate, key) = certificates::server(&authority.signer, names, now)?;
+    let (certificate, key) =
+        certificates::server(&authority.signer, names, files::start_of(&authority.certificate)?, now)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     Ok(for_agents(vec![certificate, authority.certificate.clone()], key, verifier.clone())?)
 }

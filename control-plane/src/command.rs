@@ -10,9 +10,13 @@ use crate::{Args, Verb};
 /// The name of the command.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped by a signal; 1 failed; 2 settings that cannot be used; 70 a task of the control plane failed, \
+the log names it; 130 stopped at once by a second signal.";
+
 /// Owns subscriptions, signing keys and events, and streams signed jobs to agents.
 #[derive(clap::Parser)]
-#[command(version, max_term_width = 110, args_conflicts_with_subcommands = true)]
+#[command(version, max_term_width = 110, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 struct Command {
     #[command(flatten)]
     args: Args,

@@ -3,12 +3,15 @@
 
 mod checker;
 mod files;
+mod quotas;
 mod variables;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use postrider_domain::pace::Pace;
+use postrider_domain::quota::Quota;
 use postrider_telemetry::log;
 use postrider_telemetry::traces::{self, Traces};
 use serde::Deserialize;
@@ -16,11 +19,11 @@ use serde::Deserialize;
 use self::checker::Checker;
 pub use self::files::Look;
 pub use self::variables::OF_THE_COMMAND;
-use crate::authority;
-use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
 use crate::operational::Thresholds;
 use crate::secrets::Keks;
+use crate::watchers::Allowed;
+use crate::{audit_stream, authority};
 
 /// The settings as they are given: any of them, in the file, the environment or as flags.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -89,16 +92,42 @@ pub struct Settings {
     /// Connections of agents at once: 1 to 1000000 [default: 10000]
     #[arg(long, env = "POSTRIDER_MAX_AGENT_CONNECTIONS", value_name = "NUMBER")]
     pub max_agent_connections: Option<usize>,
+    /// How old a connection to the API may become, give or take a fifth, before the server says goodbye and calls under way
+    /// end in their own time: 10s to 1day, or never [default: 5min]
+    #[arg(long, env = "POSTRIDER_MAX_API_CONNECTION_AGE", value_name = "DURATION")]
+    pub max_api_connection_age: Option<String>,
+    /// Calls to the API, streams among them, that may be under way at once with one token: 1 to 1000000 [default: 256]
+    #[arg(long, env = "POSTRIDER_MAX_TOKEN_CALLS", value_name = "NUMBER")]
+    pub max_token_calls: Option<usize>,
+    /// Streams that watch deliveries with one token at once: 1 to 100000 [default: 16]
+    #[arg(long, env = "POSTRIDER_MAX_TOKEN_WATCHERS", value_name = "NUMBER")]
+    pub max_token_watchers: Option<usize>,
+    /// Streams that watch deliveries with all tokens confined to one tenant at once: 1 to 100000
+    /// [default: 64]
+    #[arg(long, env = "POSTRIDER_MAX_TENANT_WATCHERS", value_name = "NUMBER")]
+    pub max_tenant_watchers: Option<usize>,
     /// File that holds the first admin's token, for when no admin's token is valid yet. Without it one is made then and
-    /// printed once [default: none]
+    /// printed once. Delete it after the first start [default: none]
     #[arg(long, env = "POSTRIDER_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
     pub bootstrap_token_file: Option<PathBuf>,
+    /// File outside of the store to which the head of the audit log is written every minute; a log that ends before it is
+    /// refused at the start [default: none]
+    #[arg(long, env = "POSTRIDER_AUDIT_HEAD_FILE", value_name = "FILE")]
+    pub audit_head_file: Option<PathBuf>,
+    /// Where audit records are streamed as they are written: stdout, file:/PATH, syslog+tcp://HOST:PORT,
+    /// syslog+udp://HOST:PORT or syslog+unix:/dev/log [default: none]
+    #[arg(long, env = "POSTRIDER_AUDIT_STREAM", value_name = "RECEIVER")]
+    pub audit_stream: Option<String>,
     /// For development: neither TLS nor tokens, on loopback addresses only [default: false]
     #[arg(long, env = "POSTRIDER_INSECURE_LOOPBACK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure_loopback: Option<bool>,
     /// Memory for cached pages of the store, in MiB: 8 to 65536 [default: 32]
     #[arg(long, env = "POSTRIDER_CACHE_MIB", value_name = "MIB")]
     pub cache_mib: Option<u64>,
+    /// Free space of data_dir's disk below which events are refused while everything else still works, in MiB: 0 to
+    /// 1048576 [default: a tenth of the disk, at most 256]
+    #[arg(long, env = "POSTRIDER_DISK_RESERVE_MIB", value_name = "MIB")]
+    pub disk_reserve_mib: Option<u64>,
     /// The most data an event may have, in KiB: 1 to 1024 [default: 256]
     #[arg(long, env = "POSTRIDER_MAX_EVENT_KIB", value_name = "KIB")]
     pub max_event_kib: Option<usize>,
@@ -109,6 +138,34 @@ pub struct Settings {
     /// in a second]
     #[arg(long, env = "POSTRIDER_TENANT_EMIT_BURST", value_name = "EVENTS")]
     pub tenant_emit_burst: Option<u32>,
+    /// The most deliveries a second that the events of one tenant may make, unless its quota says otherwise: 1 to 1000000, or
+    /// 0 for no limit [default: 1000]
+    #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_RATE", value_name = "DELIVERIES")]
+    pub tenant_delivery_rate: Option<u32>,
+    /// The most deliveries that they may make at once, before the rate counts: 1 to 1000000 [default: what the rate allows in
+    /// 10 seconds]
+    #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_BURST", value_name = "DELIVERIES")]
+    pub tenant_delivery_burst: Option<u32>,
+    /// The most subscriptions that one tenant may have, unless its quota says otherwise: 1 to 1000000, or 0 for no limit
+    /// [default: 1000]
+    #[arg(long, env = "POSTRIDER_TENANT_MAX_SUBSCRIPTIONS", value_name = "NUMBER")]
+    pub tenant_max_subscriptions: Option<u32>,
+    /// The most event types that one tenant may have, unless its quota says otherwise: 1 to 100000, or 0 for no limit
+    /// [default: 1000]
+    #[arg(long, env = "POSTRIDER_TENANT_MAX_EVENT_TYPES", value_name = "NUMBER")]
+    pub tenant_max_event_types: Option<u32>,
+    /// What the stored events of one tenant may count for, unless its quota says otherwise, in MiB: 1 to 1073741824, or 0 for
+    /// no limit [default: 4096]
+    #[arg(long, env = "POSTRIDER_TENANT_MAX_STORED_MIB", value_name = "MIB")]
+    pub tenant_max_stored_mib: Option<u64>,
+    /// The most attempts a second that go to one host and port, over all subscriptions of all tenants: 1 to 1000000, or 0 for
+    /// no limit. Beyond it deliveries wait, and tenants share it [default: 1000]
+    #[arg(long, env = "POSTRIDER_DESTINATION_RATE", value_name = "ATTEMPTS")]
+    pub destination_rate: Option<u32>,
+    /// The most attempts that go there at once, before the rate counts: 1 to 1000000 [default: what the rate allows in 2
+    /// seconds]
+    #[arg(long, env = "POSTRIDER_DESTINATION_BURST", value_name = "ATTEMPTS")]
+    pub destination_burst: Option<u32>,
     /// How long events and their history are kept after all deliveries have ended, such as 30days or 12h: at least 1day,
     /// longer than any retry window in use [default: 30days]
     #[arg(long, env = "POSTRIDER_RETAIN_EVENTS", value_name = "DURATION")]
@@ -187,16 +244,30 @@ pub struct Config {
     pub max_api_connections: usize,
     /// Connections of agents at once.
     pub max_agent_connections: usize,
+    /// How old a connection to the API may become, about.
+    pub max_api_connection_age: Option<Duration>,
+    /// Calls under way at once with one token.
+    pub max_token_calls: usize,
+    /// Streams that watch deliveries at once.
+    pub watchers: Allowed,
     /// The first admin's token.
     pub bootstrap_token_file: Option<PathBuf>,
+    /// Where the head of the audit log is exported.
+    pub audit_head_file: Option<PathBuf>,
+    /// Where the records of the audit log are streamed.
+    pub audit_stream: Option<audit_stream::Destination>,
     /// Whether there are neither TLS nor tokens.
     pub insecure_loopback: bool,
     /// Memory for cached pages, in bytes.
     pub cache_bytes: u64,
+    /// Bytes of the disk that must be free for events to be accepted, if set.
+    pub disk_reserve: Option<u64>,
     /// The most data an event may have, in bytes.
     pub max_event_bytes: usize,
-    /// How fast one tenant may emit.
-    pub tenant_emit_rate: Option<EmitRate>,
+    /// What a tenant may use unless its own quota says otherwise.
+    pub tenant_quota: Quota,
+    /// How often any one destination is called, unless there is no limit.
+    pub destination_limit: Option<Pace>,
     /// How long events are kept.
     pub retain_events: Duration,
     /// How long delivered data is kept.
@@ -298,12 +369,26 @@ fn merge(flags: Settings, file: Settings) -> Settings {
         webhook_origin,
         max_api_connections,
         max_agent_connections,
+        max_api_connection_age,
+        max_token_calls,
+        max_token_watchers,
+        max_tenant_watchers,
         bootstrap_token_file,
+        audit_head_file,
+        audit_stream,
         insecure_loopback,
         cache_mib,
+        disk_reserve_mib,
         max_event_kib,
         tenant_emit_rate,
         tenant_emit_burst,
+        tenant_delivery_rate,
+        tenant_delivery_burst,
+        tenant_max_subscriptions,
+        tenant_max_event_types,
+        tenant_max_stored_mib,
+        destination_rate,
+        destination_burst,
         retain_events,
         retain_delivered_data,
         retain_audit,
@@ -330,6 +415,7 @@ fn read_file(path: &Path) -> Result<Settings, String> {
 
 fn check(mut settings: Settings) -> Result<Config, ConfigError> {
     let mut checker = Checker::default();
+    let tenant_quota = checker.tenant_quota(&settings);
     let data_dir = checker.data_dir(settings.data_dir.take());
     let vault_token_file = settings.vault_token_file.clone();
     let keks = checker.keks(&mut settings);
@@ -352,15 +438,22 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         admin_listen: checker.admin_listen(settings.admin_listen),
         tls,
         bootstrap_token_file: settings.bootstrap_token_file,
+        audit_head_file: settings.audit_head_file,
+        audit_stream: checker.audit_stream(settings.audit_stream),
         insecure_loopback,
         agent_address,
         authority,
         webhook_origin: checker.webhook_origin(settings.webhook_origin),
         max_api_connections: checker.connections("max_api_connections", settings.max_api_connections),
         max_agent_connections: checker.connections("max_agent_connections", settings.max_agent_connections),
+        max_api_connection_age: checker.connection_age(settings.max_api_connection_age),
+        max_token_calls: checker.token_calls(settings.max_token_calls),
+        watchers: checker.watchers(settings.max_token_watchers, settings.max_tenant_watchers),
         cache_bytes: checker.number("cache_mib", settings.cache_mib, 32, 8..=65_536) * 1024 * 1024,
+        disk_reserve: checker.disk_reserve(settings.disk_reserve_mib),
         max_event_bytes: checker.number("max_event_kib", settings.max_event_kib, 256, 1..=1024) * 1024,
-        tenant_emit_rate: checker.emit_rate(settings.tenant_emit_rate, settings.tenant_emit_burst),
+        tenant_quota,
+        destination_limit: checker.destination_limit(settings.destination_rate, settings.destination_burst),
         retain_events,
         retain_delivered_data: checker.duration(
             "retain_delivered_data",
@@ -369,18 +462,8 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
             Duration::ZERO..=retain_events,
         ),
         retain_audit: checker.retain_audit(settings.retain_audit),
-        resume_window: checker.duration(
-            "resume_window",
-            settings.resume_window,
-            Duration::from_secs(3),
-            Duration::ZERO..=Duration::from_secs(300),
-        ),
-        shutdown_grace: checker.duration(
-            "shutdown_grace",
-            settings.shutdown_grace,
-            Duration::from_secs(75),
-            Duration::from_secs(1)..=Duration::from_secs(600),
-        ),
+        resume_window: checker.resume_window(settings.resume_window),
+        shutdown_grace: checker.shutdown_grace(settings.shutdown_grace),
         thresholds,
         traces,
         log_format: checker.log_format(settings.log_format),

@@ -14,7 +14,7 @@ use postrider_domain::subscription::DisableCause;
 use postrider_domain::time::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 
 use crate::api::Api;
 use crate::operational::{About, Notice, Notices};
@@ -70,7 +70,7 @@ pub async fn run(mut queue: Queue, api: Api, notices: Notices) {
         let change = tokio::select! {
             change = queue.0.recv() => change,
             Some(ended) = sweeps.tasks.join_next() => {
-                sweeps.of.retain(|id| ended.as_ref().ok() != Some(id));
+                sweeps.of.remove(&ended.expect("a sweep catches its panics and is never aborted"));
                 continue;
             }
         };
@@ -109,7 +109,7 @@ impl Sweeps {
     fn begin(&mut self, id: SubscriptionId) {
         let drops = self.api.registry.get(id).is_some_and(|row| row.subscription.drops());
         if drops && self.of.insert(id) {
-            self.tasks.spawn(sweep::run(self.api.clone(), id));
+            self.tasks.spawn(sweep::run(self.api.clone(), id).in_current_span());
         }
     }
 }

@@ -9,7 +9,7 @@ use postrider_domain::body;
 use postrider_domain::event::Event;
 use postrider_domain::id::{EventKey, KeyId, TenantId};
 use postrider_domain::outcome::{Class, Outcome};
-use postrider_domain::signing::{self, KeyState, SigningKey};
+use postrider_domain::signing::{self, SigningKey};
 use postrider_domain::time::Timestamp;
 use postrider_domain::trace::TraceContext;
 use postrider_proto::agent::{Header, Job};
@@ -28,7 +28,7 @@ use crate::traced::Attempted;
 /// A job is not started later than this after it was signed.
 pub const START_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of a response's body that are kept.
-const KEPT_RESPONSE: u32 = 4096;
+pub const KEPT_RESPONSE: u32 = 4096;
 /// What every request of an agent's is from.
 pub const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
 
@@ -36,7 +36,7 @@ pub const USER_AGENT: &str = concat!("Postrider/", env!("CARGO_PKG_VERSION"));
 pub enum Prepared {
     /// To be sent.
     Job {
-        /// The job.
+        /// The job, without its key: who sends it writes that for its agent.
         job: Box<Job>,
         /// The key that has signed it, if it is the only one.
         alone: Option<KeyId>,
@@ -90,19 +90,17 @@ impl Dispatcher {
             .map(|assignment| self.registry.get(assignment.key.delivery.subscription))
             .collect();
         let events = self.events(assignments, &rows).await?;
-        let now = self.clock.wall();
+        let (now, stamp) = (self.clock.wall(), self.clock.machine_wall());
         let mut used = Vec::with_capacity(assignments.len());
         let prepared = assignments.iter().zip(rows).map(|(assignment, row)| {
             let Some(row) = row else { return Prepared::Unsent(Report::NotStarted) };
             let Some(event) = events.get(&assignment.delivery.event) else {
                 return unsent("the event's data is no longer stored");
             };
-            let Some(keys) = signing_keys(&row, event, now) else {
-                return unsent("the signing key that this probes is revoked");
-            };
+            let keys = row.keys.signing(now);
             let due = assignment.delivery.state.due().unwrap_or(event.accepted);
             let traced = Attempted::begin(&self.traces, self.clock, event, due);
-            let (job, signers) = self.job(assignment, &row, event, &keys, traced.as_deref(), now);
+            let (job, signers) = self.job(&row, event, &keys, traced.as_deref(), stamp);
             let alone = if let [alone] = signers[..] { Some(alone) } else { None };
             used.push((row.subscription.id, signers));
             Prepared::Job { job: Box::new(job), alone, signed: now, traced }
@@ -142,52 +140,49 @@ impl Dispatcher {
     /// The job, and the keys that have signed it.
     fn job(
         &self,
-        assignment: &Assignment,
         row: &KeyedSubscription,
         event: &Event,
         keys: &[&SigningKey],
         traced: Option<&Attempted>,
-        now: Timestamp,
+        stamp: Timestamp,
     ) -> (Job, Vec<KeyId>) {
-        let subscription = &row.subscription;
-        let body = body::render(event, subscription.format);
-        let start_within = u64::try_from(START_WITHIN.as_millis()).unwrap_or(u64::MAX);
-        let (mut headers, signers) = headers(row, event, keys, &body, now);
-        let trace_parent = traced.map(Attempted::parent).unwrap_or_default();
-        if !trace_parent.is_empty() {
-            name_span(&mut headers, event, &trace_parent);
+        let (mut job, signers) = request(row, event, keys, stamp);
+        job.start_by_ms = self.clock.monotonic_ms() + u64::from(millis(START_WITHIN));
+        job.trace_parent = traced.map(Attempted::parent).unwrap_or_default();
+        if !job.trace_parent.is_empty() {
+            name_span(&mut job.headers, event, &job.trace_parent);
         }
-        let job = Job {
-            key: Some(assignment.key.write()),
-            start_by_ms: self.clock.monotonic_ms() + start_within,
-            connect_timeout_ms: millis(subscription.connect_timeout),
-            timeout_ms: millis(subscription.timeout),
-            url: subscription.url.as_str().to_owned(),
-            headers,
-            body,
-            keep_response_bytes: KEPT_RESPONSE,
-            trace_parent,
-        };
         (job, signers)
     }
 }
 
-fn unsent(why: &str) -> Prepared {
-    Prepared::Unsent(Report::Made(Box::new(Outcome::failure(Class::Protocol, why))))
+/// The POST of an event, signed now with these keys, and which of them have signed it. Whoever
+/// sends it adds the job's key and its start-by time.
+pub(crate) fn request(
+    row: &KeyedSubscription,
+    event: &Event,
+    keys: &[&SigningKey],
+    now: Timestamp,
+) -> (Job, Vec<KeyId>) {
+    let subscription = &row.subscription;
+    let body = body::render(event, subscription.format);
+    let (headers, signers) = headers(row, event, keys, &body, now);
+    let job = Job {
+        key: None,
+        start_by_ms: 0,
+        connect_timeout_ms: millis(subscription.connect_timeout),
+        timeout_ms: millis(subscription.timeout),
+        url: subscription.url.as_str().to_owned(),
+        headers,
+        body,
+        keep_response_bytes: KEPT_RESPONSE,
+        trace_parent: String::new(),
+    };
+    (job, signers)
 }
 
-/// The keys that sign this event's POST: all that sign now, or the one that it probes. `None` when that is revoked.
-fn signing_keys<'a>(
-    row: &'a KeyedSubscription,
-    event: &Event,
-    now: Timestamp,
-) -> Option<Vec<&'a SigningKey>> {
-    match event.probed_key {
-        None => Some(row.keys.signing(now)),
-        Some(id) => {
-            row.keys.get(Some(id)).filter(|key| key.state(now) != KeyState::Revoked).map(|key| vec![key])
-        }
-    }
+fn unsent(why: &str) -> Prepared {
+    Prepared::Unsent(Report::Made(Box::new(Outcome::failure(Class::Protocol, why))))
 }
 
 /// What is sent: ours, then the subscription's own; and the keys that have signed it.
@@ -196,12 +191,12 @@ fn headers(
     event: &Event,
     keys: &[&SigningKey],
     body: &Bytes,
-    now: Timestamp,
+    stamp: Timestamp,
 ) -> (Vec<Header>, Vec<KeyId>) {
     let format = row.subscription.format;
     let ours = [("content-type", format.content_type()), ("user-agent", USER_AGENT)];
     let (signed, signers) =
-        row.subscription.profiles.sign(keys, signing::Request { id: &event.id, timestamp: now, body });
+        row.subscription.profiles.sign(keys, signing::Request { id: &event.id, timestamp: stamp, body });
     let custom = row.subscription.headers.iter();
     let plain = |(name, value): (&str, &str)| Header { name: name.to_owned(), value: value.to_owned() };
     let owned = |(name, value)| Header { name, value };
@@ -234,6 +229,6 @@ fn name_span(headers: &mut [Header], event: &Event, trace_parent: &str) {
     }
 }
 
-fn millis(duration: Duration) -> u32 {
+pub(crate) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }

@@ -4,10 +4,13 @@
 //! under load many events share a flush, and alone an event waits for nobody.
 //!
 //! Tenants share the queue and its service fairly ([`postrider_domain::fair`]): one that floods is slowed down or refused
-//! at its share, and the others hardly notice, for groups are small in bytes and tenants take turns in them.
+//! at its share, and the others hardly notice, for groups are small in bytes and in deliveries, and tenants take turns in
+//! them. What a delivery counts for is what it needs while it is written, so that a flood of few events to many
+//! subscriptions fills a share as one of many events does.
+
+mod rates;
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +19,10 @@ use postrider_domain::event::Event;
 use postrider_domain::fair::{Queue, Refused};
 use postrider_domain::id::{DeliveryId, TenantId};
 use postrider_domain::order::OrderingKey;
-use postrider_domain::pace::{Meter, Pace};
+use postrider_domain::quota::{MAX_FAN_OUT, Quota};
 use tokio::sync::{Notify, oneshot};
 
+use self::rates::{Rates, TooFast};
 use crate::clock::Clock;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
@@ -29,20 +33,18 @@ use crate::store::{Accept, Accepted, Conflict, Store, StoreError};
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// What an event counts for at least: it bounds their number too.
 const MIN_BYTES: usize = 4 * 1024;
-/// What a delivery counts for, and an event beside its data: their rows are written together.
-const DELIVERY_BYTES: usize = 128;
+/// What a delivery counts for, and an event beside its data: their rows are written together, and each is held in memory by
+/// the queue, the write, the tree and the schedule.
+const DELIVERY_BYTES: usize = 512;
 /// What a tenant is served in a turn.
 const TURN_BYTES: usize = 64 * 1024;
 /// Events of one group.
 const GROUP: usize = 512;
-/// Deliveries of one group, about: what a write needs of memory grows with its rows.
-const GROUP_DELIVERIES: usize = 4096;
-/// Bytes of one group, about: whoever comes next waits for two groups at the most, so they are small enough to be written
+/// Deliveries of one group; an event with more is a group of its own. The time and memory that a write needs grow with its rows.
+const GROUP_DELIVERIES: usize = 2048;
+/// Bytes of one group, beside its deliveries, about: whoever comes next waits for two groups at the most, so they are small enough to be written
 /// within milliseconds, and large enough for many events of the usual size.
 const GROUP_BYTES: usize = 512 * 1024;
-/// Tenants whose rates are remembered before those that have rested are looked for.
-const METERS: usize = 1024;
-
 /// Why an event was not accepted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EmitError {
@@ -55,6 +57,16 @@ pub enum EmitError {
     /// The tenant emits faster than it may.
     #[error("the tenant emits faster than it may (its quota, or tenant_emit_rate); nothing was accepted")]
     TooFast(Duration),
+    /// The tenant's events make deliveries faster than they may.
+    #[error(
+        "the tenant's events make deliveries faster than they may (its quota, or tenant_delivery_rate); nothing was accepted"
+    )]
+    TooManyDeliveries(Duration),
+    /// The event has more deliveries than one may have.
+    #[error(
+        "the event matches {0} subscriptions, and one event goes to {MAX_FAN_OUT} at the most; nothing was accepted"
+    )]
+    TooWide(usize),
     /// Another event has its name.
     #[error("another event has the name")]
     Conflict(Conflict),
@@ -75,13 +87,13 @@ impl From<Refused> for EmitError {
     }
 }
 
-/// How fast each tenant may emit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EmitRate {
-    /// Events a second.
-    pub per_second: NonZeroU32,
-    /// Events at once.
-    pub burst: NonZeroU32,
+impl From<TooFast> for EmitError {
+    fn from(too_fast: TooFast) -> Self {
+        match too_fast {
+            TooFast::Events(wait) => Self::TooFast(wait),
+            TooFast::Deliveries(wait) => Self::TooManyDeliveries(wait),
+        }
+    }
 }
 
 struct Pending {
@@ -101,7 +113,6 @@ struct Intake {
     /// Something is queued.
     work: Notify,
     clock: Clock,
-    pace: Option<Pace>,
     metrics: Arc<Metrics>,
 }
 
@@ -109,9 +120,7 @@ struct State {
     queue: Queue<TenantId, Pending>,
     /// Those that wait for room, by tenant: one of each is told when some was freed, and tells the next.
     hungry: HashMap<TenantId, Arc<Notify>>,
-    meters: HashMap<TenantId, Meter>,
-    /// Of the tenants that have a pace of their own.
-    paces: HashMap<TenantId, Pace>,
+    rates: Rates,
     /// Whether the committer is gone.
     closed: bool,
 }
@@ -139,42 +148,34 @@ impl Submitted {
 }
 
 impl Emitter {
-    /// A queue, and the committer that must be run to empty it. Without a rate tenants emit as fast as they can.
+    /// A queue, and the committer that must be run to empty it. Tenants may emit as fast as this quota says.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         lanes: Lanes,
         recent: Arc<RecentEvents>,
-        rate: Option<EmitRate>,
+        quota: &Quota,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> (Self, Committer) {
         let state = State {
             queue: Queue::new(QUEUE_BYTES, TURN_BYTES),
             hungry: HashMap::new(),
-            meters: HashMap::new(),
-            paces: HashMap::new(),
+            rates: Rates::new(quota),
             closed: false,
         };
-        let pace = rate.map(|rate| Pace::new(rate.per_second, rate.burst));
-        let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, pace, metrics });
+        let intake = Arc::new(Intake { state: Mutex::new(state), work: Notify::new(), clock, metrics });
         (Self(intake.clone()), Committer { intake, store, lanes, recent })
     }
 
-    /// How fast one tenant may emit from now on; `None` for as fast as every other.
-    pub fn limit(&self, tenant: &TenantId, pace: Option<Pace>) {
-        let mut state = self.0.state();
-        match pace {
-            Some(pace) => drop(state.paces.insert(tenant.clone(), pace)),
-            None => drop(state.paces.remove(tenant)),
-        }
-        // What was used by the former pace may be more than is ever used by this one.
-        let now = self.0.clock.since_start();
-        if let Some(pace) = self.0.pace_of(&state, tenant)
-            && let Some(meter) = state.meters.get_mut(tenant)
-        {
-            *meter = pace.at_most_spent(*meter, now);
-        }
+    /// The quota that one tenant has from now on; `None` for that of every tenant.
+    pub fn limit(&self, tenant: &TenantId, quota: Option<&Quota>) {
+        self.0.state().rates.limit(tenant, quota, self.0.clock.since_start());
+    }
+
+    /// Counts deliveries of a tenant that are made again: how long to wait before more of them are.
+    pub fn replayed(&self, tenant: &TenantId, deliveries: usize) -> Duration {
+        self.0.state().rates.repeat(tenant, deliveries, self.0.clock.since_start())
     }
 
     /// Whether an event with so much data would be taken now: asked before work is done on it that a flood would waste.
@@ -182,12 +183,10 @@ impl Emitter {
     /// # Errors
     /// As those of [`Emitter::try_submit`].
     pub fn would_take(&self, tenant: &TenantId, data: usize) -> Result<(), EmitError> {
-        let mut state = self.0.state();
-        state.admits(tenant, data.max(MIN_BYTES))?;
-        let Some(pace) = self.0.pace_of(&state, tenant) else { return Ok(()) };
-        let now = self.0.clock.since_start();
-        let mut meter = *state.meter(tenant, now);
-        pace.take(&mut meter, now).map_err(EmitError::TooFast)
+        let state = self.0.state();
+        let admitted = state.admits(tenant, data.max(MIN_BYTES));
+        let admitted = admitted.and_then(|()| Ok(state.rates.admits(tenant, self.0.clock.since_start())?));
+        admitted.inspect_err(|error| self.0.count_quota(error))
     }
 
     /// Hands in an event, unless there is no room for it or the tenant is too fast.
@@ -195,7 +194,10 @@ impl Emitter {
     /// # Errors
     /// Why not now: [`EmitError::Overloaded`], [`EmitError::ShareUsed`], [`EmitError::TooFast`], [`EmitError::Stopping`].
     pub fn try_submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        self.0.admit(accept).inspect_err(|_| self.refused())
+        self.0.admit(accept).inspect_err(|error| {
+            self.0.count_quota(error);
+            self.refused();
+        })
     }
 
     /// An event was refused before it was handed in: that counts too.
@@ -203,12 +205,21 @@ impl Emitter {
         self.0.metrics.refused();
     }
 
+    /// Something was refused for a quota that is held elsewhere.
+    pub fn refused_by_quota(&self, quota: &'static str) {
+        self.0.metrics.limits.refused(quota);
+    }
+
     /// Hands in an event as soon as there is room and the tenant may.
     ///
     /// # Errors
-    /// [`EmitError::Stopping`].
+    /// [`EmitError::Stopping`], [`EmitError::TooWide`].
     pub async fn submit(&self, accept: Accept) -> Result<Submitted, EmitError> {
-        let wait = self.0.reserve(&accept.event.tenant);
+        check_width(&accept).inspect_err(|error| {
+            self.0.count_quota(error);
+            self.refused();
+        })?;
+        let wait = self.0.reserve(&accept);
         if wait > Duration::ZERO {
             tokio::time::sleep(wait).await;
         }
@@ -239,32 +250,36 @@ impl Intake {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pace_of(&self, state: &State, tenant: &TenantId) -> Option<Pace> {
-        state.paces.get(tenant).copied().or(self.pace)
-    }
-
-    /// Counts one event of a tenant: how long to wait with it.
-    fn reserve(&self, tenant: &TenantId) -> Duration {
-        let mut state = self.state();
-        let Some(pace) = self.pace_of(&state, tenant) else { return Duration::ZERO };
+    /// Counts an event: how long to wait with it.
+    fn reserve(&self, accept: &Accept) -> Duration {
         let now = self.clock.since_start();
-        pace.reserve(state.meter(tenant, now), now)
+        self.state().rates.reserve(&accept.event.tenant, accept.subscriptions.len(), now)
     }
 
     fn admit(&self, accept: Accept) -> Result<Submitted, EmitError> {
+        check_width(&accept)?;
         let mut state = self.state();
         let size = size(&accept);
         state.admits(&accept.event.tenant, size)?;
-        if let Some(pace) = self.pace_of(&state, &accept.event.tenant) {
-            let now = self.clock.since_start();
-            pace.take(state.meter(&accept.event.tenant, now), now).map_err(EmitError::TooFast)?;
-        }
+        let now = self.clock.since_start();
+        state.rates.take(&accept.event.tenant, accept.subscriptions.len(), now)?;
         Ok(self.enqueue(&mut state, accept, size))
+    }
+
+    fn count_quota(&self, error: &EmitError) {
+        match error {
+            EmitError::TooFast(_) => self.metrics.limits.refused("emit_rate"),
+            EmitError::TooManyDeliveries(_) => self.metrics.limits.refused("delivery_rate"),
+            EmitError::TooWide(_) => self.metrics.limits.refused("fan_out"),
+            EmitError::Overloaded | EmitError::ShareUsed => self.metrics.limits.refused("queue_share"),
+            EmitError::Conflict(_) | EmitError::Store(_) | EmitError::Stopping => {}
+        }
     }
 
     fn enqueue(&self, state: &mut State, accept: Accept, size: usize) -> Submitted {
         let (sender, answer) = oneshot::channel();
         let (tenant, began) = (accept.event.tenant.clone(), self.clock.since_start());
+        self.metrics.limits.queued(accept.subscriptions.len());
         state.queue.push(&tenant, Pending { accept, size, began, answer: sender }, size);
         self.work.notify_one();
         Submitted { tenant, answer }
@@ -274,19 +289,27 @@ impl Intake {
     fn gather(&self) -> Vec<Pending> {
         let mut state = self.state();
         let (mut group, mut deliveries, mut bytes) = (Vec::new(), 0, 0);
-        while group.len() < GROUP && deliveries < GROUP_DELIVERIES && bytes < GROUP_BYTES {
-            let Some(pending) = state.queue.take() else { break };
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let room = GROUP_DELIVERIES.saturating_sub(deliveries);
+            let fits = |pending: &Pending| group.is_empty() || pending.accept.subscriptions.len() <= room;
+            let Some(pending) = state.queue.take_if(fits) else { break };
             deliveries += pending.accept.subscriptions.len();
-            bytes += written(&pending.accept);
+            bytes += content(&pending.accept);
             group.push(pending);
         }
+        self.metrics.limits.taken(group.len(), deliveries);
         group
     }
 
     fn count(&self, result: &Result<Accepted, Conflict>, took: Duration) {
         match result {
             Ok(accepted) => self.metrics.accepted(accepted.duplicate, took),
-            Err(_) => self.metrics.refused(),
+            Err(conflict) => {
+                if matches!(conflict, Conflict::StorageUsed { .. }) {
+                    self.metrics.limits.refused("stored_bytes");
+                }
+                self.metrics.refused();
+            }
         }
     }
 
@@ -315,25 +338,24 @@ impl State {
             room.notify_one();
         }
     }
+}
 
-    fn meter(&mut self, tenant: &TenantId, now: Duration) -> &mut Meter {
-        if self.meters.len() >= METERS && self.meters.len() == self.meters.capacity() {
-            self.meters.retain(|_, meter| !meter.is_idle(now));
-        }
-        self.meters.entry(tenant.clone()).or_default()
-    }
+/// An event that goes to more subscriptions than one may is refused: its rows are written in one commit.
+fn check_width(accept: &Accept) -> Result<(), EmitError> {
+    let width = accept.subscriptions.len();
+    if width > MAX_FAN_OUT { Err(EmitError::TooWide(width)) } else { Ok(()) }
 }
 
 /// What an event takes of the queue.
 fn size(accept: &Accept) -> usize {
-    written(accept).max(MIN_BYTES)
+    (content(accept) + (accept.subscriptions.len() + 1) * DELIVERY_BYTES).max(MIN_BYTES)
 }
 
-/// What an event takes of a write, about.
-fn written(accept: &Accept) -> usize {
+/// What an event takes of a write beside its deliveries, about.
+fn content(accept: &Accept) -> usize {
     let attributes: usize =
         accept.event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
-    accept.event.data.len() + attributes + (accept.subscriptions.len() + 1) * DELIVERY_BYTES
+    accept.event.data.len() + attributes
 }
 
 /// Empties the queue into the store.

@@ -2,14 +2,18 @@
 //!
 //! Changes are serialised, so that a token with one use left makes one agent, whoever asks at once.
 
-use std::collections::HashMap;
+mod alarms;
+
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{AgentId, TokenId};
 use postrider_domain::identity::AgentIdentity;
+use postrider_domain::identity::keys::{ShownKey, Verdict};
 use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::Token;
@@ -17,22 +21,26 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::alarms::Alarms;
 use crate::store::{IdentityRow, JoinTokenRow, Store, StoreError};
 
 /// How long a join token that has expired stays in lists, and an identity after its last certificate has ended.
 const REMEMBERED: Duration = Duration::from_secs(86_400);
+/// The action of the records of copied identities.
+const DUPLICATE: &str = "DuplicateAgent";
 
 /// Every join token that is not revoked, and every agent that has enrolled.
 pub struct Identities {
     store: Arc<dyn Store>,
     known: RwLock<Known>,
     changes: Mutex<()>,
+    alarms: Alarms,
 }
 
 #[derive(Default)]
 struct Known {
-    join_tokens: HashMap<TokenId, JoinTokenRow>,
-    identities: HashMap<AgentId, Held>,
+    join_tokens: BTreeMap<TokenId, JoinTokenRow>,
+    identities: BTreeMap<AgentId, Held>,
 }
 
 struct Held {
@@ -47,12 +55,29 @@ pub enum EnrolError<E> {
     /// The token is unknown, revoked, expired or used up.
     #[error("the join token cannot be used")]
     Unusable,
+    /// The agent may not use the key that it has shown.
+    #[error(transparent)]
+    Refused(Refusal),
     /// No certificate could be made.
     #[error(transparent)]
     Issue(E),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Why an agent may not use the key that it has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The agent is unknown or revoked.
+    #[error("the agent is revoked")]
+    Revoked,
+    /// A newer key was first used moments ago.
+    #[error("a newer key of the agent has just come into use")]
+    JustReplaced,
+    /// The key was replaced: two processes use the identity. This was recorded.
+    #[error("the key was replaced by a newer one")]
+    Replaced,
 }
 
 /// Who wants to become an agent.
@@ -80,7 +105,7 @@ impl Identities {
         let held = |row: IdentityRow| (row.agent.clone(), Held { row, ended: CancellationToken::new() });
         let identities = store.identities().await?.into_iter().map(held).collect();
         let known = RwLock::new(Known { join_tokens, identities });
-        Ok(Self { store, known, changes: Mutex::new(()) })
+        Ok(Self { store, known, changes: Mutex::new(()), alarms: Alarms::default() })
     }
 
     /// Whether an agent with this name may connect.
@@ -106,9 +131,16 @@ impl Identities {
     /// Every identity, by agent.
     #[must_use]
     pub fn list(&self) -> Vec<IdentityRow> {
-        let mut rows: Vec<_> = self.read().identities.values().map(|held| held.row.clone()).collect();
-        rows.sort_unstable_by(|one, other| one.agent.cmp(&other.agent));
-        rows
+        self.read().identities.values().map(|held| held.row.clone()).collect()
+    }
+
+    /// So many identities, by agent, after this one.
+    #[must_use]
+    pub fn page(&self, after: Option<&AgentId>, limit: usize) -> Vec<IdentityRow> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.read();
+        let held = known.identities.range::<AgentId, _>((start, Bound::Unbounded)).take(limit);
+        held.map(|(_, held)| held.row.clone()).collect()
     }
 
     /// Makes an agent of a candidate, with a certificate from `issue`. Asked again with the same token and key, it is
@@ -127,6 +159,16 @@ impl Identities {
         let again = self.enrolled_by(token.id, candidate.key);
         let (identity, used) = match again {
             Some(identity) if identity.revoked.is_some() => return Err(EnrolError::Unusable),
+            Some(identity) if identity.key != candidate.key => {
+                self.note_replaced_key(
+                    &identity,
+                    "to enrol again with its join token",
+                    &candidate.address,
+                    now,
+                )
+                .await;
+                return Err(EnrolError::Refused(Refusal::Replaced));
+            }
             Some(identity) => (identity, None),
             None if token.expires <= now || token.uses >= token.max_uses => return Err(EnrolError::Unusable),
             None => {
@@ -142,7 +184,7 @@ impl Identities {
             ..own_entry("EnrollAgent", &identity.agent, now)
         };
         let entry = Entry { actor: identity.agent.to_string(), ..entry };
-        self.store.put_identity(&identity, used.as_ref(), entry).await?;
+        self.store.put_identity(&identity, used.as_ref(), Some(entry)).await?;
         let mut known = self.write();
         if let Some(used) = used {
             known.join_tokens.insert(used.id, used);
@@ -151,28 +193,76 @@ impl Identities {
         Ok(answer)
     }
 
-    /// Gives an agent a certificate for another key. `None` when it is not known or revoked.
+    /// Gives an agent that has shown one of its keys a certificate for another one.
     ///
     /// # Errors
-    /// [`EnrolError::Issue`], [`EnrolError::Store`].
+    /// [`EnrolError::Refused`], [`EnrolError::Issue`], [`EnrolError::Store`].
     pub async fn renew<T, E>(
         &self,
         agent: &AgentId,
-        key: Pin,
+        (shown, wanted): (ShownKey, Pin),
         address: String,
         now: Timestamp,
         issue: impl FnOnce(&IdentityRow) -> Result<Issued<T>, E>,
-    ) -> Result<Option<T>, EnrolError<E>> {
+    ) -> Result<T, EnrolError<E>> {
         let _change = self.changes.lock().await;
-        let Some(identity) = self.get(agent).filter(|identity| identity.revoked.is_none()) else {
-            return Ok(None);
-        };
+        let identity = self.get(agent).filter(|identity| identity.revoked.is_none());
+        let identity = identity.ok_or(EnrolError::Refused(Refusal::Revoked))?;
+        let keys = identity.keys();
+        match keys.judge_renewal(shown, wanted, now) {
+            Verdict::Newest { .. } | Verdict::Former | Verdict::Later => {}
+            Verdict::JustReplaced => return Err(EnrolError::Refused(Refusal::JustReplaced)),
+            Verdict::Replaced => {
+                self.note_replaced_key(&identity, "to renew its certificate", &address, now).await;
+                return Err(EnrolError::Refused(Refusal::Replaced));
+            }
+        }
+        let identity = identity.with_keys(keys.renewed(shown, wanted));
         let (answer, authority, certificate_expires) = issue(&identity).map_err(EnrolError::Issue)?;
-        let identity = IdentityRow { key, authority, certificate_expires, ..identity };
+        let identity = IdentityRow { authority, certificate_expires, ..identity };
         let entry = Entry { actor: agent.to_string(), address, ..own_entry("RenewAgent", agent, now) };
-        self.store.put_identity(&identity, None, entry).await?;
+        self.store.put_identity(&identity, None, Some(entry)).await?;
         self.write().put(identity);
-        Ok(Some(answer))
+        Ok(answer)
+    }
+
+    /// Whether an agent may open a session with the key that it has shown. The first use of a key is stored: from then
+    /// on the key before is refused, also after a restart.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub async fn use_key(
+        &self,
+        agent: &AgentId,
+        shown: ShownKey,
+        address: &str,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let known = |identity: &IdentityRow| identity.revoked.is_none();
+        let identity = self.get(agent).filter(known).ok_or(Refusal::Revoked)?;
+        if matches!(identity.keys().judge(shown, now), Verdict::Newest { first: false } | Verdict::Former) {
+            return Ok(());
+        }
+        let _change = self.changes.lock().await;
+        let identity = self.get(agent).filter(known).ok_or(Refusal::Revoked)?;
+        let (keys, verdict) = (identity.keys(), identity.keys().judge(shown, now));
+        match verdict {
+            Verdict::Newest { .. } | Verdict::Former | Verdict::Later => {}
+            Verdict::JustReplaced => return Err(Refusal::JustReplaced),
+            Verdict::Replaced => {
+                self.note_replaced_key(&identity, "to open a session", address, now).await;
+                return Err(Refusal::Replaced);
+            }
+        }
+        if let Some(keys) = keys.used(shown, verdict, now) {
+            let identity = identity.with_keys(keys);
+            match self.store.put_identity(&identity, None, None).await {
+                Ok(()) => self.write().put(identity),
+                // The key is good; the next session tries to store its use again.
+                Err(error) => warn!(%agent, %error, "failed to store the first use of an agent's key"),
+            }
+        }
+        Ok(())
     }
 
     /// Revokes an agent and ends its streams; as it is now, or `None` when there is none. Its join token is used up from
@@ -189,7 +279,7 @@ impl Identities {
         let identity = IdentityRow { revoked: Some(audit.time), ..identity };
         let token = self.read().join_tokens.get(&identity.join_token).cloned();
         let used_up = token.map(|token| JoinTokenRow { max_uses: token.uses, ..token });
-        self.store.put_identity(&identity, used_up.as_ref(), audit).await?;
+        self.store.put_identity(&identity, used_up.as_ref(), Some(audit)).await?;
         let mut known = self.write();
         known.join_tokens.extend(used_up.map(|token| (token.id, token)));
         known.put(identity.clone());
@@ -199,19 +289,58 @@ impl Identities {
         Ok(Some(identity))
     }
 
-    /// Two processes were seen with one identity: somebody has copied it. That it is not written down must not stop
-    /// anything.
+    /// Records that two processes were seen with one identity: somebody has copied it. A record that cannot be written
+    /// stops nothing.
     pub async fn note_duplicate(&self, agent: &AgentId, now: Timestamp) {
         let _change = self.changes.lock().await;
         let Some(identity) = self.get(agent) else { return };
-        let identity = IdentityRow { duplicate: Some(now), ..identity };
         let entry = Entry {
             detail: "two processes use this identity; the one that connected first was cut off".to_owned(),
-            ..own_entry("DuplicateAgent", agent, now)
+            ..own_entry(DUPLICATE, agent, now)
         };
-        match self.store.put_identity(&identity, None, entry).await {
+        self.put_duplicate(&identity, "process", entry).await;
+    }
+
+    /// Records that somebody has shown a key of the agent that a newer one has replaced. The caller holds `changes`.
+    async fn note_replaced_key(&self, identity: &IdentityRow, purpose: &str, address: &str, now: Timestamp) {
+        let entry = Entry {
+            address: address.to_owned(),
+            detail: format!(
+                "two processes use this identity: one of them tried {purpose} with a key that a newer one has replaced, \
+                 and was refused"
+            ),
+            ..own_entry(DUPLICATE, &identity.agent, now)
+        };
+        self.put_duplicate(identity, "key", entry).await;
+    }
+
+    async fn put_duplicate(&self, identity: &IdentityRow, reason: &'static str, entry: Entry) {
+        let (agent, now) = (&identity.agent, entry.time);
+        let Some(entry) = self.alarms.note(agent, reason, entry) else { return };
+        let identity = IdentityRow { duplicate: Some(now), ..identity.clone() };
+        match self.store.put_identity(&identity, None, Some(entry)).await {
             Ok(()) => self.write().put(identity),
-            Err(error) => warn!(%agent, %error, "that two processes use one identity was not written down"),
+            Err(error) => warn!(%agent, %error, "failed to record that two processes use one identity"),
+        }
+    }
+
+    /// Records that an agent did what an honest one does not, at most once a minute for each agent and reason. A record
+    /// that cannot be written stops nothing.
+    pub async fn note_rejection(&self, agent: &AgentId, reason: &'static str, entry: Entry) {
+        let Some(entry) = self.alarms.note(agent, reason, entry) else { return };
+        self.put_alarm(entry).await;
+    }
+
+    /// Writes the records that were held back for a minute.
+    pub async fn write_held_back(&self, now: Timestamp) {
+        for entry in self.alarms.due(now) {
+            self.put_alarm(entry).await;
+        }
+    }
+
+    async fn put_alarm(&self, entry: Entry) {
+        if let Err(error) = self.store.put_audit_entry(entry).await {
+            warn!(%error, "failed to write the audit record of a rejected agent");
         }
     }
 
@@ -243,9 +372,15 @@ impl Identities {
     /// Every join token, by id.
     #[must_use]
     pub fn join_tokens(&self) -> Vec<JoinTokenRow> {
-        let mut rows: Vec<_> = self.read().join_tokens.values().cloned().collect();
-        rows.sort_unstable_by_key(|row| row.id);
-        rows
+        self.read().join_tokens.values().cloned().collect()
+    }
+
+    /// So many join tokens, by id, after this one.
+    #[must_use]
+    pub fn page_of_join_tokens(&self, after: Option<TokenId>, limit: usize) -> Vec<JoinTokenRow> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.read();
+        known.join_tokens.range((start, Bound::Unbounded)).take(limit).map(|(_, row)| row.clone()).collect()
     }
 
     /// Ends the streams of agents whose certificate is from none of these authorities.
@@ -328,6 +463,9 @@ fn new_identity(token: &JoinTokenRow, candidate: &Candidate, now: Timestamp) -> 
         certificate_expires: now,
         revoked: None,
         duplicate: None,
+        former_key: None,
+        generation: 1,
+        first_use: None,
     }
 }
 

@@ -3,17 +3,18 @@
 mod runner;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::View;
 use postrider_proto::session::{JobKey, Report};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use self::runner::Runner;
 use crate::schedule::{
-    Answer, Assignment, Condition, Connected, Fallback, HolderId, LaneSettings, Levels, PoolView, Refusal,
+    Answer, Assignment, Condition, Connected, HolderId, LaneSettings, Levels, PoolTerms, PoolView, Refusal,
     Survey, Why,
 };
 use crate::settle::Stored;
@@ -21,6 +22,19 @@ use crate::store::{DeliveryRow, DueRows, FreshRows};
 
 /// Inputs that may wait. Senders wait when it is full, and with them whoever they serve.
 const QUEUE: usize = 4096;
+
+/// KiB of reports that may wait, with at least one for each: few enough to be worked through in some milliseconds.
+const REPORTS_KIB: u32 = 4 * 1024;
+
+/// What a report weighs, in KiB.
+fn weight(report: &Report) -> u32 {
+    let Report::Made(outcome) = report else { return 1 };
+    let response = outcome.response.as_ref().map_or(0, |response| {
+        let headers = response.headers.iter().map(|(name, value)| name.len() + value.len());
+        response.body.len() + headers.sum::<usize>()
+    });
+    u32::try_from((response + outcome.detail.len()) / 1024).unwrap_or(REPORTS_KIB).saturating_add(1)
+}
 
 /// What a link is told.
 #[derive(Debug)]
@@ -31,7 +45,7 @@ pub enum LinkCommand {
     Acknowledge(Vec<u64>),
     /// These jobs are not needed any more.
     Forget(Vec<JobKey>),
-    /// The agent has spoken of a job that it cannot have.
+    /// The agent has reported of a job that it does not have.
     Trespassed(JobKey),
     /// Another connection takes this one's place; `true` when it is another process's.
     Replaced(bool),
@@ -45,8 +59,8 @@ enum Input {
     Disconnected(HolderId),
     AgentDraining(HolderId, oneshot::Sender<()>),
     SetDrained(Vec<HolderId>, bool),
-    PoolChanged(PoolName, Option<Fallback>),
-    Reported(HolderId, Vec<(u64, JobKey, Report)>),
+    PoolChanged(PoolName, PoolTerms),
+    Reported(HolderId, Vec<(u64, JobKey, Report)>, OwnedSemaphorePermit),
     Stored(Stored),
     Retry(DeliveryId, Asked),
     Cancel(DeliveryId, Asked),
@@ -80,6 +94,8 @@ struct Asked {
 #[derive(Clone)]
 pub struct Lanes {
     inputs: mpsc::Sender<Input>,
+    /// Room for reports.
+    reports: Arc<Semaphore>,
 }
 
 /// The queue that belongs to a [`Lanes`].
@@ -90,7 +106,7 @@ impl Lanes {
     #[must_use]
     pub fn new() -> (Self, Inbox) {
         let (inputs, inbox) = mpsc::channel(QUEUE);
-        (Self { inputs }, Inbox(inbox))
+        (Self { inputs, reports: Arc::new(Semaphore::new(REPORTS_KIB as usize)) }, Inbox(inbox))
     }
 
     /// Deliveries were accepted, in the order of their numbers.
@@ -129,8 +145,8 @@ impl Lanes {
     }
 
     /// A pool was created, changed or deleted.
-    pub async fn pool_changed(&self, name: PoolName, fallback: Option<Fallback>) {
-        self.send(Input::PoolChanged(name, fallback)).await;
+    pub async fn pool_changed(&self, name: PoolName, terms: PoolTerms) {
+        self.send(Input::PoolChanged(name, terms)).await;
     }
 
     /// How pools are now.
@@ -145,7 +161,10 @@ impl Lanes {
 
     /// An agent reports of jobs: the outcome's sequence, the job, what happened.
     pub async fn reported(&self, holder: HolderId, reports: Vec<(u64, JobKey, Report)>) {
-        self.send(Input::Reported(holder, reports)).await;
+        let weight = reports.iter().fold(0, |sum: u32, (_, _, report)| sum.saturating_add(weight(report)));
+        let room = self.reports.clone().acquire_many_owned(weight.min(REPORTS_KIB)).await;
+        let room = room.expect("it is never closed");
+        self.send(Input::Reported(holder, reports, room)).await;
     }
 
     /// New states were written.

@@ -1,20 +1,29 @@
 //! The control plane: owns subscriptions, signing keys, events, schedule and history, and streams signed jobs to
 //! agents.
 
+#[cfg(test)]
+extern crate self as postrider_control_plane;
+
 pub mod admin;
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod audit_head;
+pub mod audit_stream;
 pub mod authority;
 pub mod backups;
+pub mod check;
 pub mod clock;
 pub mod command;
+pub mod compute;
 pub mod config;
 pub mod diagnoses;
 pub mod disabler;
 pub mod dispatch;
 pub mod emit;
 pub mod identities;
+pub mod job_tags;
+pub mod judging;
 pub mod key_uses;
 pub mod lanes;
 pub mod link;
@@ -23,23 +32,39 @@ pub mod metrics;
 pub mod operational;
 pub mod operations;
 pub mod pools;
+pub mod reads;
 pub mod recent;
 pub mod registry;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
+pub mod schemas;
 pub mod secret_file;
 pub mod secrets;
 pub mod settle;
 pub mod store;
+pub mod tasks;
 pub mod tokens;
 pub mod traced;
 pub mod watch;
+pub mod watchers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::Context as _;
+use postrider_telemetry::blocking;
+use postrider_telemetry::log::Filter;
+use postrider_telemetry::tasks::{EXIT_TASK_FAILED, TaskFailed};
+use postrider_telemetry::watchdog::Watchdog;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, info_span};
+
+use crate::audit_head::HeadError;
+use crate::store::StoreError;
 
 /// What the program is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +85,9 @@ pub enum Verb {
     Config(ConfigVerb),
     /// Make a data directory of a backup, or see whether one is whole
     Restore(restore::Args),
+    /// Look at the embedded store while no control plane uses it
+    #[command(subcommand)]
+    Store(check::Verb),
 }
 
 /// What is done with settings.
@@ -87,6 +115,17 @@ pub fn instead(verb: &Verb) -> ExitCode {
                 }
             }
         }
+        Verb::Store(check::Verb::Check(args)) => match args.carry_out() {
+            Ok(checked) => {
+                println!("{checked}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                let code = exit_code(&error.into());
+                ExitCode::from(code)
+            }
+        },
         Verb::Restore(args) => match args.carry_out(now) {
             Ok(done) => {
                 println!("{done}");
@@ -105,40 +144,97 @@ fn variables() -> impl Iterator<Item = String> {
     std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())
 }
 
-/// Runs the control plane until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 failed, 2 wrong settings, 130 cut off by a
-/// second signal.
+/// The control plane has failed.
+const EXIT_FAILED: u8 = 1;
+/// The settings cannot be used.
+const EXIT_SETTINGS: u8 = 2;
+/// The store is damaged: something that was acknowledged is gone.
+const EXIT_DAMAGED: u8 = 65;
+/// Cut off by a second signal.
+const EXIT_INTERRUPTED: u8 = 130;
+/// Threads for blocking work that there are from the start on: reads of the store go on when no more can be started.
+const THREADS: usize = 8;
+
+/// Runs the control plane until SIGTERM or SIGINT. Exit codes: 0 stopped, 1 failed, 2 wrong settings, 65 the store is damaged,
+/// 70 a task failed, 130 cut off by a second signal.
 #[must_use]
 pub fn main(args: Args) -> ExitCode {
     let config = match config::load(args.config.as_deref(), args.settings, variables()) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(2);
+            return EXIT_SETTINGS.into();
         }
     };
     match start(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the control plane failed: {error:#}");
-            ExitCode::FAILURE
+            exit_code(&error).into()
         }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_damage = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(StoreError::Lost(_) | StoreError::Damaged { .. }))
+            || matches!(cause.downcast_ref(), Some(HeadError::Truncated { .. }))
+    };
+    match error {
+        error if error.is::<TaskFailed>() => EXIT_TASK_FAILED,
+        error if error.chain().any(is_damage) => EXIT_DAMAGED,
+        _ => EXIT_FAILED,
     }
 }
 
 fn start(config: config::Config) -> anyhow::Result<()> {
     let filter = postrider_telemetry::log::start(config.log_format, &config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let stop = async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tokio::spawn(async move {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-                eprintln!("cut off by a second signal");
-                std::process::exit(130);
-            });
-        };
-        app::run(config, Some(filter), stop).await
-    })
+    let watchdog = Watchdog::start().context("no thread could be started; raise the limit of processes")?;
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = blocking::keep_threads(builder.enable_all()).build()?;
+    let ended = runtime.block_on(serve(config, filter, watchdog));
+    // A thread that hangs in a read of the disk must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: config::Config, filter: Filter, watchdog: Watchdog) -> anyhow::Result<()> {
+    blocking::reserve(THREADS).await.context("the threads that read the store")?;
+    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let stop = CancellationToken::new();
+    let hangs_after = config.shutdown_grace + app::AFTER_GRACE;
+    let obeyed = obey(signals, stop.clone(), watchdog.clone(), hangs_after);
+    let _obeyed = AbortOnDropHandle::new(tokio::spawn(obeyed.instrument(info_span!("signals"))));
+    let process = app::Process { filter: Some(filter), watchdog, ..app::Process::default() };
+    app::run(config, process, stop.cancelled_owned()).await
+}
+
+/// Stops the control plane at the first signal, and ends the process at the second, or when the stop hangs.
+async fn obey(
+    [mut terminate, mut interrupt]: [Signal; 2],
+    stop: CancellationToken,
+    watchdog: Watchdog,
+    hangs_after: Duration,
+) {
+    let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
+    next().await;
+    watchdog.arm(hangs_after, EXIT_FAILED);
+    stop.cancel();
+    next().await;
+    eprintln!("cut off by a second signal");
+    std::process::exit(EXIT_INTERRUPTED.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_telemetry::tasks::Cause;
+
+    use super::*;
+
+    #[test]
+    fn a_task_that_failed_has_an_exit_code_of_its_own() {
+        let failed = TaskFailed { task: tasks::SCHEDULER, cause: Cause::Ended };
+        assert_eq!(exit_code(&failed.into()), 70);
+        assert_eq!(exit_code(&anyhow::anyhow!("the disk is full")), 1);
+    }
 }

@@ -6,6 +6,7 @@ mod callers;
 mod enrollment;
 pub mod hello;
 mod looks;
+mod misconduct;
 mod outbox;
 mod session;
 mod signed;
@@ -23,14 +24,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, info_span};
 
 pub use self::enrollment::Registrar;
+pub use self::misconduct::Misconduct;
 pub use self::visits::Visits;
 use crate::agents::Agents;
 use crate::api::status;
 use crate::diagnoses::Diagnoses;
 use crate::dispatch::Dispatcher;
 use crate::identities::Identities;
+use crate::job_tags::JobTags;
 use crate::lanes::Lanes;
 use crate::listen::Peer;
 use crate::metrics::Metrics;
@@ -59,6 +63,10 @@ pub struct Links {
     pub diagnoses: Arc<Diagnoses>,
     /// How often agents come.
     pub visits: Arc<Visits>,
+    /// Shows to whom jobs were given.
+    pub tags: JobTags,
+    /// What agents do that none of ours does.
+    pub misconduct: Arc<Misconduct>,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
     /// Cancelled when sessions must end.
@@ -79,14 +87,19 @@ impl SessionService for Links {
         // Plaintext is served on loopback only, for development: there the agent is believed.
         let certificate = if peer.secured { Some(enrollment::certificate(peer)?) } else { None };
         let visit = certificate.as_ref().map(|shown| self.visits.begin(&shown.identity.agent)).transpose();
+        let visit = match (visit, &certificate) {
+            (Ok(visit), Some(shown)) => trust::use_key(self, shown, peer).await.map(|()| visit),
+            (visit, _) => visit,
+        };
         let (outbound, messages) = mpsc::channel(OUTBOUND);
         match visit {
             Ok(visit) => {
                 let session = session::run(self.clone(), certificate, request.into_inner(), outbound);
-                self.sessions.spawn(async move {
+                let session = async move {
                     session.await;
                     drop(visit);
-                });
+                };
+                self.sessions.spawn(session.instrument(info_span!("agent_stream")));
             }
             Err(reject) => session::reject(&outbound, reject).await,
         }

@@ -1,12 +1,14 @@
 //! Where connections come in: bounded in number, through TLS, each handshake within its deadline.
 //!
-//! One task a port accepts; each connection has a task of its own until it has shown that it speaks HTTP/2, so that a
+//! One task a port accepts, which belongs to the caller; each connection has a task of its own until it has shown that it speaks HTTP/2, so that a
 //! slow one holds up nobody. What comes out is ready for tonic, which serves it. `places` says how many there may be and
 //! who makes room, `usage` what a client must do to keep its connection, `calls` is where that is seen.
 
 mod calls;
+pub mod certificate;
 mod connection;
 mod files;
+mod frames;
 mod incoming;
 mod places;
 mod socket;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use postrider_telemetry::metrics::IntGauge;
+use postrider_telemetry::metrics::Counters;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -27,12 +29,14 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, error, warn};
 
 pub use self::calls::Calls;
 pub(crate) use self::connection::network_of;
 pub use self::connection::{AgentCertificate, Connection, Peer};
 pub use self::files::connections;
+use self::frames::Floods;
+pub use self::places::{Holder, Shown};
 use self::places::{Place, Places, Taking};
 use self::socket::Socket;
 
@@ -58,24 +62,44 @@ pub struct Door {
     pub tls: Option<SharedTls>,
     /// Connections at once.
     pub max_connections: usize,
-    /// Shows how many there are.
-    pub connections: IntGauge,
+    /// Whether those who have shown who they are share them, or keep those that they have.
+    pub shared: bool,
+    /// Shows how many there are, and who had to make room.
+    pub shown: Shown,
+    /// Counts those that were closed for their frames.
+    pub floods: Counters,
+    /// Servers that the connections are spread over by chance.
+    pub servers: usize,
 }
 
 impl Door {
-    /// The connections that come in, until the stream is dropped.
-    pub fn open(self) -> impl Stream<Item = Result<Connection, Infallible>> + use<> {
-        let (ready, connections) = mpsc::channel(READY);
-        tokio::spawn(self.accept(ready));
-        ReceiverStream::new(connections)
+    /// The connections that come in for each server, and the task that accepts them until the streams are dropped.
+    pub fn open(
+        self,
+    ) -> (
+        Vec<impl Stream<Item = Result<Connection, Infallible>> + Unpin + use<>>,
+        impl Future<Output = ()> + Send + use<>,
+    ) {
+        let channels = (0..self.servers.max(1)).map(|_| mpsc::channel(READY));
+        let (ready, connections): (Vec<_>, Vec<_>) = channels.unzip();
+        (connections.into_iter().map(ReceiverStream::new).collect(), self.accept(Ready(ready.into())))
     }
 
-    async fn accept(self, ready: mpsc::Sender<Result<Connection, Infallible>>) {
-        let places = Places::counted(self.max_connections, Some(self.connections));
+    async fn accept(self, ready: Ready) {
+        let shown = Some(self.shown);
+        let places = match self.shared {
+            true => Places::shared(self.max_connections, shown),
+            false => Places::counted(self.max_connections, shown),
+        };
         let mut handshakes = JoinSet::new();
+        let floods = Arc::new(Floods::new(self.name, self.floods));
         let mut turned_away = TurnedAway { port: self.name, count: 0, told: None };
         loop {
-            while handshakes.try_join_next().is_some() {}
+            while let Some(ended) = handshakes.try_join_next() {
+                if let Err(error) = ended {
+                    error!(port = self.name, %error, "a handshake's task failed");
+                }
+            }
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = ready.closed() => return,
@@ -100,7 +124,29 @@ impl Door {
                     continue;
                 }
             };
-            handshakes.spawn(handshake(self.name, stream, self.tls.clone(), place, ready.clone()));
+            let handshake =
+                handshake(self.name, stream, self.tls.clone(), place, floods.clone(), ready.clone());
+            handshakes.spawn(handshake.in_current_span());
+        }
+    }
+}
+
+/// Where connections go that can be served.
+#[derive(Clone)]
+struct Ready(Arc<[mpsc::Sender<Result<Connection, Infallible>>]>);
+
+impl Ready {
+    /// Hands one to any of the servers.
+    async fn send(&self, connection: Connection) {
+        let server = &self.0[rand::random_range(0..self.0.len())];
+        // Nobody takes it: the port is being closed.
+        let _nobody_takes_it = server.send(Ok(connection)).await;
+    }
+
+    /// All servers end together.
+    async fn closed(&self) {
+        for server in &*self.0 {
+            server.closed().await;
         }
     }
 }
@@ -110,22 +156,27 @@ async fn handshake(
     stream: TcpStream,
     tls: Option<SharedTls>,
     place: Place,
-    ready: mpsc::Sender<Result<Connection, Infallible>>,
+    floods: Arc<Floods>,
+    ready: Ready,
 ) {
     let lost = place.seat().lost();
     let admitted = tokio::select! {
-        admitted = timeout(HANDSHAKE_WITHIN, admit(stream, tls, place)) => admitted,
+        admitted = timeout(HANDSHAKE_WITHIN, admit(stream, tls, place, floods)) => admitted,
         () = lost.cancelled() => return debug!(port, "a handshake had to make room"),
     };
     match admitted {
-        // Nobody takes it: the port is being closed.
-        Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+        Ok(Ok(connection)) => ready.send(connection).await,
         Ok(Err(error)) => debug!(port, %error, "a handshake failed"),
         Err(_) => debug!(port, "a handshake took too long"),
     }
 }
 
-async fn admit(stream: TcpStream, tls: Option<SharedTls>, place: Place) -> std::io::Result<Connection> {
+async fn admit(
+    stream: TcpStream,
+    tls: Option<SharedTls>,
+    place: Place,
+    floods: Arc<Floods>,
+) -> std::io::Result<Connection> {
     let socket = Socket::new(stream)?;
     let address = socket.peer_addr()?;
     let connection = match tls {
@@ -135,7 +186,7 @@ async fn admit(stream: TcpStream, tls: Option<SharedTls>, place: Place) -> std::
         }
         None => Connection::plain(socket, address, place),
     };
-    connection.greet().await
+    connection.reporting(floods).greet().await
 }
 
 /// Connections that were closed at once, or had to make room, since it was last said.

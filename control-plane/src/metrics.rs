@@ -4,7 +4,10 @@
 //! who keep sums of it anyway: a scrape reads neither the store nor every lane. What takes longer is looked at from time to
 //! time ([`upkeep`]).
 
+pub mod compute;
 pub mod levels;
+pub(crate) mod limits;
+pub mod reads;
 pub mod upkeep;
 
 use std::time::Duration;
@@ -17,7 +20,10 @@ use postrider_telemetry::metrics::{
 };
 
 use self::levels::{Levels, Sources};
+use self::limits::Limits;
+use self::reads::ReadCounts;
 use self::upkeep::Kept;
+use crate::listen::Shown;
 use crate::schedule::Assignment;
 
 const EMITTED: [Label; 1] = [Label { name: "result", values: &["accepted", "duplicate", "refused"] }];
@@ -34,13 +40,22 @@ const OUTCOME: [Label; 1] = [Label {
         "protocol",
         "refused_by_policy",
         "agent_lost",
+        "not_processed",
     ],
 }];
 const PHASE: [Label; 1] =
     [Label { name: "phase", values: &["queue", "dns", "connect", "tls", "first_byte", "total"] }];
 const WELCOME: [Label; 1] = [Label { name: "result", values: &["welcomed", "rejected"] }];
+const MISCONDUCT: [Label; 1] =
+    [Label { name: "kind", values: &["identity", "claim", "outcome", "flood", "protocol"] }];
 const PORT: [Label; 1] = [Label { name: "port", values: &["api", "agents"] }];
 const BACKUP: [Label; 1] = [Label { name: "result", values: &["success", "failure"] }];
+const TASK: [Label; 1] = [Label { name: "task", values: &crate::tasks::ALL }];
+
+const FLOODS: &str = "Connections that were closed because their client sent too many HTTP/2 frames that carry no body: pings, \
+    settings, priorities, window updates, unknown or empty frames. No client of Postrider does.";
+const AUDIT_HEAD: &str = "The number of the last audit record, exported every minute. It never falls: a lower number than before \
+    means that records were removed.";
 
 /// See the [module](self).
 pub struct Metrics {
@@ -50,9 +65,17 @@ pub struct Metrics {
     agents: Agents,
     writes: Writes,
     connections: IntGaugeVec,
+    floods: Counters,
+    pub(crate) limits: Limits,
     backups: Backups,
+    audit_head: IntGauge,
+    audit_stream: AuditStream,
+    reads: ReadCounts,
     levels: Levels,
     kept: Kept,
+    task_failures: Counters,
+    /// The threads that judge events by schemas and filters.
+    pub compute: compute::Compute,
 }
 
 struct Emits {
@@ -71,6 +94,8 @@ struct Deliveries {
 struct Agents {
     connects: Counters,
     lost: IntCounter,
+    misconduct: Counters,
+    duplicates: IntCounter,
 }
 
 /// How writes of the store go.
@@ -78,6 +103,11 @@ struct Agents {
 pub struct Writes {
     took: Histogram,
     failed: IntCounter,
+}
+
+struct AuditStream {
+    lag: Known,
+    failures: IntCounter,
 }
 
 struct Backups {
@@ -97,15 +127,24 @@ impl Metrics {
     pub fn new() -> Self {
         let mut all = Catalogue::new();
         all.build("postrider_build_info", env!("CARGO_PKG_VERSION"));
+        let task_failures = "Tasks of the program that panicked or ended too early, by task. The process ends with the first \
+            one, so this is seen only while it winds up.";
         Self {
             emits: Emits::new(&mut all),
             deliveries: Deliveries::new(&mut all),
             agents: Agents::new(&mut all),
             writes: Writes::new(&mut all),
             connections: all.gauges("postrider_connections", "Connections that are open.", &PORT),
+            floods: all.counters("postrider_flooding_connections_total", FLOODS, &PORT),
+            limits: Limits::new(&mut all),
             backups: Backups::new(&mut all),
+            audit_head: all.gauge("postrider_audit_head_sequence", AUDIT_HEAD),
+            audit_stream: AuditStream::new(&mut all),
+            reads: ReadCounts::new(&mut all),
             levels: Levels::new(&mut all),
             kept: Kept::new(&mut all),
+            task_failures: all.counters("postrider_task_failures_total", task_failures, &TASK),
+            compute: compute::Compute::new(&mut all),
             catalogue: all,
         }
     }
@@ -186,9 +225,24 @@ impl Metrics {
         self.agents.connects.inc(if welcomed { "welcomed" } else { "rejected" });
     }
 
+    /// Two processes were seen with one agent's identity.
+    pub fn duplicate(&self) {
+        self.agents.duplicates.inc();
+    }
+
     /// An agent's stream has ended without a goodbye.
     pub fn lost(&self) {
         self.agents.lost.inc();
+    }
+
+    /// An agent did what no honest agent does.
+    pub fn misconduct(&self, kind: &'static str) {
+        self.agents.misconduct.inc(kind);
+    }
+
+    /// The audit log ends with this record.
+    pub fn audit_head(&self, sequence: u64) {
+        self.audit_head.set(i64::try_from(sequence).unwrap_or(i64::MAX));
     }
 
     /// Where the store says how its writes go.
@@ -197,10 +251,39 @@ impl Metrics {
         self.writes.clone()
     }
 
-    /// How many connections there are to a port: `api` or `agents`.
+    /// So many audit records have not arrived where they are streamed.
+    pub fn audit_stream_lag(&self, records: u64) {
+        self.audit_stream.lag.set(i64::try_from(records).unwrap_or(i64::MAX));
+    }
+
+    /// The stream of audit records was interrupted.
+    pub fn audit_stream_failed(&self) {
+        self.audit_stream.failures.inc();
+    }
+
+    /// Where reads and streams that watch are counted.
     #[must_use]
-    pub fn connections(&self, port: &'static str) -> IntGauge {
-        self.connections.with_label_values(&[port])
+    pub fn reads(&self) -> ReadCounts {
+        self.reads.clone()
+    }
+
+    /// Where failures of tasks are counted.
+    #[must_use]
+    pub fn task_failures(&self) -> Counters {
+        self.task_failures.clone()
+    }
+
+    /// How many connections there are to a port, `api` or `agents`, and who had to make room.
+    #[must_use]
+    pub fn connections(&self, port: &'static str) -> Shown {
+        let connections = self.connections.with_label_values(&[port]);
+        Shown { connections, decisions: self.limits.decisions.clone() }
+    }
+
+    /// Where connections are counted that were closed for their frames, by port.
+    #[must_use]
+    pub fn floods(&self) -> Counters {
+        self.floods.clone()
     }
 
     /// A backup was made at this time, or failed.
@@ -208,6 +291,17 @@ impl Metrics {
         self.backups.results.inc(if good { "success" } else { "failure" });
         if good {
             self.backups.last.set(now.as_millis() / 1000);
+        }
+    }
+}
+
+impl AuditStream {
+    fn new(all: &mut Catalogue) -> Self {
+        let lag = "Audit records that have not arrived at `audit_stream`; absent without that setting. They wait in the log.";
+        let failures = "Times that the stream of audit records was interrupted: the receiver was not reached, or took nothing.";
+        Self {
+            lag: all.known("postrider_audit_stream_lag_records", lag),
+            failures: all.counter("postrider_audit_stream_failures_total", failures),
         }
     }
 }
@@ -254,10 +348,17 @@ impl Agents {
     fn new(all: &mut Catalogue) -> Self {
         let connects = "Streams that agents opened, by whether they were let in. Connections whose certificate was refused \
             are not among them.";
+        let duplicates = "Times that a second process was seen with an agent's identity, or a key of an agent that a newer \
+            one has replaced.";
         let lost = "Streams of agents that ended without a goodbye.";
+        let misconduct = "Sessions ended for something that no agent of Postrider does, by kind: another identity than its \
+            certificate's, a claim to a job that was not given to the agent, an outcome of such a job, a flood of messages, or \
+            a message that makes no sense.";
         Self {
             connects: all.counters("postrider_agent_connects_total", connects, &WELCOME),
             lost: all.counter("postrider_agents_lost_total", lost),
+            misconduct: all.counters("postrider_agent_misconduct_total", misconduct, &MISCONDUCT),
+            duplicates: all.counter("postrider_agent_duplicates_total", duplicates),
         }
     }
 }
@@ -313,6 +414,7 @@ mod tests {
             Class::Protocol,
             Class::RefusedByPolicy,
             Class::AgentLost,
+            Class::NotProcessed,
         ];
         let metrics = Metrics::new();
         for class in classes {
@@ -342,7 +444,7 @@ mod tests {
         for state in ["delivered", "exhausted", "cancelled"] {
             shows(&format!("postrider_deliveries_ended_total{{state=\"{state}\"}} 1"));
         }
-        shows("postrider_attempt_duration_seconds_count{phase=\"total\"} 8");
+        shows("postrider_attempt_duration_seconds_count{phase=\"total\"} 9");
         shows("postrider_attempt_duration_seconds_count{phase=\"dns\"} 0");
         shows("postrider_backups_total{result=\"failure\"} 1");
         shows("postrider_backup_last_success_timestamp_seconds 1770028200");

@@ -14,17 +14,19 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
-use postrider_domain::filter::Facts;
-use postrider_domain::id::{EventId, EventKey, TenantId};
+use postrider_domain::id::{EventId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::lane::Bounds;
 use postrider_domain::pace::{Meter, Pace};
+use postrider_domain::time::Timestamp;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 pub use self::catalogue::prepare;
 pub use self::notice::{About, Away, Notice};
 use crate::api::Api;
+use crate::compute::Refused;
 use crate::emit::EmitError;
+use crate::judging::{JudgeError, Subject};
 use crate::store::Accept;
 
 /// Notices that may wait to become events.
@@ -93,7 +95,7 @@ pub async fn run(mut queue: Queue, api: Api, notices: Notices, thresholds: Thres
 }
 
 async fn emit(api: &Api, told: Told) {
-    let accept = accept(api, told);
+    let accept = accept(api, told).await;
     loop {
         let submitted = api.emitter.submit(accept.clone()).await;
         let done = match submitted {
@@ -103,6 +105,9 @@ async fn emit(api: &Api, told: Told) {
         match done {
             // A conflict: it was told before, when something else about it was another.
             Ok(_) | Err(EmitError::Conflict(_) | EmitError::Stopping) => return,
+            Err(error @ EmitError::TooWide(_)) => {
+                return warn!(%error, "an operational event is not emitted; delete subscriptions of the tenant postrider");
+            }
             Err(error) => {
                 warn!(%error, "an operational event is not emitted yet; trying again");
                 tokio::time::sleep(RETRY).await;
@@ -135,7 +140,7 @@ struct Told {
     attributes: Vec<(&'static str, String)>,
 }
 
-fn accept(api: &Api, told: Told) -> Accept {
+async fn accept(api: &Api, told: Told) -> Accept {
     let now = api.clock.wall();
     let tenant = TenantId::postrider();
     let data: bytes::Bytes = told.data.to_string().into();
@@ -143,27 +148,53 @@ fn accept(api: &Api, told: Told) -> Accept {
     let attributes = Attributes::new(attributes).unwrap_or_default();
     let key = EventKey::new(now, rand::random());
     let content = content_digest(&told.event_type, None, told.id.as_ref(), &data, &attributes, None);
-    let facts = Facts::new(&told.event_type, now, &attributes, &data);
-    let subscriptions = api.registry.subscribers(&tenant, &facts, now).unwrap_or_default();
+    let subject = || Subject {
+        name: told.event_type.clone(),
+        timestamp: now.into(),
+        attributes: attributes.clone(),
+        data: data.clone(),
+    };
+    let subscriptions = subscribers(api, &tenant, subject, now).await;
     Accept {
         client_chosen: told.id.is_some(),
         idempotency: None,
         content,
         subscriptions,
-        audit: None,
         max_stored: None,
         event: Event {
             key,
             id: told.id.unwrap_or_else(|| key.into()),
             tenant,
             event_type: told.event_type,
-            timestamp: now,
+            timestamp: now.into(),
             accepted: now,
             data,
-            probed_key: None,
             attributes,
             ordering_key: None,
             trace: None,
         },
+    }
+}
+
+/// Whom an event is owed to. It is asked until there is an answer: what is told must not be lost because much is asked.
+async fn subscribers(
+    api: &Api,
+    tenant: &TenantId,
+    subject: impl Fn() -> Subject,
+    now: Timestamp,
+) -> Vec<SubscriptionId> {
+    loop {
+        let judged = api.judge.judge(tenant, vec![subject()], now).await;
+        match judged {
+            Ok(verdicts) => {
+                let verdict = verdicts.into_iter().next().and_then(|(_, verdict)| verdict.ok());
+                return verdict.and_then(|verdict| verdict.subscriptions).unwrap_or_default();
+            }
+            Err(JudgeError::Refused(Refused::Failed)) => return Vec::new(),
+            Err(error) => {
+                warn!(%error, "an operational event is not judged yet; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
     }
 }

@@ -1,13 +1,18 @@
 //! Pools that were created, in memory. The store is written first, then this; changes are serialised by
 //! [`crate::registry::Registry::change`], as those of subscriptions are, since one may name the other.
 
+mod upgrade;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider_domain::audit::Entry;
-use postrider_domain::id::PoolName;
+use postrider_domain::id::{PoolName, TenantId};
+use postrider_domain::pool::{Settings, Tenants};
+use postrider_domain::time::Timestamp;
 
-use crate::schedule::Fallback;
+use crate::registry::Registry;
+use crate::schedule::{Fallback, PoolTerms};
 use crate::store::{PoolRow, Store, StoreError};
 
 /// Every pool that was created.
@@ -17,11 +22,16 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// What the store has.
+    /// What the store has. Pools of a store of before they had tenants get those that use them now.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+    /// When the store cannot be read, or an old one not be written.
+    pub async fn load(
+        store: Arc<dyn Store>,
+        registry: &Registry,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        upgrade::run(&*store, registry, now).await?;
         let rows = store.pools().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
         Ok(Self { store, rows: Mutex::new(rows) })
     }
@@ -30,6 +40,19 @@ impl Pools {
     #[must_use]
     pub fn get(&self, name: &PoolName) -> Option<PoolRow> {
         self.lock().get(name).cloned()
+    }
+
+    /// The settings of a pool: those of one that was never created, if it was not.
+    #[must_use]
+    pub fn settings(&self, name: &PoolName) -> Settings {
+        self.get(name).map_or_else(|| Settings::uncreated(name), |row| row.settings)
+    }
+
+    /// Whether a tenant may use a pool. An unknown pool and one that does not allow the tenant take the same steps.
+    #[must_use]
+    pub fn allow(&self, name: &PoolName, tenant: &TenantId) -> bool {
+        let uncreated = Tenants::of_uncreated(name);
+        self.lock().get(name).map_or(&uncreated, |row| &row.settings.tenants).allow(tenant)
     }
 
     /// Every pool that was created, by name.
@@ -72,10 +95,11 @@ impl Pools {
 }
 
 impl PoolRow {
-    /// What the schedule is told of it.
+    /// The settings that the schedule needs.
     #[must_use]
-    pub fn fallback(&self) -> Option<Fallback> {
-        let pool = self.settings.fallback.clone()?;
-        Some(Fallback { pool, after: self.settings.fallback_after })
+    pub fn terms(&self) -> PoolTerms {
+        let Settings { fallback, fallback_after, tenants, .. } = &self.settings;
+        let fallback = fallback.clone().map(|pool| Fallback { pool, after: *fallback_after });
+        PoolTerms { tenants: tenants.clone(), fallback }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use postrider_domain::event::Event;
 use postrider_domain::id::EventKey;
 
-/// What an event costs beside its data.
-const OVERHEAD: usize = 256;
+/// What an event costs beside its data and its attributes, with its names and its places in the cache: about.
+const OVERHEAD: usize = 768;
 
 /// A bounded cache of events, oldest out first.
 pub struct RecentEvents {
@@ -33,13 +33,13 @@ impl RecentEvents {
     /// Keeps an event, and forgets the oldest ones when there are too many.
     pub fn insert(&self, event: Arc<Event>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += event.data.len() + OVERHEAD;
+        kept.bytes += size(&event);
         kept.order.push_back(event.key);
         kept.events.insert(event.key, event);
         while kept.bytes > self.max_bytes {
             let Some(oldest) = kept.order.pop_front() else { return };
             if let Some(event) = kept.events.remove(&oldest) {
-                kept.bytes -= event.data.len() + OVERHEAD;
+                kept.bytes -= size(&event);
             }
         }
     }
@@ -49,4 +49,9 @@ impl RecentEvents {
     pub fn get(&self, key: EventKey) -> Option<Arc<Event>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).events.get(&key).cloned()
     }
+}
+
+fn size(event: &Event) -> usize {
+    let attributes: usize = event.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    event.data.len() + attributes + OVERHEAD
 }

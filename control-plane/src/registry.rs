@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use postrider_domain::event::EventTypeName;
-use postrider_domain::filter::{Facts, Filter};
+use postrider_domain::filter::{Cost, Facts, Filter};
 use postrider_domain::id::{SubscriptionId, TenantId};
-use postrider_domain::pace::Pace;
 use postrider_domain::pattern::Index;
-use postrider_domain::quota::Quota;
+use postrider_domain::quota::{OwnQuota, Quota};
 use postrider_domain::subscription::State;
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
@@ -23,7 +22,7 @@ use crate::store::{Store, StoreError, SubscriptionRow};
 mod catalogue;
 mod unanswered;
 
-pub use catalogue::Catalogues;
+pub use catalogue::{Catalogues, Counted, Look};
 pub use unanswered::Failures;
 use unanswered::Unanswered;
 
@@ -36,6 +35,8 @@ pub struct Registry {
     /// Held while a subscription or tenant is read, decided about and written.
     changes: Mutex<()>,
     unanswered: Unanswered,
+    /// What tenants may use that have no quota of their own.
+    default_quota: Quota,
     /// What events are judged by, before anything else.
     pub catalogues: Catalogues,
 }
@@ -65,17 +66,32 @@ struct Known {
 struct Tenant {
     index: Index<SubscriptionId>,
     filters: HashMap<SubscriptionId, Filter>,
+    /// What all of them cost together.
+    filter_cost: Cost,
     subscriptions: BTreeMap<SubscriptionId, Arc<KeyedSubscription>>,
-    quota: Quota,
+    quota: OwnQuota,
 }
 
 impl Registry {
-    /// What the store has.
+    /// What the store has, where tenants have the standard quota.
     ///
     /// # Errors
     /// When the store cannot be read, or a secret in it does not open.
     pub async fn load(store: &dyn Store, sealer: &Sealer) -> Result<Self, SecretsError> {
+        Self::load_with(store, sealer, Quota::STANDARD).await
+    }
+
+    /// What the store has, where tenants may use so much that have no quota of their own.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or a secret in it does not open.
+    pub async fn load_with(
+        store: &dyn Store,
+        sealer: &Sealer,
+        default_quota: Quota,
+    ) -> Result<Self, SecretsError> {
         let registry = Self {
+            default_quota,
             known: RwLock::default(),
             changes: Mutex::new(()),
             unanswered: Unanswered::default(),
@@ -84,8 +100,8 @@ impl Registry {
         let mut after = None;
         loop {
             let page = store.tenants(after.take(), PAGE).await?;
-            after = page.last().and_then(|tenant| tenant.id.parse().ok());
-            for tenant in page {
+            after = page.next;
+            for tenant in page.items {
                 let Ok(id) = tenant.id.parse::<TenantId>() else { continue };
                 if tenant.state() == v1::TenantState::Deleting {
                     registry.begin_deletion(&id);
@@ -131,11 +147,11 @@ impl Registry {
         let mut after = None;
         loop {
             let page = store.event_types(id, after.take(), PAGE).await?;
-            for wire in page {
+            for wire in page.items {
                 let Ok(name) = wire.name.parse::<EventTypeName>() else { continue };
-                self.catalogues.put(id, name.clone(), event_type::read(&wire).map_err(unreadable)?);
-                after = Some(name);
+                let _number = self.catalogues.put(id, name, event_type::read(&wire).map_err(unreadable)?);
             }
+            after = page.next;
             if after.is_none() {
                 return Ok(());
             }
@@ -188,14 +204,15 @@ impl Registry {
         self.write().deleting.remove(tenant);
     }
 
-    /// What a tenant may use.
+    /// What a tenant may use. What is not said for the tenant of operational events is not limited.
     #[must_use]
     pub fn quota(&self, tenant: &TenantId) -> Quota {
-        self.read().tenants.get(tenant).map(|tenant| tenant.quota).unwrap_or_default()
+        let own = self.read().tenants.get(tenant).map(|tenant| tenant.quota).unwrap_or_default();
+        if tenant.is_postrider() { own.over(&Quota::default()) } else { own.over(&self.default_quota) }
     }
 
-    /// What a tenant that is there may use from now on.
-    pub fn set_quota(&self, tenant: &TenantId, quota: Quota) {
+    /// What is said of what a tenant that is there may use from now on.
+    pub fn set_quota(&self, tenant: &TenantId, quota: OwnQuota) {
         if let Some(tenant) = self.write().tenants.get_mut(tenant) {
             tenant.quota = quota;
         }
@@ -207,12 +224,14 @@ impl Registry {
         self.read().tenants.get(tenant).map_or(0, |tenant| tenant.subscriptions.len())
     }
 
-    /// The tenants that have a quota of how fast they may emit.
+    /// The tenants that have a quota of their own, and what they may use.
     #[must_use]
-    pub fn paces(&self) -> Vec<(TenantId, Pace)> {
+    pub fn own_quotas(&self) -> Vec<(TenantId, Quota)> {
         let known = self.read();
-        let pace = |(id, tenant): (&TenantId, &Tenant)| Some((id.clone(), tenant.quota.emit?.pace()));
-        known.tenants.iter().filter_map(pace).collect()
+        let own = known.tenants.iter().filter(|(_, tenant)| tenant.quota != OwnQuota::default());
+        let ids: Vec<TenantId> = own.map(|(id, _)| id.clone()).collect();
+        drop(known);
+        ids.into_iter().map(|id| (id.clone(), self.quota(&id))).collect()
     }
 
     /// Who wants an event; `None` when there is no such tenant. A filter that gives no answer lets the event pass, and is
@@ -224,7 +243,10 @@ impl Registry {
         facts: &Facts<'_>,
         now: Timestamp,
     ) -> Option<Vec<SubscriptionId>> {
-        // Filters are evaluated when nobody waits for the lock.
+        // Data is read, and filters are evaluated, when nobody waits for the lock.
+        if self.filter_cost(tenant, 0) > 0 {
+            facts.prepare();
+        }
         let candidates: Vec<(SubscriptionId, Option<Filter>)> = {
             let known = self.read();
             let tenant = known.tenants.get(tenant)?;
@@ -245,6 +267,15 @@ impl Registry {
             }
         };
         Some(candidates.into_iter().filter_map(wants).collect())
+    }
+
+    /// What the tenant's filters cost an event of so many bytes at most, in units of about a nanosecond; 0 when there are
+    /// none.
+    #[must_use]
+    pub fn filter_cost(&self, tenant: &TenantId, size: usize) -> u64 {
+        let known = self.read();
+        let tenant = known.tenants.get(tenant).filter(|tenant| !tenant.filters.is_empty());
+        tenant.map_or(0, |tenant| tenant.filter_cost.of(size).saturating_add(Facts::reading(size)))
     }
 
     /// For how many events the subscription's filter gave no answer, and why and when the last time.
@@ -309,6 +340,7 @@ impl Registry {
         if !subscription.drops() {
             tenant.index.insert(&subscription.patterns, filter.and_then(Filter::anchor), subscription.id);
             if let Some(filter) = filter {
+                tenant.filter_cost += filter.cost();
                 tenant.filters.insert(subscription.id, filter.clone());
             }
         }
@@ -356,7 +388,9 @@ impl Known {
         if let Some(tenant) = self.tenants.get_mut(&row.subscription.tenant) {
             let anchor = row.subscription.filter.as_ref().and_then(Filter::anchor);
             tenant.index.remove(&row.subscription.patterns, anchor, id);
-            tenant.filters.remove(&id);
+            if let Some(filter) = tenant.filters.remove(&id) {
+                tenant.filter_cost -= filter.cost();
+            }
         }
     }
 }

@@ -39,10 +39,13 @@ impl Keep {
     }
 }
 
-/// Runs until it is cancelled.
+/// Runs until it is cancelled. Nothing is removed while the wall clock is not believed.
 pub async fn run(store: Arc<dyn Store>, agents: Arc<Agents>, keep: Keep, clock: Clock) {
     loop {
-        let now = clock.wall();
+        let Some(now) = clock.removal_time() else {
+            tokio::time::sleep(INTERVAL).await;
+            continue;
+        };
         let retention = Retention {
             idempotency: now - IDEMPOTENCY_WINDOW,
             delivered_data: now - keep.delivered_data,

@@ -10,9 +10,13 @@
 
 mod admin;
 mod agents;
+mod destinations;
+mod hand_out;
 mod health;
 mod levels;
+mod places;
 mod pools;
+mod ready;
 mod reports;
 mod settings;
 mod written;
@@ -21,6 +25,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use postrider_domain::delivery::Delivery;
+use postrider_domain::destination::{Destination, Destinations};
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::{Health, Trouble, Turn, View};
 use postrider_domain::lane::{Breaker, Lane, Limits, Load, LowWater};
@@ -28,13 +33,15 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 
 pub use self::admin::{Answer, Condition, Refusal, Ticket, Why};
-use self::agents::Holder;
 pub use self::agents::{Connected, HolderId, Station};
+use self::agents::{Holder, Replaced};
 pub use self::health::Survey;
 pub use self::levels::{Level, Levels};
 use self::levels::{Share, Tally};
+pub use self::places::Occupied;
+use self::places::{Account, Places};
 use self::pools::Pool;
-pub use self::pools::{Fallback, PoolView};
+pub use self::pools::{Fallback, PoolTerms, PoolView};
 pub use self::reports::Reported;
 pub use self::settings::LaneSettings;
 use crate::store::{DueRows, FreshRows, LaneRow, Settle};
@@ -43,7 +50,7 @@ use crate::store::{DueRows, FreshRows, LaneRow, Settle};
 const WINDOW: usize = 128;
 /// Deliveries that a lane ordered by key looks through, if many of them stand behind keys that are stuck.
 const LOOK_AHEAD: usize = 2_048;
-/// Outcomes that may wait for the store at once. Beyond it nothing more is handed out.
+/// Jobs at agents and outcomes that wait for the store, together. Beyond it nothing more is handed out.
 pub const MAX_UNSETTLED: usize = 32_768;
 /// How often what lanes have settled is written down.
 const LOW_WATER_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,7 +111,8 @@ pub enum Effect {
         /// Whether another process took it, which is a mistake of the agent's owner.
         by_another_process: bool,
     },
-    /// A holder speaks of a job that only agents of another pool can have: end its connection, and put it on record.
+    /// A holder reports of a job that it neither was given nor has named in its Hello: end its connection, and put it on
+    /// record.
     Trespass {
         /// Who.
         holder: HolderId,
@@ -162,8 +170,20 @@ pub struct Scheduler {
     holders: HashMap<HolderId, Holder>,
     stations: HashMap<Station, HolderId>,
     next_holder: u64,
-    assigned: HashMap<DeliveryId, HolderId>,
+    /// Holders whose connection was open when another process took the agent's place, until it is seen to end: the jobs
+    /// that they may still report.
+    replaced: HashMap<HolderId, Replaced>,
+    /// Who has which job, and the share of each pool and tenant.
+    places: Places,
+    /// When it is looked for jobs that are overdue.
+    overdue_at: Timestamp,
+    /// When the store last wrote outcomes, or had none to write.
+    wrote_at: Timestamp,
+    /// When outcomes last were late for a reason of ours: agents are not to blame for those.
+    stalled_at: Option<Timestamp>,
     timers: BTreeSet<(Timestamp, SubscriptionId)>,
+    /// How often each destination is called, unless there is no limit.
+    destinations: Option<Destinations<SubscriptionId>>,
     /// Deliveries whose rows are being read, and what else was asked about them meanwhile.
     reading: HashMap<DeliveryId, Vec<Why>>,
     /// Outcomes that were reported again while the first report was being written.
@@ -173,7 +193,6 @@ pub struct Scheduler {
     low_water_due: Timestamp,
     /// When the next pool falls back, if no agent comes.
     falls_at: Option<Timestamp>,
-    unsettled: usize,
     resume: Option<agents::Resume>,
     draining: bool,
     /// What waits, all over.
@@ -183,12 +202,18 @@ pub struct Scheduler {
 
 struct Slot {
     settings: LaneSettings,
+    /// Whether the pool does not allow the tenant: nothing is handed out.
+    barred: bool,
+    /// Of its tenant in its own pool.
+    account: Account,
     lane: Lane,
     health: Health,
     /// What is written of its trouble.
     trouble: Option<Trouble>,
     /// The pool in whose queue the lane stands.
     queue: Option<PoolName>,
+    /// The destination for which it waits meanwhile, which is at its limit.
+    waits_for: Option<Destination>,
     /// Who had its last job, and may have a connection to its endpoint open.
     warm: Option<HolderId>,
     timer: Option<Timestamp>,
@@ -210,14 +235,18 @@ impl Scheduler {
             holders: HashMap::new(),
             stations: HashMap::new(),
             next_holder: 0,
-            assigned: HashMap::new(),
+            replaced: HashMap::new(),
+            places: Places::default(),
+            overdue_at: Timestamp::default(),
+            wrote_at: Timestamp::default(),
+            stalled_at: None,
             timers: BTreeSet::new(),
+            destinations: None,
             reading: HashMap::new(),
             repeated: HashMap::new(),
             settled: HashSet::new(),
             low_water_due: Timestamp::default(),
             falls_at: None,
-            unsettled: 0,
             resume: None,
             draining: false,
             tally: Tally::default(),
@@ -254,9 +283,10 @@ impl Scheduler {
         slot.lane.set_max_in_flight(settings.max_in_flight);
         slot.lane.set_rate(settings.rate_limit, now);
         slot.lane.set_order(settings.order);
-        slot.follow_state(&settings, now);
-        self.tally.leave(&slot.settings.pool, id, std::mem::take(&mut slot.share));
-        self.tally.enter(&settings.pool);
+        slot.follow_state(&settings, pools::bars(&self.pools, &settings), now);
+        self.tally.leave(&slot.settings.pool, id, slot.account.tenant, std::mem::take(&mut slot.share));
+        slot.account = self.places.account(&settings.pool, &settings.tenant);
+        self.tally.enter(&settings.pool, slot.account.tenant);
         slot.settings = settings;
         self.settled.insert(id);
         self.leave_queue(id);
@@ -305,8 +335,9 @@ impl Scheduler {
 
     /// New states were written.
     pub fn stored(&mut self, ids: &[DeliveryId], now: Timestamp) {
-        self.unsettled -= ids.len();
+        self.wrote_at = now;
         for id in ids {
+            self.places.end_write(*id);
             let repeated = self.repeated.remove(id).unwrap_or_default();
             self.effects.extend(repeated.into_iter().map(Effect::Acknowledge));
             if let Some(slot) = self.lanes.get_mut(&id.subscription) {
@@ -327,11 +358,13 @@ impl Scheduler {
             self.touch(id, now);
         }
         self.expire_lost(now);
+        self.take_back_overdue(now);
         self.end_resume(now);
         self.fall_back(now);
         if self.low_water_due <= now {
             self.low_water_due = now + LOW_WATER_INTERVAL;
             self.write_low_waters();
+            self.forget_destinations(now);
         }
     }
 
@@ -339,7 +372,9 @@ impl Scheduler {
     #[must_use]
     pub fn next_tick(&self, now: Timestamp) -> Timestamp {
         let timer = self.timers.first().map(|(due, _)| *due);
-        let others = [self.first_lost(), self.resume_until(), self.falls_at];
+        let overdue = self.places.has_jobs().then_some(self.overdue_at);
+        let others =
+            [self.first_lost(), overdue, self.resume_until(), self.falls_at, self.destination_opens(now)];
         let low_water = (!self.settled.is_empty()).then_some(self.low_water_due);
         timer
             .into_iter()
@@ -357,7 +392,7 @@ impl Scheduler {
     /// Whether no job is under way and nothing waits for the store.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.assigned.is_empty() && self.unsettled == 0
+        !self.places.has_jobs() && !self.places.is_writing()
     }
 
     /// Hands out what may be handed out, and gives the effects of all that has happened.
@@ -371,14 +406,19 @@ impl Scheduler {
     fn insert(&mut self, settings: LaneSettings, mut lane: Lane, low_water: LowWater, now: Timestamp) {
         let id = settings.id;
         lane.set_rate(settings.rate_limit, now);
-        lane.hold(settings.held);
+        let barred = pools::bars(&self.pools, &settings);
+        lane.hold(settings.held || barred);
         let every = settings.probed_every;
+        let account = self.places.account(&settings.pool, &settings.tenant);
         let mut slot = Slot {
             settings,
+            barred,
+            account,
             lane,
             health: Health::default(),
             trouble: None,
             queue: None,
+            waits_for: None,
             warm: None,
             timer: None,
             low_water,
@@ -386,7 +426,7 @@ impl Scheduler {
             share: Share::default(),
         };
         slot.doze(every, now);
-        self.tally.enter(&slot.settings.pool);
+        self.tally.enter(&slot.settings.pool, account.tenant);
         self.lanes.insert(id, slot);
         self.touch(id, now);
     }
@@ -400,7 +440,8 @@ impl Scheduler {
         if slot.queue.is_none() && slot.lane.is_ready(now) {
             let pool = pools::serving(&self.pools, &slot.settings).clone();
             slot.queue = Some(pool.clone());
-            self.pools.entry(pool).or_insert_with(|| Pool::new(now)).ready.push_back(id);
+            let ready = &mut self.pools.entry(pool.clone()).or_insert_with(|| Pool::new(&pool, now)).ready;
+            ready.push(slot.account.tenant, id);
         }
         let timer = slot.lane.wakes(now);
         if slot.timer != timer {
@@ -415,39 +456,6 @@ impl Scheduler {
         self.recount(id, now);
     }
 
-    fn hand_out(&mut self, now: Timestamp) {
-        let mut batches: HashMap<HolderId, Vec<Assignment>> = HashMap::new();
-        for (name, pool) in &mut self.pools {
-            while self.unsettled + self.assigned.len() < MAX_UNSETTLED {
-                let Some(turn) = pool.next_with_credit(&self.holders) else { break };
-                let Some(id) = pool.ready.pop_front() else { break };
-                let in_queue = |slot: &&mut Slot| slot.queue.as_ref() == Some(name);
-                let Some(slot) = self.lanes.get_mut(&id).filter(in_queue) else { continue };
-                slot.queue = None;
-                let Some(delivery) = slot.lane.take(now) else { continue };
-                if slot.lane.is_ready(now) {
-                    slot.queue = Some(name.clone());
-                    pool.ready.push_back(id);
-                }
-                let holder = pools::warm_or(slot.warm, turn, name, &self.holders);
-                slot.warm = Some(holder);
-                let id = DeliveryId { subscription: id, sequence: delivery.sequence };
-                let key = JobKey { delivery: id, attempt: delivery.attempts + 1, epoch: self.epoch };
-                if let Some(holder) = self.holders.get_mut(&holder) {
-                    holder.give(key, now, slot.settings.timeout);
-                }
-                self.assigned.insert(id, holder);
-                batches.entry(holder).or_default().push(Assignment { key, delivery });
-            }
-        }
-        for (holder, jobs) in batches {
-            for job in &jobs {
-                self.touch(job.key.delivery.subscription, now);
-            }
-            self.effects.push(Effect::Dispatch { holder, jobs });
-        }
-    }
-
     fn settle(
         &mut self,
         settle: Settle,
@@ -456,10 +464,15 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let id = settle.id;
-        self.unsettled += 1;
+        if !self.places.is_writing() {
+            self.wrote_at = now;
+        }
+        let mut account = Account::default();
         if let Some(slot) = self.lanes.get_mut(&id.subscription) {
             slot.lane.settle(settle.delivery);
+            account = slot.account;
         }
+        self.places.begin_write(id, account);
         self.effects.push(Effect::Settle { settle: Box::new(settle), acknowledge, answer });
         self.touch(id.subscription, now);
         self.sweep_deleted(id.subscription);
@@ -468,7 +481,7 @@ impl Scheduler {
     fn sweep_deleted(&mut self, id: SubscriptionId) {
         let done = self.lanes.get(&id).is_some_and(|slot| slot.deleted && slot.lane.in_flight_count() == 0);
         let Some(slot) = done.then(|| self.lanes.remove(&id)).flatten() else { return };
-        self.tally.leave(&slot.settings.pool, id, slot.share);
+        self.tally.leave(&slot.settings.pool, id, slot.account.tenant, slot.share);
         if let Some(timer) = slot.timer {
             self.timers.remove(&(timer, id));
         }

@@ -1,19 +1,25 @@
 //! What the control plane remembers: a handful of atomic verbs, whatever database is behind them.
 //!
-//! A verb is one atomic write or one consistent read. The verbs that accept or change something return when it is
-//! on disk; [`Store::settle`] too, but it may wait a little for company, since nothing waits for it. Time comes in
-//! with the values: no store reads a clock. Rows, keys and transactions never leave the modules below this one.
+//! A verb is one atomic write or one consistent read. A read ends when its caller no longer waits
+//! for it, and pages of lists end early, with a successor, when they are large: no list holds the
+//! data of events. The verbs that accept or change something return when it is on disk;
+//! [`Store::settle`] too, but it may wait a little for company, since nothing waits for it. Time
+//! comes in with the values: no store reads a clock. Rows, keys and transactions never leave the
+//! modules below this one.
 //!
 //! Verbs that somebody can be asked about later take an audit entry, and write its record with the change or not at all.
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
 pub mod backup;
+mod digest;
+mod journal;
 mod pool;
 mod query;
 mod rows;
 mod secrets;
 mod sled;
+mod space;
 
 use std::num::NonZeroU64;
 
@@ -35,14 +41,17 @@ use postrider_proto::v1;
 pub use self::backup::BackupParts;
 pub use self::pool::PoolRow;
 pub use self::query::{
-    AuditQuery, AuditRow, Change, ChangeQuery, DeliveryPlace, DeliveryQuery, EventQuery, Page,
+    AuditQuery, AuditRow, Change, ChangePlace, ChangeQuery, DeliveryPlace, DeliveryQuery, EventQuery, Page,
 };
 pub use self::rows::{
-    AgentRow, AuditSpan, Deletion, DeliveryRow, DueRows, EventRow, FreshRows, IdentityRow, JoinTokenRow,
-    LaneRow, OperationRow, RequestKey, RequestRow, TokenRow,
+    AgentRow, AuditSpan, Deletion, DeliveryRow, DueRows, EventHead, EventRow, FreshRows, IdentityRow,
+    JoinTokenRow, LaneRow, OperationRow, RequestKey, RequestRow, TokenRow,
 };
 pub use self::secrets::{AuthorityRow, DataKeyRow, KeyUsesRow, SigningKeyRow, SubscriptionRow};
-pub use self::sled::{Options, Restored, SledStore, restore};
+pub use self::sled::{Checked, Options, Restored, SledStore, check, restore};
+
+#[cfg(test)]
+pub(crate) use self::sled::age;
 
 /// The store's folder in a data directory.
 pub const STORE: &str = "store";
@@ -50,20 +59,32 @@ pub const STORE: &str = "store";
 /// What can go wrong below every verb.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The disk is full.
-    #[error("the store's disk is full; free some space: the store recovers by itself")]
-    Full(#[source] std::io::Error),
+    /// The disk is full, or nearly.
+    #[error(
+        "the store's disk is full: {0}. Free some space or enlarge the disk: events are accepted again within seconds, \
+         without a restart"
+    )]
+    Full(String),
     /// The store cannot be read or written now.
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// Another process has the store open.
+    #[error("{0} is open in another process; stop that one, or choose another data directory")]
+    Busy(String),
     /// What is in the store is not what was written.
-    #[error("the store is damaged at {place}: {problem}; restore it from a backup")]
+    #[error("the store is damaged at {place}: {problem}; restore the latest backup (postrider restore)")]
     Damaged {
         /// Where.
         place: String,
         /// How.
         problem: String,
     },
+    /// Something that was acknowledged is gone.
+    #[error(
+        "the store is damaged: {0}. Keep a copy of the data directory, and restore the latest backup into a new one \
+         (postrider restore)"
+    )]
+    Lost(String),
     /// The store was written by another version.
     #[error("the store has schema version {found}, this program knows {known}; {advice}")]
     Version {
@@ -95,8 +116,6 @@ pub struct Accept {
     pub content: [u8; 16],
     /// The subscriptions that it is owed to.
     pub subscriptions: Vec<SubscriptionId>,
-    /// What the audit log is told of it: nothing of what services emit, but of what a person does for a test.
-    pub audit: Option<Box<audit::Entry>>,
     /// What the tenant's stored events may count for.
     pub max_stored: Option<NonZeroU64>,
 }
@@ -186,6 +205,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a row of no meaning as any other is written: whether the store can be written, and how long that takes.
     async fn beat(&self) -> Result<(), StoreError>;
+    /// Returns when the store cannot go on in this process, and why.
+    async fn failed(&self) -> String {
+        std::future::pending().await
+    }
     /// Bytes that the store takes on disk.
     async fn size(&self) -> Result<u64, StoreError>;
 
@@ -211,32 +234,43 @@ pub trait Store: Send + Sync + 'static {
     /// The greatest position that was ever settled at; 0 for none.
     async fn last_position(&self) -> Result<u64, StoreError>;
     /// What has happened to a tenant's deliveries between two positions, by event, the oldest first.
-    async fn changes(&self, query: ChangeQuery) -> Result<Page<Change, EventKey>, StoreError>;
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<Change, ChangePlace>, StoreError>;
     /// A page of deliveries, newest first.
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError>;
 
     /// Events by key; `None` where there is none (any more).
     async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError>;
+    /// What deliveries tell of their events, by key; `None` where there is none (any more).
+    async fn event_heads(
+        &self,
+        tenant: &TenantId,
+        keys: Vec<EventKey>,
+    ) -> Result<Vec<Option<EventHead>>, StoreError>;
     /// The key of an event that a client named.
     async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError>;
-    /// A page of events, newest first.
+    /// A page of events without their data, newest first.
     async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError>;
 
-    /// A tenant's events from this one on that were accepted before `end`, oldest first.
+    /// A tenant's events without their data from this one on that were accepted before `end`,
+    /// oldest first.
     async fn events_from(
         &self,
         tenant: &TenantId,
         from: EventKey,
         end: Timestamp,
         limit: usize,
-    ) -> Result<Vec<EventRow>, StoreError>;
+    ) -> Result<Page<EventRow, EventKey>, StoreError>;
 
     /// Writes a tenant.
     async fn put_tenant(&self, tenant: v1::Tenant, audit: audit::Entry) -> Result<(), StoreError>;
     /// One tenant.
     async fn tenant(&self, id: &TenantId) -> Result<Option<v1::Tenant>, StoreError>;
     /// Tenants by id, after this one.
-    async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError>;
+    async fn tenants(
+        &self,
+        after: Option<TenantId>,
+        limit: usize,
+    ) -> Result<Page<v1::Tenant, TenantId>, StoreError>;
     /// What the stored events of each of these tenants count for ([`postrider_domain::quota`]).
     async fn stored_bytes(&self, tenants: Vec<TenantId>) -> Result<Vec<u64>, StoreError>;
     /// Begins to delete a tenant: writes its row, which says so, and the operation, and removes these tokens. From then on
@@ -251,13 +285,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// Removes a bounded number of rows of a tenant that is being deleted, from a place on; the empty one is the beginning.
     async fn delete_of_tenant(&self, tenant: &TenantId, place: &str) -> Result<Deletion, StoreError>;
-    /// Removes the row of a tenant of which nothing is left, and its other operations, and writes that the operation
-    /// is done.
+    /// Removes the row of a tenant of which nothing is left, and writes that the operation is done.
+    /// Of its operations, those that have deleted tenants of its name are left.
     async fn finish_tenant_deletion(
         &self,
         tenant: &TenantId,
         operation: &OperationRow,
-        others: &[OperationId],
         audit: audit::Entry,
     ) -> Result<(), StoreError>;
 
@@ -275,7 +308,7 @@ pub trait Store: Send + Sync + 'static {
         tenant: &TenantId,
         after: Option<EventTypeName>,
         limit: usize,
-    ) -> Result<Vec<v1::EventType>, StoreError>;
+    ) -> Result<Page<v1::EventType, EventTypeName>, StoreError>;
     /// Removes an event type.
     async fn delete_event_type(
         &self,
@@ -340,12 +373,13 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_join_token(&self, id: TokenId, audit: Option<audit::Entry>) -> Result<(), StoreError>;
     /// Every join token, by id.
     async fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError>;
-    /// Writes an agent's identity, together with the join token that it has just used.
+    /// Writes an agent's identity, together with the join token that it has just used. Without an entry when only the
+    /// first use of its key is noted.
     async fn put_identity(
         &self,
         row: &IdentityRow,
         used: Option<&JoinTokenRow>,
-        audit: audit::Entry,
+        audit: Option<audit::Entry>,
     ) -> Result<(), StoreError>;
     /// Forgets an identity that nobody can use any more.
     async fn delete_identity(&self, agent: &AgentId) -> Result<(), StoreError>;
@@ -368,15 +402,34 @@ pub trait Store: Send + Sync + 'static {
         sequence: u64,
         limit: usize,
     ) -> Result<Vec<audit::Record>, StoreError>;
+    /// From now on audit records carry authentication codes of this key. Since when they do is remembered; a log that has
+    /// records without is told.
+    async fn authenticate_audit(&self, key: audit::AuditKey, now: Timestamp) -> Result<(), StoreError>;
     /// How far the audit log reaches.
     async fn audit_span(&self) -> Result<AuditSpan, StoreError>;
 
     /// Writes an operation; without an entry when only it has gone on.
     async fn put_operation(&self, row: &OperationRow, audit: Option<audit::Entry>) -> Result<(), StoreError>;
-    /// Forgets an operation.
-    async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError>;
-    /// Every operation, by id.
-    async fn operations(&self) -> Result<Vec<OperationRow>, StoreError>;
+    /// Forgets operations.
+    async fn delete_operations(&self, operations: Vec<(TenantId, OperationId)>) -> Result<(), StoreError>;
+    /// Forgets the oldest operations of a tenant that have ended, so that at most `keep` are left
+    /// beside those that have not: a bounded number of them. Returns how many it has forgotten.
+    async fn trim_operations(&self, tenant: &TenantId, keep: usize) -> Result<usize, StoreError>;
+    /// One operation.
+    async fn operation(&self, id: OperationId) -> Result<Option<OperationRow>, StoreError>;
+    /// Operations of all tenants by id, so by age, after this one.
+    async fn operations(
+        &self,
+        after: Option<OperationId>,
+        limit: usize,
+    ) -> Result<Page<OperationRow, OperationId>, StoreError>;
+    /// A tenant's operations before this one, newest first.
+    async fn operations_of(
+        &self,
+        tenant: &TenantId,
+        before: Option<OperationId>,
+        limit: usize,
+    ) -> Result<Page<OperationRow, OperationId>, StoreError>;
 
     /// Writes a pool.
     async fn put_pool(&self, row: &PoolRow, audit: audit::Entry) -> Result<(), StoreError>;
@@ -384,6 +437,11 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_pool(&self, name: &PoolName, audit: audit::Entry) -> Result<(), StoreError>;
     /// Every pool that was created, by name.
     async fn pools(&self) -> Result<Vec<PoolRow>, StoreError>;
+    /// Whether pools have lists of tenants. They have not in a store that an older program made, until
+    /// [`Store::set_pools_have_tenants`].
+    async fn pools_have_tenants(&self) -> Result<bool, StoreError>;
+    /// Notes that all pools have their lists of tenants. Programs that know of none do not open the store from then on.
+    async fn set_pools_have_tenants(&self) -> Result<(), StoreError>;
 
     /// Writes what is known of an agent.
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError>;

@@ -4,8 +4,10 @@ mod bootstrap;
 
 pub(crate) use self::bootstrap::read_token as read_bootstrap_token;
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use postrider_domain::access::Scope;
@@ -32,7 +34,9 @@ const CHANGES: usize = 64;
 /// Every token that is not revoked.
 pub struct Tokens {
     store: Arc<dyn Store>,
-    known: RwLock<HashMap<TokenId, Known>>,
+    known: RwLock<BTreeMap<TokenId, Known>>,
+    /// The setting `bootstrap_token_file`, from the bootstrap on.
+    bootstrap_file: OnceLock<PathBuf>,
 }
 
 struct Known {
@@ -77,7 +81,7 @@ impl Tokens {
     /// When the store cannot be read.
     pub async fn load(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let rows = store.tokens().await?;
-        let tokens = Self { store, known: RwLock::default() };
+        let tokens = Self { store, known: RwLock::default(), bootstrap_file: OnceLock::new() };
         rows.into_iter().for_each(|row| tokens.insert(row));
         Ok(tokens)
     }
@@ -134,12 +138,33 @@ impl Tokens {
         rows.iter().map(|row| row.id).collect()
     }
 
+    /// The tokens that descend from one, the youngest first; also after that one is gone.
+    #[must_use]
+    pub fn descendants(&self, id: TokenId) -> Vec<Arc<TokenRow>> {
+        let mut rows = self.list();
+        rows.retain(|row| row.ancestors.contains(&id));
+        rows.reverse();
+        rows
+    }
+
     /// All tokens, by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<TokenRow>> {
-        let mut rows: Vec<_> = self.read().values().map(|known| known.row.clone()).collect();
-        rows.sort_unstable_by_key(|row| row.id);
-        rows
+        self.read().values().map(|known| known.row.clone()).collect()
+    }
+
+    /// So many of the tokens that are wanted, by id, after this one.
+    #[must_use]
+    pub fn page(
+        &self,
+        after: Option<TokenId>,
+        limit: usize,
+        wanted: impl Fn(&TokenRow) -> bool,
+    ) -> Vec<Arc<TokenRow>> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let known = self.read();
+        let rows = known.range((start, Bound::Unbounded)).map(|(_, known)| &known.row);
+        rows.filter(|row| wanted(row)).take(limit).cloned().collect()
     }
 
     /// One token.
@@ -159,7 +184,9 @@ impl Tokens {
                 noted = clock.now();
                 self.note_streams(clock.wall());
                 self.write_uses().await;
-                self.forget_expired(clock.wall()).await;
+                if let Some(now) = clock.removal_time() {
+                    self.forget_expired(now).await;
+                }
             }
         }
     }
@@ -204,11 +231,23 @@ impl Tokens {
         }
     }
 
+    /// Ends the calls of tokens that have expired. One that had seemed to, by a clock that was wrong, stands anew.
     fn end_expired(&self, now: Timestamp) {
-        self.read()
-            .values()
-            .filter(|known| is_expired(&known.row, now))
-            .for_each(|known| known.standing.ended.cancel());
+        let mut anew = Vec::new();
+        for known in self.read().values() {
+            match is_expired(&known.row, now) {
+                true => known.standing.ended.cancel(),
+                false if known.standing.ended.is_cancelled() => anew.push(known.row.id),
+                false => {}
+            }
+        }
+        if anew.is_empty() {
+            return;
+        }
+        let mut known = self.write();
+        for id in anew {
+            known.entry(id).and_modify(|known| known.standing = Arc::default());
+        }
     }
 
     fn note_use(&self, id: TokenId, now: Timestamp) {
@@ -224,11 +263,11 @@ impl Tokens {
         self.write().insert(id, known);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<TokenId, Known>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<TokenId, Known>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<TokenId, Known>> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<TokenId, Known>> {
         self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -242,4 +281,40 @@ impl Known {
 
 fn is_expired(row: &TokenRow, now: Timestamp) -> bool {
     row.expires.is_some_and(|expires| expires <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_domain::access::Role;
+    use postrider_domain::token::{Kind, SECRET_BYTES, Token};
+
+    use super::*;
+    use crate::store::{Options, SledStore};
+
+    #[tokio::test]
+    async fn a_token_that_seemed_to_have_expired_stands_anew_when_the_clock_is_right_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options { path: folder.path().join("store"), cache_bytes: 8 << 20 };
+        let store = Arc::new(SledStore::open(&options).expect("a store"));
+        let tokens = Tokens::load(store).await.expect("there are none");
+        let (now, day) = (Timestamp::from_millis(1_770_028_200_000), Duration::from_secs(86_400));
+        let token = Token::new(Kind::Api, TokenId::new(now, 1), [1; SECRET_BYTES]);
+        tokens.insert(TokenRow {
+            id: token.id(),
+            digest: token.digest(),
+            display_name: String::new(),
+            role: Role::Admin,
+            scope: Scope::Everything,
+            expires: Some(now + day),
+            last_used: None,
+            ancestors: Vec::new(),
+        });
+        let before = tokens.recognise(&token, now).expect("it is valid");
+        let ahead = now + 32 * day;
+        tokens.end_expired(ahead);
+        assert!(before.standing.ended.is_cancelled() && tokens.recognise(&token, ahead).is_none());
+        tokens.end_expired(now);
+        let after = tokens.recognise(&token, now).expect("it is valid again");
+        assert!(!after.standing.ended.is_cancelled());
+    }
 }

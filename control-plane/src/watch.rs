@@ -41,6 +41,12 @@ pub fn position_at(time: Timestamp) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(0) * 1000
 }
 
+/// When that position was reached, at the latest.
+#[must_use]
+pub fn time_of(position: u64) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(position / 1000).unwrap_or(i64::MAX))
+}
+
 type Channel = broadcast::Sender<Arc<Update>>;
 
 /// Hands updates to watchers.

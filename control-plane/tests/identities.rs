@@ -6,10 +6,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_control_plane::identities::{Candidate, EnrolError, Identities, Issued, own_entry};
+use postrider_control_plane::identities::{Candidate, EnrolError, Identities, Issued, Refusal, own_entry};
 use postrider_control_plane::store::{IdentityRow, JoinTokenRow, Options, SledStore, Store};
 use postrider_domain::id::{AgentId, TokenId};
 use postrider_domain::identity::AgentIdentity;
+use postrider_domain::identity::keys::ShownKey;
 use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
@@ -31,6 +32,10 @@ fn candidate(token: Token, key: &[u8]) -> Candidate {
 /// A certificate for an hour from `now`.
 fn issue(now: Timestamp) -> impl FnOnce(&IdentityRow) -> Result<Issued<AgentId>, Infallible> {
     move |row| Ok((row.agent.clone(), Pin::of(b"authority"), now + Duration::from_secs(3600)))
+}
+
+fn shown(key: &[u8], generation: u64) -> ShownKey {
+    ShownKey { key: Pin::of(key), generation }
 }
 
 struct World {
@@ -61,6 +66,36 @@ impl World {
 
     async fn enrol(&self, key: &[u8], seconds: u64) -> Answer {
         self.identities.enrol(candidate(token(1), key), at(seconds), issue(at(seconds))).await
+    }
+
+    async fn renew(
+        &self,
+        agent: &AgentId,
+        (key, generation): (&[u8], u64),
+        wanted: &[u8],
+        seconds: u64,
+    ) -> Answer {
+        let (keys, now) = ((shown(key, generation), Pin::of(wanted)), at(seconds));
+        self.identities.renew(agent, keys, "192.0.2.1".into(), now, issue(now)).await
+    }
+
+    /// Opens a session with this key of the agent.
+    async fn connect(
+        &self,
+        agent: &AgentId,
+        (key, generation): (&[u8], u64),
+        seconds: u64,
+    ) -> Result<(), Refusal> {
+        self.identities.use_key(agent, shown(key, generation), "192.0.2.1", at(seconds)).await
+    }
+
+    /// The same store after a restart of the control plane.
+    async fn restarted(self) -> Self {
+        Self { identities: Identities::load(self.store.clone()).await.unwrap(), ..self }
+    }
+
+    async fn alarms(&self) -> usize {
+        self.actions().await.iter().filter(|action| *action == "DuplicateAgent").count()
     }
 
     async fn actions(&self) -> Vec<String> {
@@ -141,8 +176,10 @@ async fn a_revoked_agent_is_admitted_no_more_and_cannot_come_back_by_its_token()
         matches!(world.enrol(b"another key", 3).await, Err(EnrolError::Unusable)),
         "the token is used up"
     );
-    let renewed = world.identities.renew(&agent, Pin::of(b"new"), String::new(), at(3), issue(at(3))).await;
-    assert!(renewed.unwrap().is_none());
+    let refused = world.renew(&agent, (b"one", 1), b"new", 3).await;
+    assert!(matches!(refused, Err(EnrolError::Refused(Refusal::Revoked))));
+    let used = world.identities.use_key(&agent, shown(b"one", 1), "127.0.0.1", at(3)).await;
+    assert_eq!(used, Err(Refusal::Revoked));
     assert_eq!(world.actions().await, ["CreateJoinToken", "EnrollAgent", "RevokeAgent"], "once");
     let nobody = AgentId::new(at(9), 9);
     assert!(world.identities.revoke(&nobody, entry()).await.unwrap().is_none());
@@ -173,4 +210,104 @@ async fn what_nobody_can_use_any_more_is_forgotten() {
     assert_eq!((world.identities.list().len(), world.identities.join_tokens().len()), (1, 0));
     world.identities.forget_old(at(3601 + 86_401)).await.unwrap();
     assert!(world.identities.list().is_empty() && world.store.identities().await.unwrap().is_empty());
+}
+
+/// A copy of an identity from before the last renewal, whatever its owner tries with it.
+#[tokio::test]
+async fn a_copied_identity_is_refused_and_noticed_once_the_agent_has_renewed() {
+    let world = World::with_uses(1).await;
+    let agent = world.enrol(b"1", 1).await.unwrap();
+    world.connect(&agent, (b"1", 1), 2).await.unwrap();
+    world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
+    world.connect(&agent, (b"2", 2), 11).await.unwrap();
+    // A connection that began before the renewal is no thief.
+    assert_eq!(world.connect(&agent, (b"1", 1), 12).await, Err(Refusal::JustReplaced));
+    let early = world.renew(&agent, (b"1", 1), b"thief", 12).await;
+    assert!(matches!(early, Err(EnrolError::Refused(Refusal::JustReplaced))));
+    assert_eq!(world.alarms().await, 0);
+
+    let world = world.restarted().await;
+    let renewed = world.renew(&agent, (b"1", 1), b"thief", 100).await;
+    assert!(matches!(renewed, Err(EnrolError::Refused(Refusal::Replaced))));
+    assert_eq!(world.alarms().await, 1);
+    assert_eq!(world.identities.get(&agent).unwrap().duplicate, Some(at(100)));
+    assert_eq!(world.connect(&agent, (b"1", 1), 200).await, Err(Refusal::Replaced));
+    assert_eq!(world.alarms().await, 2, "a minute later there is another record");
+    let enrolled = world.enrol(b"1", 300).await;
+    assert!(
+        matches!(enrolled, Err(EnrolError::Refused(Refusal::Replaced))),
+        "the used-up token with its key"
+    );
+    assert_eq!(world.alarms().await, 3);
+    // The agent itself goes on.
+    world.renew(&agent, (b"2", 2), b"3", 310).await.unwrap();
+    world.connect(&agent, (b"3", 3), 311).await.unwrap();
+    assert_eq!(world.connect(&agent, (b"1", 1), 400).await, Err(Refusal::Replaced), "two keys old");
+    assert_eq!(world.identities.get(&agent).unwrap().duplicate, Some(at(400)));
+}
+
+#[tokio::test]
+async fn a_copy_that_renews_first_is_noticed_when_the_agent_comes_back() {
+    let world = World::with_uses(1).await;
+    let agent = world.enrol(b"1", 1).await.unwrap();
+    world.connect(&agent, (b"1", 1), 2).await.unwrap();
+    world.renew(&agent, (b"1", 1), b"thief", 10).await.unwrap();
+    world.connect(&agent, (b"thief", 2), 11).await.unwrap();
+    assert_eq!(world.connect(&agent, (b"1", 1), 100).await, Err(Refusal::Replaced));
+    assert_eq!(world.alarms().await, 1);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_renewal_costs_nothing_whoever_restarts() {
+    let world = World::with_uses(1).await;
+    let agent = world.enrol(b"1", 1).await.unwrap();
+    world.connect(&agent, (b"1", 1), 2).await.unwrap();
+    world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
+    let world = world.restarted().await;
+    world.connect(&agent, (b"1", 1), 3000).await.unwrap();
+    // The same key again, or another one when that was lost too.
+    world.renew(&agent, (b"1", 1), b"2", 3001).await.unwrap();
+    world.renew(&agent, (b"1", 1), b"2b", 3002).await.unwrap();
+    world.connect(&agent, (b"2b", 3), 3003).await.unwrap();
+    assert_eq!(world.alarms().await, 0);
+    // The agent could not keep the last certificate; it has the key, and signs the request with it.
+    world.renew(&agent, (b"1", 1), b"2b", 9000).await.unwrap();
+    assert_eq!(world.alarms().await, 0);
+    assert_eq!(world.connect(&agent, (b"2", 2), 9001).await, Err(Refusal::Replaced));
+}
+
+#[tokio::test]
+async fn after_a_restore_the_agent_stays_in_and_the_copy_in_the_backup_does_not() {
+    let world = World::with_uses(1).await;
+    let agent = world.enrol(b"1", 1).await.unwrap();
+    world.connect(&agent, (b"1", 1), 2).await.unwrap();
+    // The agent has renewed twice since the backup was made.
+    world.connect(&agent, (b"3", 3), 100).await.unwrap();
+    let world = world.restarted().await;
+    world.renew(&agent, (b"3", 3), b"4", 101).await.unwrap();
+    world.connect(&agent, (b"4", 4), 102).await.unwrap();
+    assert_eq!(world.alarms().await, 0);
+    assert_eq!(world.connect(&agent, (b"1", 1), 200).await, Err(Refusal::Replaced));
+    assert_eq!(world.alarms().await, 1);
+}
+
+#[tokio::test]
+async fn a_thousand_attempts_are_a_record_a_minute() {
+    let world = World::with_uses(1).await;
+    let agent = world.enrol(b"1", 1).await.unwrap();
+    world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
+    world.connect(&agent, (b"2", 2), 11).await.unwrap();
+    for _ in 0..1000 {
+        assert_eq!(world.connect(&agent, (b"1", 1), 100).await, Err(Refusal::Replaced));
+    }
+    assert_eq!(world.alarms().await, 1);
+    world.identities.write_held_back(at(160)).await;
+    assert_eq!(world.alarms().await, 2);
+    let last = world.store.audit_records_after(0, 100).await.unwrap().pop().unwrap().entry;
+    assert!(last.detail.ends_with("(999 times since the last record)"), "{}", last.detail);
+    for _ in 0..1000 {
+        let entry = own_entry("RejectAgent", &agent, at(200));
+        world.identities.note_rejection(&agent, "identity mismatch", entry).await;
+    }
+    assert_eq!(world.actions().await.iter().filter(|action| *action == "RejectAgent").count(), 1);
 }

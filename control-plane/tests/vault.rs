@@ -5,6 +5,7 @@
 #[path = "vault/fake.rs"]
 mod fake;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +72,14 @@ async fn a_token_is_read_from_its_file_at_each_use_and_a_namespace_goes_along() 
     let (keks, store) = (keks(&vault, &settings), store(&folder));
     assert_eq!(keks.current().id().as_str(), "vault:team/a/transit/postrider");
     assert!(problem(&store, &keks).await.contains("vault_token_file"));
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    for mode in [0o644, 0o604, 0o660] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let problem = problem(&store, &keks).await;
+        assert!(problem.contains("chmod 600"), "{mode:o}: {problem}");
+        assert!(!problem.contains(TOKEN), "{problem}");
+    }
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&file, "\n").unwrap();
     assert!(problem(&store, &keks).await.contains("token is empty"));
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();

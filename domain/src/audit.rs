@@ -2,9 +2,13 @@
 
 mod check;
 
-use sha2::{Digest as _, Sha256};
+use std::fmt;
 
-pub use self::check::{CUT, Check, cut_entry};
+use hmac::{Hmac, Mac as _};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+pub use self::check::{CUT, Check, RESTORE, cut_entry};
 use crate::id::TenantId;
 use crate::time::Timestamp;
 
@@ -55,10 +59,52 @@ pub struct Record {
     pub entry: Entry,
     /// The hash over the record before it and itself.
     pub hash: Hash,
+    /// The authentication code of the head that it makes; `None` when it was written without the key.
+    pub code: Option<Code>,
 }
 
 /// SHA-256.
 pub type Hash = [u8; 32];
+
+/// HMAC-SHA-256.
+pub type Code = [u8; 32];
+
+/// What authenticates the log's heads. It is sealed in the store, so somebody who can write the store has it not.
+#[derive(Clone)]
+pub struct AuditKey(Zeroizing<[u8; 32]>);
+
+impl AuditKey {
+    /// From its bytes.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self(Zeroizing::new(key))
+    }
+
+    /// The authentication code of a head.
+    #[must_use]
+    pub fn code(&self, head: &Head) -> Code {
+        self.mac(head).finalize().into_bytes().into()
+    }
+
+    /// Whether this is the head's code.
+    #[must_use]
+    pub fn is_code(&self, head: &Head, code: &Code) -> bool {
+        self.mac(head).verify_slice(code).is_ok()
+    }
+
+    fn mac(&self, head: &Head) -> Hmac<Sha256> {
+        let mac = Hmac::<Sha256>::new_from_slice(&*self.0).expect("HMAC takes keys of any length");
+        mac.chain_update(b"postrider audit head 1")
+            .chain_update(head.sequence.to_be_bytes())
+            .chain_update(head.hash)
+    }
+}
+
+impl fmt::Debug for AuditKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditKey")
+    }
+}
 
 /// Where the log ends. The first record follows the default: number 0, all zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +121,7 @@ impl Head {
     pub fn append(self, entry: Entry) -> (Record, Self) {
         let sequence = self.sequence + 1;
         let hash = hash(&self.hash, sequence, &entry);
-        (Record { sequence, entry, hash }, Self { sequence, hash })
+        (Record { sequence, entry, hash, code: None }, Self { sequence, hash })
     }
 
     /// The head after this record, if it is what must follow.

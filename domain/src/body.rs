@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::event::Attributes;
     use crate::id::EventKey;
-    use crate::time::Timestamp;
+    use crate::time::{EventTime, Timestamp};
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -139,10 +139,9 @@ mod tests {
             id: "my-event".parse().unwrap(),
             tenant: "docurift".parse().unwrap(),
             event_type: "document.completed".parse().unwrap(),
-            timestamp: now,
+            timestamp: now.into(),
             accepted: now,
             data: Bytes::from_static(b"{ \"b\": 1.50, \"a\": \"\\u00e9\" }"),
-            probed_key: None,
             attributes: Attributes::new([("region".to_owned(), "eu".to_owned())]).unwrap(),
             ordering_key: None,
             trace: state.map(|state| TraceContext::new(PARENT, state).unwrap().unwrap()),
@@ -185,6 +184,18 @@ mod tests {
             ["ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-traceparent", "ce-tracestate"];
         assert_eq!(names, expected);
         assert_eq!(headers[6].1, "a=x%22y%20\\z%25");
+    }
+
+    #[test]
+    fn times_are_as_fine_as_they_were_emitted() {
+        let mut event = event(None);
+        event.timestamp = EventTime::parse("2026-02-02T10:30:00.000100Z").unwrap();
+        for format in [Format::Event, Format::StandardWebhooks, Format::CloudEvents] {
+            let body = String::from_utf8(render(&event, format).to_vec()).unwrap();
+            assert!(body.contains(r#":"2026-02-02T10:30:00.000100Z""#), "{body}");
+        }
+        let headers = headers(&event, Format::CloudEventsBinary);
+        assert!(headers.contains(&("ce-time".to_owned(), "2026-02-02T10:30:00.000100Z".to_owned())));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a tenant's catalogue says of an event when it is emitted: its schema, whether its type is deprecated or unknown.
 
+use crate::cost::{Budget, Stopped};
 use crate::event::EventTypeName;
 use crate::schema::Schema;
 use crate::violation::Violation;
@@ -19,8 +20,8 @@ pub enum Strictness {
 /// What the catalogue has of a type.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
-    /// What its data must be.
-    pub schema: Option<Schema>,
+    /// Whether there is a schema of its data.
+    pub has_schema: bool,
     /// Which version of the schema it is.
     pub version: u32,
     /// Whether data is validated.
@@ -38,46 +39,103 @@ pub struct Warning {
     pub message: String,
 }
 
-/// Judges an event by its type's entry, or by what is said of types that have none.
+impl Entry {
+    /// Whether its schema is asked when an event is emitted.
+    #[must_use]
+    pub fn validates(&self) -> bool {
+        self.has_schema && self.validation != Strictness::Off
+    }
+}
+
+/// Why an event is not accepted, or not yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It breaks a rule: a violation of `type` or `data`.
+    Broken(Violation),
+    /// The schema that it would have to follow cannot be used: a sentence.
+    Unusable(String),
+    /// It was not judged: the call costs too much, or its caller is gone.
+    Stopped(Stopped),
+}
+
+/// An event that is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged<'e> {
+    /// Its type.
+    pub name: &'e EventTypeName,
+    /// Its data.
+    pub data: &'e [u8],
+}
+
+/// Judges an event by its type's entry, or by what is said of types that have none. The schema is there when the entry
+/// [validates](Entry::validates); instead of it, why it cannot be used.
 ///
 /// # Errors
-/// A violation of `type` or `data`.
+/// Why the event is not accepted.
 pub fn judge(
-    name: &EventTypeName,
+    event: Judged<'_>,
     entry: Option<&Entry>,
+    schema: Option<Result<&Schema, &str>>,
     unknown: Strictness,
-    data: &[u8],
-) -> Result<Vec<Warning>, Violation> {
-    let Some(entry) = entry else {
-        let message = format!("{name} is not in the tenant's catalogue of event types");
-        return match unknown {
-            Strictness::Off => Ok(Vec::new()),
-            Strictness::Warn => Ok(vec![Warning { reason: "UNKNOWN_EVENT_TYPE", message }]),
-            Strictness::Reject => {
-                Err(Violation::new("type", format!("{message}; add it there, or mend the name")))
-            }
-        };
-    };
+    budget: &mut Budget,
+) -> Result<Vec<Warning>, Refusal> {
+    let Some(entry) = entry else { return of_unknown_type(event.name, unknown) };
     let mut warnings = Vec::new();
     if let Some(why) = &entry.deprecation {
         let why = if why.is_empty() { String::new() } else { format!(": {why}") };
-        warnings
-            .push(Warning { reason: "DEPRECATED_EVENT_TYPE", message: format!("{name} is deprecated{why}") });
+        let message = format!("{} is deprecated{why}", event.name);
+        warnings.push(Warning { reason: "DEPRECATED_EVENT_TYPE", message });
     }
-    let schema = entry.schema.as_ref().filter(|_| entry.validation != Strictness::Off);
-    let mistakes = schema.map(|schema| schema.mistakes(data)).unwrap_or_default();
-    if !mistakes.is_empty() {
-        let message = format!(
-            "does not follow version {} of the schema of {name}: {}",
-            entry.version,
-            mistakes.join("; ")
-        );
-        if entry.validation == Strictness::Reject {
-            return Err(Violation::new("data", message));
-        }
-        warnings.push(Warning { reason: "SCHEMA_VIOLATION", message: format!("the data {message}") });
+    if let Some(schema) = schema.filter(|_| entry.validates()) {
+        warnings.extend(validate(event, entry, schema, budget)?);
     }
     Ok(warnings)
+}
+
+fn of_unknown_type(name: &EventTypeName, unknown: Strictness) -> Result<Vec<Warning>, Refusal> {
+    let message = format!("{name} is not in the tenant's catalogue of event types");
+    match unknown {
+        Strictness::Off => Ok(Vec::new()),
+        Strictness::Warn => Ok(vec![Warning { reason: "UNKNOWN_EVENT_TYPE", message }]),
+        Strictness::Reject => {
+            Err(Refusal::Broken(Violation::new("type", format!("{message}; add it there, or mend the name"))))
+        }
+    }
+}
+
+fn validate(
+    event: Judged<'_>,
+    entry: &Entry,
+    schema: Result<&Schema, &str>,
+    budget: &mut Budget,
+) -> Result<Option<Warning>, Refusal> {
+    let rejects = entry.validation == Strictness::Reject;
+    let of = format!("version {} of the schema of {}", entry.version, event.name);
+    let schema = match schema {
+        Ok(schema) => schema,
+        Err(problem) => {
+            let message = format!("{of} cannot be used: it {problem}; update the schema of the event type");
+            let warning = Warning { reason: "SCHEMA_UNUSABLE", message: message.clone() };
+            return if rejects { Err(Refusal::Unusable(message)) } else { Ok(Some(warning)) };
+        }
+    };
+    let (reason, message) = match schema.mistakes(event.data, budget) {
+        Ok(mistakes) if mistakes.is_empty() => return Ok(None),
+        Ok(mistakes) => ("SCHEMA_VIOLATION", format!("does not follow {of}: {}", mistakes.join("; "))),
+        Err(Stopped::TooCostly) => (
+            "NOT_VALIDATED",
+            format!(
+                "cannot be validated by {of}: that costs too much for {} bytes; emit less data in one event, or simplify \
+                 the schema (its patterns above all)",
+                event.data.len()
+            ),
+        ),
+        Err(stopped) => return Err(Refusal::Stopped(stopped)),
+    };
+    if rejects {
+        return Err(Refusal::Broken(Violation::new("data", message)));
+    }
+    Ok(Some(Warning { reason, message: format!("the data {message}") }))
 }
 
 #[cfg(test)]
@@ -87,18 +145,25 @@ mod tests {
     #[test]
     fn an_event_is_judged_by_its_entry() {
         let name: EventTypeName = "order.placed".parse().unwrap();
-        let schema = Schema::parse(r#"{"required": ["id"]}"#).unwrap();
+        let mut budget = Budget::new(u64::MAX - 1, None);
+        let schema = Schema::compile(r#"{"required": ["id"]}"#, &mut budget).unwrap();
         let entry = |validation, deprecation: Option<&str>| Entry {
-            schema: Some(schema.clone()),
+            has_schema: true,
             version: 3,
             validation,
             deprecation: deprecation.map(ToOwned::to_owned),
         };
+        let judge_by = |schema, entry: Option<&Entry>, unknown, data: &str| {
+            let event = Judged { name: &name, data: data.as_bytes() };
+            judge(event, entry, Some(schema), unknown, &mut Budget::new(1_000_000, None))
+        };
         let ask = |entry: Option<&Entry>, unknown, data: &str| {
-            let judged = judge(&name, entry, unknown, data.as_bytes());
-            judged
+            judge_by(Ok(&schema), entry, unknown, data)
                 .map(|warnings| warnings.iter().map(|warning| warning.reason).collect::<Vec<_>>())
-                .map_err(|violation| violation.field)
+                .map_err(|refusal| match refusal {
+                    Refusal::Broken(violation) => violation.field,
+                    other => format!("{other:?}"),
+                })
         };
         use Strictness::{Off, Reject, Warn};
         assert_eq!(ask(None, Off, "{}"), Ok(vec![]));
@@ -111,8 +176,23 @@ mod tests {
             ask(Some(&entry(Reject, Some("use b"))), Off, r#"{"id": 1}"#),
             Ok(vec!["DEPRECATED_EVENT_TYPE"])
         );
-        let warning = &judge(&name, Some(&entry(Warn, Some("use b"))), Off, b"{}").unwrap();
+        let warning = judge_by(Ok(&schema), Some(&entry(Warn, Some("use b"))), Off, "{}").unwrap();
         assert_eq!(warning[0].message, "order.placed is deprecated: use b");
         assert!(warning[1].message.contains("version 3 of the schema of order.placed"), "{warning:?}");
+        let unusable = judge_by(Err("is too large"), Some(&entry(Reject, None)), Off, "{}");
+        assert!(
+            matches!(&unusable, Err(Refusal::Unusable(why)) if why.contains("is too large")),
+            "{unusable:?}"
+        );
+        let unusable = judge_by(Err("is too large"), Some(&entry(Warn, None)), Off, "{}").unwrap();
+        assert_eq!(unusable[0].reason, "SCHEMA_UNUSABLE");
+        let used_up = judge(
+            Judged { name: &name, data: b"{}" },
+            Some(&entry(Warn, None)),
+            Some(Ok(&schema)),
+            Off,
+            &mut Budget::new(10, None),
+        );
+        assert_eq!(used_up, Err(Refusal::Stopped(Stopped::UsedUp)));
     }
 }

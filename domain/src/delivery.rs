@@ -91,6 +91,12 @@ impl Delivery {
         Self { ordering, ..self }
     }
 
+    /// The number of the next attempt. It never wraps around, whatever an attempt's number was said to be.
+    #[must_use]
+    pub fn next_attempt(&self) -> u32 {
+        self.attempts.saturating_add(1)
+    }
+
     /// Records the outcome of the next attempt, which was handed out at `started`. `chance` in 0..1 is the
     /// jitter's.
     ///
@@ -105,7 +111,7 @@ impl Delivery {
         now: Timestamp,
         chance: f64,
     ) -> (Self, Consequence) {
-        self.attempts += 1;
+        self.attempts = self.next_attempt();
         let window_start = *self.window_start.get_or_insert(started);
         match (outcome.class, outcome.status()) {
             (Class::Success, _) => {
@@ -121,7 +127,7 @@ impl Delivery {
                 (self, Consequence::Disable)
             }
             _ => {
-                self.failures += 1;
+                self.failures = self.failures.saturating_add(1);
                 let next = match retry_after(outcome, now) {
                     Some(delay) => policy.next_after(delay, self.failures, window_start, now),
                     None => policy.next(self.failures, window_start, now, chance),

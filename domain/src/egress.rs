@@ -8,7 +8,8 @@
 //! - [`url`] reads a URL once and keeps the canonical form, which is the only form ever sent;
 //! - [`name`] knows which host names are valid, and which have no public meaning;
 //! - [`address`] knows which addresses are public;
-//! - [`destination`] is how an owner picks endpoints out, by name or by address;
+//! - [`destination`] is how an owner picks endpoints out, by name or by address, and by port;
+//! - [`nat64`] reads addresses of a network's own NAT64;
 //! - [`policy`] holds what the agent's owner allows and denies, and passes judgement;
 //! - [`refusal`] is the judgement, in a code for machines and a sentence for people.
 //!
@@ -18,12 +19,14 @@
 pub mod address;
 pub mod destination;
 pub mod name;
+pub mod nat64;
 pub mod policy;
 pub mod refusal;
 pub mod url;
 
-pub use self::destination::Destination;
+pub use self::destination::{Destination, Service};
 pub use self::name::HostPattern;
+pub use self::nat64::Nat64Prefix;
 pub use self::policy::{CredentialHost, Policy};
 pub use self::refusal::{Code, Refusal};
 pub use self::url::{EndpointUrl, Host, Scheme};

@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::id::{EventId, EventKey, KeyId, TenantId};
+use crate::id::{EventId, EventKey, TenantId};
 use crate::order::OrderingKey;
-use crate::time::Timestamp;
+use crate::time::{EventTime, Timestamp};
 use crate::trace::TraceContext;
 use crate::violation::Violation;
 
@@ -40,13 +40,11 @@ pub struct Event {
     /// What kind of fact.
     pub event_type: EventTypeName,
     /// When it happened.
-    pub timestamp: Timestamp,
+    pub timestamp: EventTime,
     /// When it was accepted.
     pub accepted: Timestamp,
     /// JSON text, as emitted.
     pub data: Bytes,
-    /// The signing key that alone signs its deliveries, for it is there to show whether the receiver has that key.
-    pub probed_key: Option<KeyId>,
     /// What filters can ask beside the data. Not delivered.
     pub attributes: Attributes,
     /// What it must follow, and be followed by, in order, where subscriptions ask for it.
@@ -180,7 +178,7 @@ pub fn check_data(data: &[u8], max_bytes: usize) -> Result<(), Violation> {
 }
 
 /// How deep arrays and objects are nested, counted without recursion so that no input can exhaust the stack.
-fn depth(json: &[u8]) -> usize {
+pub(crate) fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for byte in json {
         match byte {
@@ -205,7 +203,7 @@ fn depth(json: &[u8]) -> usize {
 #[must_use]
 pub fn content_digest(
     event_type: &EventTypeName,
-    timestamp: Option<Timestamp>,
+    timestamp: Option<EventTime>,
     client_id: Option<&EventId>,
     data: &[u8],
     attributes: &Attributes,
@@ -217,12 +215,17 @@ pub fn content_digest(
         hash.update(bytes);
     };
     field(event_type.as_str().as_bytes());
-    field(&timestamp.map_or([0xff; 8], |time| time.as_millis().to_be_bytes()));
+    field(&timestamp.map_or([0xff; 8], |time| time.cut().as_millis().to_be_bytes()));
     field(client_id.map_or("", EventId::as_str).as_bytes());
     field(data);
     for (name, value) in attributes.iter() {
         field(name.as_bytes());
         field(value.as_bytes());
+    }
+    // Digests of events without either are those of versions that knew neither.
+    if let Some(rest) = timestamp.map(EventTime::rest).filter(|rest| *rest > 0) {
+        field(b"nanoseconds");
+        field(&rest.to_be_bytes());
     }
     if let Some(key) = ordering_key {
         field(b"ordering key");
@@ -284,7 +287,8 @@ mod tests {
     fn content_differs_in_every_field() {
         let name = |text: &str| text.parse::<EventTypeName>().unwrap();
         let id: EventId = "a".parse().unwrap();
-        let time = Some(Timestamp::from_millis(5));
+        let time = Some(EventTime::from(Timestamp::from_millis(5)));
+        let finer = Some(EventTime::new(Timestamp::from_millis(5), 1));
         let attributes = |list: &[(&str, &str)]| {
             let owned = list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             Attributes::new(owned).unwrap()
@@ -295,6 +299,7 @@ mod tests {
         assert_eq!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &none, None));
         assert_ne!(base, content_digest(&name("a.c"), time, Some(&id), b"{}", &none, None));
         assert_ne!(base, content_digest(&name("a.b"), None, Some(&id), b"{}", &none, None));
+        assert_ne!(base, content_digest(&name("a.b"), finer, Some(&id), b"{}", &none, None));
         assert_ne!(base, content_digest(&name("a.b"), time, None, b"{}", &none, None));
         assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"[]", &none, None));
         assert_ne!(base, content_digest(&name("a.b"), time, Some(&id), b"{}", &one, None));

@@ -87,6 +87,11 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
 
     /// Whoever's turn it is: its oldest item. It counts until [`Queue::release`].
     pub fn take(&mut self) -> Option<T> {
+        self.take_if(|_| true)
+    }
+
+    /// As [`Queue::take`], if whoever takes it wants it. What is not wanted stays the next.
+    pub fn take_if(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
         loop {
             let party = self.parties.get_mut(self.turns.front()?)?;
             let size = party.queued.front().map_or(0, |(_, size)| *size);
@@ -95,14 +100,14 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
                 self.turns.rotate_left(1);
                 continue;
             }
-            let taken = party.queued.pop_front().map(|(item, _)| item);
+            let (taken, _) = party.queued.pop_front_if(|(item, _)| wanted(item))?;
             party.credit -= size;
             if party.queued.is_empty() {
                 // What it did not use is not kept: who was away has no claim on more than others.
                 party.credit = 0;
                 self.turns.pop_front();
             }
-            return taken;
+            return Some(taken);
         }
     }
 
@@ -152,6 +157,26 @@ mod tests {
         assert_eq!(empty.take(), Some((1, 1)));
         empty.release(&1, 2 * CAPACITY);
         assert!(empty.parties.is_empty() && empty.turns.is_empty() && empty.take().is_none());
+    }
+
+    #[test]
+    fn what_is_not_wanted_stays_the_next() {
+        let mut queue = Numbers::new(CAPACITY, TURN);
+        for key in [1, 2] {
+            queue.push(&key, (key, 0), TURN);
+        }
+        assert_eq!(queue.take_if(|_| false), None);
+        assert_eq!([queue.take(), queue.take_if(|_| true), queue.take()], [Some((1, 0)), Some((2, 0)), None]);
+    }
+
+    /// One that comes while another's large items wait is served before the next of those.
+    #[test]
+    fn a_small_item_is_next_however_large_those_of_others_are() {
+        let mut queue = Numbers::new(CAPACITY, TURN);
+        (0..40).for_each(|number| queue.push(&1, (1, number), 20 * TURN));
+        assert_eq!(queue.take(), Some((1, 0)));
+        queue.push(&2, (2, 0), TURN);
+        assert_eq!(queue.take(), Some((2, 0)));
     }
 
     proptest! {

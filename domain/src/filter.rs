@@ -7,6 +7,8 @@
 pub mod anchor;
 pub(crate) mod bucket;
 mod check;
+mod compare;
+mod constant;
 mod facts;
 mod json;
 
@@ -19,6 +21,7 @@ use cel::parser::Parser;
 use cel::{ExecutionError, IdedExpr, ParseErrors};
 
 pub use self::anchor::Anchor;
+pub use self::check::Cost;
 pub use self::facts::Facts;
 
 /// How many bytes a filter may have.
@@ -31,11 +34,11 @@ pub const MAX_NESTING: usize = 20;
 pub const BUDGET: u64 = 25_000_000;
 
 /// What evaluating costs, whatever is in it.
-const BASE_COST: u64 = 50;
+const BASE_COST: u64 = 300;
 /// What a byte costs that is part of a list or map: those are compared value by value.
 const VALUES_COST: u64 = 3;
 /// What a part costs.
-const PART_COST: u64 = 25;
+const PART_COST: u64 = 100;
 
 /// A filter that was judged: it names what there is and compares what can be compared.
 #[derive(Clone)]
@@ -46,6 +49,7 @@ struct Parsed {
     expression: IdedExpr,
     anchor: Option<Anchor>,
     cost: check::Cost,
+    constant: Option<FilterError>,
 }
 
 /// Why a text is not a filter, and where.
@@ -78,6 +82,19 @@ impl Filter {
         self.0.anchor.as_ref()
     }
 
+    /// Why a part of it has no value, whatever the event holds: such a filter must not be saved. Filters that were saved
+    /// before this was judged remain, without an answer for any event that meets the part.
+    #[must_use]
+    pub fn constant_mistake(&self) -> Option<&FilterError> {
+        self.0.constant.as_ref()
+    }
+
+    /// What an evaluation costs.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.0.cost
+    }
+
     /// Whether what is left for the event is enough to evaluate this.
     #[must_use]
     pub fn can_afford(&self, facts: &Facts<'_>) -> bool {
@@ -93,8 +110,13 @@ impl Filter {
         let cost = self.0.cost.of(facts.size());
         facts.spend(cost)?;
         let context = facts.context()?;
-        let value = cel::Value::resolve(&self.0.expression, context)
-            .map_err(|error| facts.unreadable(explain(&error)))?;
+        let unanswered = |error| match &self.0.constant {
+            Some(mistake) => {
+                Unanswered(format!("a part of the filter has no value for any event: {mistake}"))
+            }
+            None => facts.unreadable(explain(&error)),
+        };
+        let value = cel::Value::resolve(&self.0.expression, context).map_err(unanswered)?;
         match value {
             cel::Value::Bool(passes) => Ok(passes),
             other => Err(Unanswered(format!("the filter gives a {}, not true or false", other.type_of()))),
@@ -112,7 +134,9 @@ impl FromStr for Filter {
             parser.parse_with_source_info(text).map_err(|errors| syntax(text, &errors))?;
         let cost = check::meaning(&expression).map_err(|mistake| placed(&mistake, text, &places))?;
         let anchor = anchor::of(&expression);
-        Ok(Self(Arc::new(Parsed { text: text.into(), expression, anchor, cost })))
+        let constant = constant::mistake(&expression).map(|mistake| placed(&mistake, text, &places));
+        let expression = compare::by_value(expression);
+        Ok(Self(Arc::new(Parsed { text: text.into(), expression, anchor, cost, constant })))
     }
 }
 
@@ -165,7 +189,7 @@ fn explain(error: &ExecutionError) -> Unanswered {
         }
         ExecutionError::NoSuchOverload(error) => format!(
             "«{}» cannot be applied to {}",
-            error.function().trim_matches('_'),
+            error.function().trim_matches(['_', '@']),
             error.argument_types().join(" and ")
         ),
         ExecutionError::ValuesNotComparable(left, right) => {

@@ -6,7 +6,7 @@
 //! [`CustomHeaders`] is known to be safe to put on the wire. Values may be
 //! credentials: nothing here prints one.
 
-mod echo;
+pub mod echo;
 
 use std::fmt;
 
@@ -140,6 +140,8 @@ pub enum Reserved {
     Spoofing,
     /// It makes the metadata service of a cloud hand out credentials.
     Metadata,
+    /// It passes the guard by which a service inside a network refuses forged requests.
+    Guard,
 }
 
 impl Reserved {
@@ -160,6 +162,7 @@ impl Reserved {
             Reserved::Ours => "is set by Postrider itself",
             Reserved::Spoofing => "would misstate where the request comes from or what it asks for",
             Reserved::Metadata => "opens the metadata services of clouds",
+            Reserved::Guard => "passes the guard of an internal service against forged requests",
         }
     }
 }
@@ -187,6 +190,13 @@ const RESERVED: &[(Reserved, &str)] = &[
         Reserved::Metadata,
         "metadata metadata-* x-aliyun-ecs-metadata-token* x-aws-ec2-metadata-token* \
          x-google-metadata-request x-identity-header x-metadata-token*",
+    ),
+    (
+        // Of HashiCorp Vault and OpenBao, Consul, Nomad, the Docker and Kubernetes APIs (impersonation), Jenkins and
+        // Kibana: headers that browsers and forged requests cannot set, and tokens that act for a caller.
+        Reserved::Guard,
+        "impersonate-* jenkins-crumb kbn-xsrf osd-xsrf x-atlassian-token x-consul-* x-csrf-token x-nomad-token \
+         x-registry-auth x-requested-by x-requested-with x-vault-* x-xsrf-token",
     ),
 ];
 
@@ -280,6 +290,11 @@ mod tests {
                  X-aws-ec2-metadata-token-ttl-seconds X-Metadata-Token Metadata-Token \
                  x-aliyun-ecs-metadata-token",
                 Reserved::Metadata,
+            ),
+            (
+                "X-Vault-Request x-vault-token X_Vault_Namespace X-Vault-AWS-IAM-Server-ID X-Consul-Token X-Nomad-Token \
+                 Impersonate-User Impersonate-Group kbn-xsrf Jenkins-Crumb X-Requested-With X-Registry-Auth",
+                Reserved::Guard,
             ),
         ] {
             for name in names.split_whitespace() {

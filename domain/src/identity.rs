@@ -3,6 +3,8 @@
 //! Source: the SPIFFE ID and X509-SVID specifications: a URI without port, query or fragment, whose path segments are
 //! letters, digits, '.', '-' and '_', at most 2048 bytes long.
 
+pub mod keys;
+
 use std::fmt;
 use std::str::FromStr;
 

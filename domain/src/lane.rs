@@ -17,19 +17,23 @@ mod failure;
 mod flow;
 pub mod health;
 mod loads;
+mod moment;
 mod order;
 mod rate;
 mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use ahash::HashMap;
 
 pub use self::backlog::{Backlog, Bounds, Growth};
-pub use self::breaker::State as Breaker;
+pub use self::breaker::{Heard, State as Breaker};
 pub use self::failure::{DEFAULT_DISABLE_AFTER, FailurePolicy, WARNINGS, WhileDisabled};
 use self::flow::Flow;
 pub use self::flow::Rest;
 pub use self::loads::Load;
 use self::loads::Loading;
+use self::moment::Moment;
 use self::order::Queues;
 pub use self::rate::{MAX_RATE, RateLimit};
 use crate::delivery::{Delivery, State};
@@ -73,6 +77,13 @@ impl Default for LowWater {
     }
 }
 
+/// A delivery that is handed out.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    delivery: Delivery,
+    begun: Moment,
+}
+
 /// Where a lane has a delivery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Place {
@@ -105,7 +116,7 @@ pub struct Lane {
     /// Of an ordered lane: those whose end is being written, and what their queue waits for until then.
     ended: HashMap<u64, Option<Delivery>>,
     /// Handed out.
-    in_flight: HashMap<u64, Delivery>,
+    in_flight: HashMap<u64, UnderWay>,
     /// Writes under way, by delivery.
     settling: HashMap<u64, u32>,
     /// Those that somebody else decides about: they may be pending, though they are not in memory.
@@ -137,9 +148,9 @@ impl Lane {
             order: Order::None,
             queues: Queues::default(),
             behind: BTreeMap::new(),
-            ended: HashMap::new(),
-            in_flight: HashMap::new(),
-            settling: HashMap::new(),
+            ended: HashMap::default(),
+            in_flight: HashMap::default(),
+            settling: HashMap::default(),
             reserved: BTreeSet::new(),
             open: BTreeSet::new(),
             next: low_water,
@@ -188,16 +199,11 @@ impl Lane {
         self.held = held;
     }
 
-    /// What an attempt's outcome, begun at `started`, says of the endpoint. `chance` in 0..1 is the jitter's. Gives the
-    /// breaker's new state if it is another one. [`Lane::settle`] must follow.
-    pub fn heard(
-        &mut self,
-        outcome: &Outcome,
-        started: Timestamp,
-        now: Timestamp,
-        chance: f64,
-    ) -> Option<Breaker> {
-        self.flow.heard(outcome, started, now, chance)
+    /// What the outcome of a delivery's attempt says of the endpoint. `chance` in 0..1 is the jitter's. [`Lane::settle`]
+    /// must follow.
+    pub fn heard(&mut self, sequence: u64, outcome: &Outcome, now: Timestamp, chance: f64) -> Heard {
+        let begun = self.in_flight.get(&sequence).map(|attempt| attempt.begun).unwrap_or_default();
+        self.flow.heard(outcome, begun, now, chance)
     }
 
     /// Why the endpoint is left alone now, if it is.
@@ -234,7 +240,7 @@ impl Lane {
             (_, sequence) => self.fresh.remove(&sequence?)?,
         };
         self.waiting_first = !self.waiting_first;
-        self.taken(delivery);
+        self.taken(delivery, self.flow.moment());
         self.flow.took(now);
         Some(delivery)
     }
@@ -272,7 +278,7 @@ impl Lane {
     /// The delivery whose attempt is under way.
     #[must_use]
     pub fn in_flight(&self, sequence: u64) -> Option<&Delivery> {
-        self.in_flight.get(&sequence)
+        self.in_flight.get(&sequence).map(|attempt| &attempt.delivery)
     }
 
     /// How many attempts are under way.
@@ -288,7 +294,8 @@ impl Lane {
         }
         match self.unqueue(sequence) {
             Some(delivery) => {
-                self.taken(delivery);
+                // An attempt that somebody else knows of: when it began is not known here.
+                self.taken(delivery, Moment::default());
                 Place::Taken(delivery)
             }
             None if self.settling.contains_key(&sequence) => Place::Settling,
@@ -301,7 +308,7 @@ impl Lane {
         if delivery.state == State::Pending {
             self.open.insert(delivery.sequence);
         }
-        self.taken(delivery);
+        self.taken(delivery, Moment::default());
     }
 
     /// What was kept from loads could not be read after all: a later load will bring it.
@@ -321,7 +328,7 @@ impl Lane {
 
     /// The attempt did not happen: the delivery goes back to where it was.
     pub fn give_back(&mut self, sequence: u64) {
-        if let Some(delivery) = self.in_flight.remove(&sequence) {
+        if let Some(UnderWay { delivery, .. }) = self.in_flight.remove(&sequence) {
             self.finishes(&delivery);
             self.enqueue(delivery);
         }
@@ -405,8 +412,8 @@ impl Lane {
             && self.next == self.end
     }
 
-    fn taken(&mut self, delivery: Delivery) {
-        self.in_flight.insert(delivery.sequence, delivery);
+    fn taken(&mut self, delivery: Delivery, begun: Moment) {
+        self.in_flight.insert(delivery.sequence, UnderWay { delivery, begun });
         self.begins(&delivery);
     }
 

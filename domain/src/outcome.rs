@@ -78,6 +78,8 @@ pub enum Class {
     Tls,
     /// The peer did not speak HTTP as it should, or closed the connection.
     Protocol,
+    /// The endpoint said, each time it was sent the request, that it did not process it.
+    NotProcessed,
     /// The agent's egress policy forbids it.
     RefusedByPolicy,
     /// The agent was lost.
@@ -102,6 +104,7 @@ impl Class {
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Protocol => "protocol",
+            Self::NotProcessed => "not_processed",
             Self::RefusedByPolicy => "refused_by_policy",
             Self::AgentLost => "agent_lost",
         }

@@ -1,8 +1,11 @@
-//! Pools of agents: what they are told, and when another pool stands in.
+//! Pools of agents: which tenants may use them, what they are told, and when another pool stands in.
+
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use self::tenants::{EVERY_TENANT, MAX_TENANTS, Tenants};
 use crate::id::PoolName;
 use crate::violation::Violation;
 
@@ -22,15 +25,28 @@ pub struct Settings {
     pub fallback: Option<PoolName>,
     /// How long it must have had none.
     pub fallback_after: Duration,
+    /// The tenants whose subscriptions may use it.
+    pub tenants: Tenants,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { description: String::new(), fallback: None, fallback_after: DEFAULT_FALLBACK_AFTER }
+        Self {
+            description: String::new(),
+            fallback: None,
+            fallback_after: DEFAULT_FALLBACK_AFTER,
+            tenants: Tenants::none(),
+        }
     }
 }
 
 impl Settings {
+    /// The settings of a pool that was never created: nobody may use it, except the pool `default`.
+    #[must_use]
+    pub fn uncreated(name: &PoolName) -> Self {
+        Self { tenants: Tenants::of_uncreated(name), ..Self::default() }
+    }
+
     /// Says every mistake in what the pool `name` is to have, among all others with their fallbacks.
     #[must_use]
     pub fn violations(&self, name: &PoolName, fallbacks: &BTreeMap<PoolName, PoolName>) -> Vec<Violation> {
@@ -42,6 +58,7 @@ impl Settings {
         if !FALLBACK_AFTER.contains(&self.fallback_after) {
             found.push(Violation::new("fallback_after", "must be 1 s to 24 h"));
         }
+        found.extend(self.tenants.violation());
         let problem = self.fallback.as_ref().and_then(|fallback| circle(name, fallback, fallbacks));
         found.extend(problem.map(|problem| Violation::new("fallback_pool", problem)));
         found

@@ -9,6 +9,7 @@ mod expiry;
 mod profile;
 mod ring;
 mod secret;
+mod verdict;
 
 pub use self::evidence::{Advice, KeyUse};
 pub use self::expiry::expiry_warning;
@@ -19,3 +20,4 @@ pub use self::ring::{
     DEFAULT_OVERLAP, KeyError, KeyRing, KeyState, MAX_KEYS, MAX_OVERLAP, MAX_RETIRING, SigningKey,
 };
 pub use self::secret::{GENERATED_SECRET_BYTES, PublicKey, Scheme, Secret, SecretError};
+pub use self::verdict::{probe_verdict, test_verdict};

@@ -40,18 +40,87 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
     }
 
-    /// Reads an RFC 3339 time such as `2026-02-02T10:30:00Z`.
+    /// Reads an RFC 3339 time such as `2026-02-02T10:30:00Z`. What is finer than a millisecond is cut off.
     ///
     /// # Errors
     /// A sentence, when the text is not such a time or is before 1970.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let millis = since_epoch(text)
-            .ok_or_else(|| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?
-            .as_millis();
-        match i64::try_from(millis) {
-            Ok(millis) if (0..=Self::MAX.0).contains(&millis) => Ok(Self(millis)),
-            _ if millis < 0 => Err(format!("«{text}» is before 1970")),
+        EventTime::parse(text).map(EventTime::cut)
+    }
+}
+
+/// When an event happened: to the nanosecond, from 1970 to 9999. Everything that Postrider does itself has a
+/// [`Timestamp`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct EventTime {
+    cut: Timestamp,
+    /// Nanoseconds below the millisecond.
+    rest: u32,
+}
+
+impl EventTime {
+    const NANOS: u32 = 1_000_000;
+
+    /// A time and the nanoseconds beyond its millisecond.
+    #[must_use]
+    pub fn new(cut: Timestamp, rest: u32) -> Self {
+        Self { cut, rest: rest.min(Self::NANOS - 1) }
+    }
+
+    /// The time, cut off at its millisecond.
+    #[must_use]
+    pub fn cut(self) -> Timestamp {
+        self.cut
+    }
+
+    /// Nanoseconds beyond the millisecond.
+    #[must_use]
+    pub fn rest(self) -> u32 {
+        self.rest
+    }
+
+    /// Nanoseconds beyond the second.
+    #[must_use]
+    pub fn subsec_nanos(self) -> u32 {
+        u32::try_from(self.cut.0 % 1000).unwrap_or(0) * Self::NANOS + self.rest
+    }
+
+    /// Reads an RFC 3339 time such as `2026-02-02T10:30:00.000100Z`.
+    ///
+    /// # Errors
+    /// A sentence, when the text is not such a time or is before 1970.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let since = since_epoch(text)
+            .ok_or_else(|| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?;
+        if since.is_negative() {
+            return Err(format!("«{text}» is before 1970"));
+        }
+        match i64::try_from(since.as_millis()) {
+            Ok(millis) if millis <= Timestamp::MAX.0 => {
+                let rest = since.subsec_nanos().unsigned_abs() % Self::NANOS;
+                Ok(Self::new(Timestamp(millis), rest))
+            }
             _ => Err(format!("«{text}» is after 9999")),
+        }
+    }
+}
+
+impl From<Timestamp> for EventTime {
+    fn from(time: Timestamp) -> Self {
+        Self::new(time, 0)
+    }
+}
+
+/// RFC 3339 in UTC, with 0, 3, 6 or 9 decimals: as few as it needs.
+impl fmt::Display for EventTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.subsec_nanos();
+        let whole = EPOCH.saturating_add(SignedDuration::from_secs(self.cut.as_seconds()));
+        match nanos {
+            0 => write!(f, "{whole}Z"),
+            _ if nanos.is_multiple_of(1_000_000) => write!(f, "{whole}.{:03}Z", nanos / 1_000_000),
+            _ if nanos.is_multiple_of(1000) => write!(f, "{whole}.{:06}Z", nanos / 1000),
+            _ => write!(f, "{whole}.{nanos:09}Z"),
         }
     }
 }
@@ -122,6 +191,31 @@ mod tests {
         for (text, millis) in table {
             assert_eq!(Timestamp::parse(text).ok().map(Timestamp::as_millis), millis, "{text}");
         }
+    }
+
+    #[test]
+    fn an_event_keeps_its_nanoseconds() {
+        let table = [
+            ("2026-02-02T10:30:00Z", "2026-02-02T10:30:00Z"),
+            ("2026-02-02T10:30:00.000Z", "2026-02-02T10:30:00Z"),
+            ("2026-02-02T10:30:00.12Z", "2026-02-02T10:30:00.120Z"),
+            ("2026-02-02T10:30:00.0001Z", "2026-02-02T10:30:00.000100Z"),
+            ("2026-02-02T12:30:00.123456+02:00", "2026-02-02T10:30:00.123456Z"),
+            ("2026-02-02T10:30:00.000000001Z", "2026-02-02T10:30:00.000000001Z"),
+            ("1970-01-01T00:00:00.999999999Z", "1970-01-01T00:00:00.999999999Z"),
+            ("9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59.999999999Z"),
+        ];
+        for (text, shown) in table {
+            let time = EventTime::parse(text).unwrap();
+            assert_eq!(time.to_string(), shown, "{text}");
+            assert_eq!(EventTime::parse(shown), Ok(time), "{text}");
+            assert_eq!(EventTime::new(time.cut(), time.rest()), time, "{text}");
+        }
+        let time = |text| EventTime::parse(text).unwrap();
+        assert!(time("2026-02-02T10:30:00.0001Z") < time("2026-02-02T10:30:00.0004Z"));
+        assert!(time("2026-02-02T10:30:00.000999999Z") < time("2026-02-02T10:30:00.001Z"));
+        assert_eq!(time("2026-02-02T10:30:00.123456789Z").subsec_nanos(), 123_456_789);
+        assert!(EventTime::parse("1969-12-31T23:59:59.999999999Z").is_err());
     }
 
     #[test]

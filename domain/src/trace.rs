@@ -38,6 +38,17 @@ impl TraceContext {
         Ok(Some(Self { parent: parent.to_owned(), state: state.to_owned() }))
     }
 
+    /// The trace in a call's metadata: the lines of each header, `None` for a line that is not printable ASCII.
+    ///
+    /// Lines of `tracestate` are one list (RFC 9110, 5.3); a list that cannot be read is left out. Of several lines of
+    /// `traceparent` none is taken: nobody can say which is right. What is no trace is no mistake of the caller.
+    #[must_use]
+    pub fn carried(parents: &[Option<&str>], states: &[Option<&str>]) -> Option<Self> {
+        let [Some(parent)] = parents else { return None };
+        let state = states.iter().copied().collect::<Option<Vec<_>>>().unwrap_or_default().join(",");
+        Self::new(parent, &state).or_else(|_| Self::new(parent, "")).ok().flatten()
+    }
+
     /// The value of `traceparent`.
     #[must_use]
     pub fn parent(&self) -> &str {
@@ -90,17 +101,11 @@ fn is_state(text: &str) -> bool {
 
 fn is_member(member: &str) -> bool {
     let Some((key, value)) = member.split_once('=') else { return false };
-    let in_key =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'*' | b'/');
-    let plain = |part: &str, longest: usize, digit: bool| {
-        let first =
-            part.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || (digit && b.is_ascii_digit()));
-        first && part.len() <= longest && part.bytes().all(in_key)
-    };
-    let key = match key.split_once('@') {
-        Some((tenant, system)) => plain(tenant, 241, true) && plain(system, 14, false),
-        None => plain(key, 256, false),
-    };
+    // As level 2 has it, which includes the keys of level 1.
+    let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let key = key.len() <= 256
+        && key.bytes().next().is_some_and(first)
+        && key.bytes().all(|b| first(b) || matches!(b, b'_' | b'-' | b'*' | b'/' | b'@'));
     let in_value = |b: u8| matches!(b, b' '..=b'~') && !matches!(b, b',' | b'=');
     key && (1..=256).contains(&value.len()) && value.bytes().all(in_value)
 }
@@ -132,6 +137,40 @@ mod tests {
     }
 
     #[test]
+    fn what_metadata_carries() {
+        let one = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let other = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b7-01";
+        let lines: Vec<String> = (0..4)
+            .map(|line| (0..8).map(|n| format!("k{line}{n}=v")).collect::<Vec<_>>().join(","))
+            .collect();
+        let four: Vec<Option<&str>> = lines.iter().map(|line| Some(line.as_str())).collect();
+        let five = [four.as_slice(), &[Some("x=v")]].concat();
+        let all = lines.join(",");
+        type Lines<'l> = &'l [Option<&'l str>];
+        let table: [(Lines<'_>, Lines<'_>, Option<&str>); 14] = [
+            (&[], &[], None),
+            (&[], &[Some("a=1")], None),
+            (&[Some(one)], &[], Some("")),
+            (&[Some(one)], &[Some("a=1")], Some("a=1")),
+            (&[Some(one)], &[Some("a=1"), Some("b=2")], Some("a=1,b=2")),
+            (&[Some(one)], &[Some("a=1"), Some(""), Some("b=2")], Some("a=1,,b=2")),
+            (&[Some(one)], &four, Some(&all)),
+            (&[Some(one)], &five, Some("")),
+            (&[Some(one)], &[Some("a=1"), Some("a=2")], Some("")),
+            (&[Some(one)], &[Some("a=1"), None], Some("")),
+            (&[Some(one), Some(other)], &[Some("a=1")], None),
+            (&[Some(one), Some(one)], &[], None),
+            (&[Some(one), None], &[], None),
+            (&[Some("nonsense")], &[Some("a=1")], None),
+        ];
+        for (parents, states, state) in table {
+            let carried = TraceContext::carried(parents, states);
+            assert_eq!(carried.as_ref().map(TraceContext::state), state, "{parents:?} {states:?}");
+            assert!(carried.is_none_or(|trace| trace.parent() == one));
+        }
+    }
+
+    #[test]
     fn what_is_a_tracestate() {
         let many = |count: usize| (0..count).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
         let table = [
@@ -143,7 +182,13 @@ mod tests {
             (&many(33), false),
             ("a=1,a=2", false),
             ("A=1", false),
-            ("1a=1", false),
+            ("1a=1", true),
+            ("a@=1,a@b@c=1,a@fifteen-letters=1", true),
+            (&format!("{}=1", "k".repeat(256)), true),
+            (&format!("{}=1", "k".repeat(257)), false),
+            ("@a=1", false),
+            ("_a=1", false),
+            ("a b=1", false),
             ("a=", false),
             ("a", false),
             ("a=b=c", false),

@@ -121,11 +121,11 @@ fn consent(origin: &str, answer: Answer<'_>) -> (State, String) {
 fn rate(said: Option<&str>, wanted: Option<u32>) -> (Option<u32>, &'static str) {
     match said.map(str::trim) {
         Some("*") => (None, ""),
-        Some(text) => match text.parse() {
-            Ok(rate) if rate > 0 => (Some(rate), ""),
+        Some(text) => match whole(text) {
+            Some(rate) if rate > 0 => (Some(rate), ""),
             _ => (
                 None,
-                "the endpoint's WebHook-Allowed-Rate is neither a positive number nor *; it is not counted",
+                "the endpoint's WebHook-Allowed-Rate is neither a positive whole number nor *, so no rate is kept",
             ),
         },
         None if wanted.is_some() => {
@@ -133,6 +133,12 @@ fn rate(said: Option<&str>, wanted: Option<u32>) -> (Option<u32>, &'static str) 
         }
         None => (None, ""),
     }
+}
+
+/// A whole number; the largest that is kept for any larger one.
+fn whole(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
 impl Validation {
@@ -191,7 +197,13 @@ mod tests {
         for (said, rate, told) in [
             (Some("100"), Some(100), false),
             (Some("*"), None, false),
+            (Some(" 5 "), Some(5), false),
+            (Some("4294967296"), Some(u32::MAX), false),
+            (Some("99999999999999999999999"), Some(u32::MAX), false),
             (Some("0"), None, true),
+            (Some("+5"), None, true),
+            (Some("1.5"), None, true),
+            (Some(""), None, true),
             (Some("-5"), None, true),
             (Some("many"), None, true),
             (None, None, true),

@@ -93,6 +93,7 @@ pub fn write_class(class: Class) -> v1::OutcomeClass {
         Class::Connect => v1::OutcomeClass::Connect,
         Class::Tls => v1::OutcomeClass::Tls,
         Class::Protocol => v1::OutcomeClass::Protocol,
+        Class::NotProcessed => v1::OutcomeClass::NotProcessed,
         Class::RefusedByPolicy => v1::OutcomeClass::RefusedByPolicy,
         Class::AgentLost => v1::OutcomeClass::AgentLost,
     }
@@ -108,6 +109,7 @@ fn read_class(wire: v1::OutcomeClass) -> Option<Class> {
         v1::OutcomeClass::Connect => Some(Class::Connect),
         v1::OutcomeClass::Tls => Some(Class::Tls),
         v1::OutcomeClass::Protocol => Some(Class::Protocol),
+        v1::OutcomeClass::NotProcessed => Some(Class::NotProcessed),
         v1::OutcomeClass::RefusedByPolicy => Some(Class::RefusedByPolicy),
         v1::OutcomeClass::AgentLost => Some(Class::AgentLost),
     }

@@ -1,22 +1,17 @@
 //! Event types: `postrider.v1.EventType` ⇄ [`Entry`].
 
 use postrider_domain::catalogue::{Entry, Strictness};
-use postrider_domain::schema::Schema;
 use postrider_domain::violation::Violation;
 
 use crate::v1;
 
-/// What events of the type are judged by.
+/// What events of the type are judged by, beside the schema itself.
 ///
 /// # Errors
-/// What is wrong with the schema, or with what follows from breaking it.
+/// What is wrong with what follows from breaking the schema.
 pub fn read(wire: &v1::EventType) -> Result<Entry, Violation> {
-    let schema = match wire.schema.as_str() {
-        "" => None,
-        text => Some(Schema::parse(text).map_err(|problem| Violation::new("schema", problem))?),
-    };
     Ok(Entry {
-        schema,
+        has_schema: !wire.schema.is_empty(),
         version: wire.schema_version,
         validation: read_strictness("validation", wire.validation)?,
         deprecation: wire.deprecated.then(|| wire.deprecation_message.clone()),

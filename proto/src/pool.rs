@@ -1,7 +1,7 @@
 //! Pools: `postrider.v1.Pool` ⇄ [`Settings`].
 
 use postrider_domain::id::PoolName;
-use postrider_domain::pool::{DEFAULT_FALLBACK_AFTER, Settings};
+use postrider_domain::pool::{DEFAULT_FALLBACK_AFTER, Settings, Tenants};
 use postrider_domain::violation::Violation;
 
 use crate::time;
@@ -15,6 +15,7 @@ pub fn write(name: &PoolName, settings: &Settings) -> Pool {
         description: settings.description.clone(),
         fallback_pool: settings.fallback.as_ref().map(ToString::to_string).unwrap_or_default(),
         fallback_after: Some(time::write_duration(settings.fallback_after)),
+        tenants: settings.tenants.write(),
         ..Pool::default()
     }
 }
@@ -40,6 +41,10 @@ pub fn read(wire: &Pool) -> Result<Settings, Vec<Violation>> {
         keep(violation);
         None
     });
+    let tenants = Tenants::read("tenants", &wire.tenants).unwrap_or_else(|found| {
+        violations.extend(found);
+        Tenants::none()
+    });
     if !violations.is_empty() {
         return Err(violations);
     }
@@ -47,6 +52,7 @@ pub fn read(wire: &Pool) -> Result<Settings, Vec<Violation>> {
         description: wire.description.clone(),
         fallback,
         fallback_after: fallback_after.unwrap_or(DEFAULT_FALLBACK_AFTER),
+        tenants,
     })
 }
 
@@ -62,10 +68,15 @@ mod tests {
             description: "At the edge.".into(),
             fallback: Some(PoolName::default_pool()),
             fallback_after: Duration::from_secs(5),
+            tenants: Tenants::Only(["acme".parse().unwrap()].into()),
         };
         assert_eq!(read(&write(&name, &settings)), Ok(settings));
+        let everybody = Settings { tenants: Tenants::Every, ..Settings::default() };
+        assert_eq!(read(&write(&name, &everybody)), Ok(everybody));
         assert_eq!(read(&Pool::default()), Ok(Settings::default()));
         let bad = Pool { fallback_pool: "No Good".into(), ..Pool::default() };
         assert_eq!(read(&bad).unwrap_err()[0].field, "fallback_pool");
+        let bad = Pool { tenants: vec!["*".into(), "acme".into()], ..Pool::default() };
+        assert_eq!(read(&bad).unwrap_err()[0].field, "tenants");
     }
 }

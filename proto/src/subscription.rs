@@ -26,6 +26,16 @@ use crate::{health, signature_profile, time, validation};
 /// What stands for the value of a header in answers: the values are credentials of receivers.
 pub const HIDDEN: &str = "***";
 
+/// What stands for the path and the query of a URL that is shown to somebody who may only look: they may be secrets.
+pub const HIDDEN_PATH: &str = "/…";
+
+/// A URL as it is shown to somebody who may only look: where it leads, and nothing of its path and query.
+#[must_use]
+pub fn hide_path(url: &EndpointUrl) -> String {
+    let path = if url.path_and_query() == "/" { "/" } else { HIDDEN_PATH };
+    format!("{}{path}", url.origin())
+}
+
 /// A subscription as answers show it: with [`HIDDEN`] for the values of its headers.
 #[must_use]
 pub fn show(subscription: &Subscription) -> v1::Subscription {
@@ -163,7 +173,7 @@ fn read_names(
     wire: &v1::Subscription,
     reader: &mut Reader,
 ) -> Option<(EndpointUrl, SubscriptionId, TenantId, PoolName)> {
-    let url = reader.parse("url", wire.url.as_str(), EndpointUrl::parse);
+    let url = reader.parse("url", wire.url.as_str(), read_url);
     let id = reader.parse("id", wire.id.as_str(), str::parse);
     let tenant = reader.parse("tenant", wire.tenant.as_str(), str::parse);
     let pool = if wire.pool.is_empty() {
@@ -172,6 +182,16 @@ fn read_names(
         reader.parse("pool", wire.pool.as_str(), str::parse)
     };
     Some((url?, id?, tenant?, pool?))
+}
+
+/// What a viewer was shown cannot be sent back: it would be another URL.
+fn read_url(text: &str) -> Result<EndpointUrl, String> {
+    if text.ends_with(HIDDEN_PATH) {
+        return Err(format!(
+            "its path was hidden from a viewer ({HIDDEN_PATH}); give the whole URL, or read it with the role operator"
+        ));
+    }
+    EndpointUrl::parse(text).map_err(|refusal| refusal.to_string())
 }
 
 /// Which events.

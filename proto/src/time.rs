@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::{EventTime, Timestamp};
 use postrider_domain::violation::Violation;
 
 /// A time, written.
@@ -27,6 +27,22 @@ pub fn read(field: &str, time: &prost_types::Timestamp) -> Result<Timestamp, Vio
         ));
     }
     Ok(Timestamp::from_millis(time.seconds * 1000 + i64::from(time.nanos) / 1_000_000))
+}
+
+/// An event's time, written.
+#[must_use]
+pub fn write_event(time: EventTime) -> prost_types::Timestamp {
+    let nanos = i32::try_from(time.subsec_nanos()).unwrap_or(0);
+    prost_types::Timestamp { seconds: time.cut().as_seconds(), nanos }
+}
+
+/// An event's time, read.
+///
+/// # Errors
+/// A violation of `field` when the time is before 1970, after 9999, or not in its canonical form.
+pub fn read_event(field: &str, time: &prost_types::Timestamp) -> Result<EventTime, Violation> {
+    let cut = read(field, time)?;
+    Ok(EventTime::new(cut, time.nanos.unsigned_abs() % 1_000_000))
 }
 
 /// A duration, written.
@@ -60,6 +76,10 @@ mod tests {
     fn times_read_back_and_bad_ones_are_refused() {
         let time = Timestamp::from_millis(1_770_028_200_123);
         assert_eq!(read("t", &write(time)), Ok(time));
+        for nanos in [0, 1, 100_000, 999_999_999] {
+            let wire = prost_types::Timestamp { seconds: 1_770_028_200, nanos };
+            assert_eq!(read_event("t", &wire).map(write_event), Ok(wire));
+        }
         for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (i64::MAX, 0)] {
             assert!(read("t", &prost_types::Timestamp { seconds, nanos }).is_err());
             assert!(read_duration("t", &prost_types::Duration { seconds, nanos }).is_err());

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, error, warn};
 
 use crate::log;
 
@@ -45,6 +45,10 @@ pub trait Program: Send + Sync + 'static {
     async fn alive(&self) -> Verdict;
     /// Whether it can do its work now.
     async fn ready(&self) -> Verdict;
+    /// What does not keep it from its work now, and people should know: a sentence each.
+    async fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Its metrics, in Prometheus' text format.
     async fn metrics(&self) -> String;
 }
@@ -99,9 +103,15 @@ impl Port {
                     continue;
                 }
             };
-            while connections.try_join_next().is_some() {}
+            while let Some(ended) = connections.try_join_next() {
+                if let Err(failed) = ended
+                    && failed.is_panic()
+                {
+                    error!(%failed, "the task of a connection to the admin port failed");
+                }
+            }
             make_room(&mut oldest);
-            oldest.push_back(connections.spawn(talk(stream, peer, desk.clone())));
+            oldest.push_back(connections.spawn(talk(stream, peer, desk.clone()).in_current_span()));
         }
     }
 }

@@ -276,6 +276,17 @@ impl Api {
         .await
     }
 
+    /// Lets the tenant use a pool, which is created if it was not.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn allow_pool(&self, name: &str) -> Result<()> {
+        let pool =
+            Some(v1::Pool { name: name.to_owned(), tenants: vec![self.tenant()], ..v1::Pool::default() });
+        self.pools().create_pool(v1::CreatePoolRequest { pool }).await?;
+        Ok(())
+    }
+
     /// Makes a join string for a pool.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Authorities and certificates of a test's own, as PEM files.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -41,7 +42,7 @@ impl Authority {
         let cert = folder.join("ca.crt");
         std::fs::write(&cert, issuer.pem())?;
         std::fs::write(folder.join("tls.crt"), issuer.pem())?;
-        std::fs::write(folder.join("tls.key"), issuer.key().serialize_pem())?;
+        write_key(&folder.join("tls.key"), issuer.key())?;
         Ok(Self { folder: folder.to_owned(), issuer, cert })
     }
 
@@ -85,7 +86,13 @@ impl Authority {
             key: self.folder.join(format!("{name}.key")),
         };
         std::fs::write(&pair.cert, certificate.pem())?;
-        std::fs::write(&pair.key, key.serialize_pem())?;
+        write_key(&pair.key, &key)?;
         Ok(pair)
     }
+}
+
+/// Writes a private key that nobody else can read: programs refuse any other.
+fn write_key(path: &Path, key: &KeyPair) -> Result<()> {
+    std::fs::write(path, key.serialize_pem())?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
 }

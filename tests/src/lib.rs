@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod raw;
 pub mod receiver;
 pub mod scrape;
+pub mod threads;
 pub mod tools;
 pub mod turn;
 pub mod wait;

@@ -69,7 +69,8 @@ fn within_base64(bytes: &[u8], offset: usize) -> [Vec<u8>; 2] {
     [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].map(|engine| engine.encode(&padded).as_bytes()[first..last].to_vec())
 }
 
-/// Every file below a folder, with its content.
+/// Every file below a folder, with its content. The zeros at the end of a file are left out: space that is reserved and not
+/// written.
 ///
 /// # Errors
 /// When one cannot be read.
@@ -81,7 +82,9 @@ pub fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.push((path.display().to_string(), std::fs::read(&path)?));
+                let mut content = std::fs::read(&path)?;
+                content.truncate(content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+                found.push((path.display().to_string(), content));
             }
         }
     }

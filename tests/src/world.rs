@@ -5,6 +5,7 @@ mod control_plane;
 mod guarded;
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 use postrider_proto::v1;
@@ -145,4 +146,12 @@ impl World {
     pub fn verdict(&self, ledger: &Ledger, routes: &[Route]) -> Verdict {
         Verdict::of(ledger, routes, &self.receiver.posts())
     }
+}
+
+/// A command that runs a program by a launcher, if there is one.
+fn launched(launcher: &[String], program: &Path) -> Command {
+    let Some((first, rest)) = launcher.split_first() else { return Command::new(program) };
+    let mut command = Command::new(first);
+    command.args(rest).arg(program);
+    command
 }

@@ -56,7 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_STREAMS", value_parser = text())]
     pub streams: Option<String>,
 
-    /// `max_in_flight`: jobs at once, over all streams, 1 to 65536 [default: 512]
+    /// `max_in_flight`: jobs at once, over all streams, 1 to 65536; fewer if the limit of open files is too low for that
+    /// many [default: 512]
     #[arg(long, value_name = "NUMBER", env = "POSTRIDER_AGENT_MAX_IN_FLIGHT", value_parser = text())]
     pub max_in_flight: Option<String>,
 
@@ -113,6 +114,11 @@ pub struct Args {
     /// `egress.deny_cidrs`: address ranges that may not be called, whatever else is allowed [default: none]
     #[arg(long, value_name = "CIDR,…", env = "POSTRIDER_AGENT_EGRESS_DENY_CIDRS")]
     pub egress_deny_cidrs: Option<String>,
+
+    /// `egress.nat64_prefixes`: IPv6 prefixes of the NAT64 translators of this agent's network, beside 64:ff9b::/96;
+    /// addresses under them are judged as the IPv4 addresses that they carry [default: none]
+    #[arg(long, value_name = "PREFIX,…", env = "POSTRIDER_AGENT_EGRESS_NAT64_PREFIXES")]
+    pub egress_nat64_prefixes: Option<String>,
 
     /// `egress.dangerously_allow_link_local_and_metadata`: whether `egress.allow_cidrs` also opens link-local
     /// addresses and the metadata services of clouds, which give credentials to anyone [default: false]
@@ -228,6 +234,7 @@ impl Args {
             ("egress.allow_ports", &self.egress_allow_ports),
             ("egress.allow_http", &self.egress_allow_http),
             ("egress.deny_cidrs", &self.egress_deny_cidrs),
+            ("egress.nat64_prefixes", &self.egress_nat64_prefixes),
             (
                 "egress.dangerously_allow_link_local_and_metadata",
                 &self.egress_dangerously_allow_link_local_and_metadata,

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use postrider_domain::egress::{Destination, Policy};
+use postrider_domain::egress::{Destination, Policy, Service};
 use zeroize::Zeroizing;
 
 use super::layers::Layers;
@@ -40,6 +40,7 @@ pub(super) fn read(layers: &mut Layers, files: Files) -> Egress {
         allow_ports: layers.list("egress.allow_ports", default.allow_ports, values::port),
         allow_http: layers.or("egress.allow_http", default.allow_http, values::boolean),
         deny_cidrs: layers.list("egress.deny_cidrs", default.deny_cidrs, values::cidr),
+        nat64_prefixes: layers.list("egress.nat64_prefixes", default.nat64_prefixes, values::parsed),
         dangerously_allow_link_local_and_metadata: layers.or(
             "egress.dangerously_allow_link_local_and_metadata",
             default.dangerously_allow_link_local_and_metadata,
@@ -125,7 +126,7 @@ fn entry(layers: &mut Layers, table: &str) -> credentials::Settings {
 
 /// The first entry that covers a host counts, so the same host in a second one is a mistake.
 fn check_hosts(layers: &mut Layers, credentials: &[credentials::Settings]) {
-    let mut seen: Vec<(&Destination, usize)> = Vec::new();
+    let mut seen: Vec<(&Service, usize)> = Vec::new();
     for (number, entry) in (1..).zip(credentials) {
         for host in &entry.hosts {
             if let Some((_, first)) = seen.iter().find(|(known, _)| *known == host) {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
+use postrider_domain::time::Timestamp;
+
 use super::{Config, ControlPlane, Enrolled, Mistakes};
 use crate::dial::tls::read_authorities;
 use crate::identity::directory::Directory;
@@ -12,12 +14,17 @@ use crate::with_causes;
 
 /// What was looked at, and found good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look(Vec<String>);
+pub struct Look {
+    looked: Vec<String>,
+    /// What will have to be done.
+    warnings: Vec<String>,
+}
 
 impl fmt::Display for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the settings are fine; looked at:")?;
-        self.0.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
+        self.looked.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))?;
         f.write_str("\nnot looked at: whether the control plane can be reached, and lets this agent in")
     }
 }
@@ -28,7 +35,7 @@ impl Config {
     /// # Errors
     ///
     /// [`Mistakes`], all of them.
-    pub fn look(&self, file: Option<&Path>) -> Result<Look, Mistakes> {
+    pub fn look(&self, file: Option<&Path>, now: Timestamp) -> Result<Look, Mistakes> {
         let file = file.map(|file| format!("{}, ", file.display())).unwrap_or_default();
         let mut looked =
             vec![format!("{file}flags and environment: every setting is known and within its bounds")];
@@ -52,7 +59,17 @@ impl Config {
                 self.egress.credentials.len()
             ));
         }
-        if mistakes.is_empty() { Ok(Look(looked)) } else { Err(Mistakes(mistakes)) }
+        let mut warnings = Vec::new();
+        for (number, entry) in (1..).zip(&self.egress.credentials) {
+            let named = |mistake: credentials::Mistake| {
+                format!("`egress.credentials[{number}].{}` {}", mistake.setting, mistake.why)
+            };
+            match entry.expiry(now) {
+                Ok(soon) => warnings.extend(soon.map(named)),
+                Err(mistake) => mistakes.push(named(mistake)),
+            }
+        }
+        if mistakes.is_empty() { Ok(Look { looked, warnings }) } else { Err(Mistakes(mistakes)) }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use postrider_proto::agent::{Job, JobKey, Outcome, OutcomeKind};
+use postrider_telemetry::Untrusted;
 
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
@@ -70,17 +71,18 @@ fn panicked() -> Report {
 fn log(key: &JobKey, report: &Report) {
     if let Some(refusal) = &report.refusal {
         tracing::warn!(
-            delivery.id = %key.delivery_id,
+            delivery.id = %Untrusted(&key.delivery_id),
             attempt = key.attempt,
             refusal.code = refusal.code().as_str(),
-            "refused by the egress rules: {refusal}"
+            "refused by the egress rules: {}",
+            Untrusted(&refusal.to_string())
         );
     }
     if let Some(cause) = &report.cause {
-        tracing::warn!(delivery.id = %key.delivery_id, attempt = key.attempt, "{cause}");
+        tracing::warn!(delivery.id = %Untrusted(&key.delivery_id), attempt = key.attempt, "{}", Untrusted(cause));
     }
     tracing::debug!(
-        delivery.id = %key.delivery_id,
+        delivery.id = %Untrusted(&key.delivery_id),
         attempt = key.attempt,
         outcome = report.kind.as_str_name(),
         status = report.response.as_ref().map(|response| response.status),

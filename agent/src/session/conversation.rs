@@ -11,24 +11,26 @@ use std::time::Duration;
 use postrider_proto::agent::agent_message::Message as Said;
 use postrider_proto::agent::control_message::Message as Heard;
 use postrider_proto::agent::{
-    AgentMessage, ControlMessage, Diagnose, Diagnosis, Draining, Goodbye, Heartbeat, HeartbeatAck, Job,
-    JobKey, Outcomes,
+    AgentMessage, ControlMessage, Diagnose, Draining, Goodbye, Heartbeat, HeartbeatAck, Job, JobKey,
+    Outcomes, TestPost,
 };
+use postrider_proto::session::MAX_OUTCOMES;
+use postrider_telemetry::Untrusted;
 use tokio::time::{sleep_until, timeout};
 use tonic::Status;
 use tonic::transport::Channel;
 
 use super::attempt::{Finished, attempt};
 use super::link::Opened;
-use super::look::{Looks, not_started};
+use super::look::{Looks, not_looked, not_posted};
 use super::{End, Succession, Work};
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
 use crate::server_time::ServerTime;
 
 /// Outcomes in one message.
-const BATCH: usize = 256;
-/// Their bytes: well below the 4 MiB that a gRPC server takes by default.
+const BATCH: usize = MAX_OUTCOMES;
+/// Their bytes: below the largest message that a control plane takes.
 const BATCH_BYTES: usize = 1 << 20;
 /// Heartbeats without an answer that are remembered. Older ones would be useless as time stamps.
 const UNANSWERED: usize = 8;
@@ -49,7 +51,7 @@ pub(super) struct Conversation<'a> {
     /// Heartbeats that are not answered, oldest first.
     asked: VecDeque<(u64, Instant)>,
     last_nonce: u64,
-    /// Looks at endpoints that are under way.
+    /// Looks at endpoints and test events that are under way.
     looks: Looks,
     /// Messages that go before the next outcomes.
     first: VecDeque<Said>,
@@ -75,7 +77,8 @@ enum Event {
     Stop,
     Heard(Result<Option<ControlMessage>, Status>),
     Finished(Finished),
-    Looked(Diagnosis),
+    /// A look or a test event has ended.
+    Answered(Said),
     /// There is room for a message, or the connection is gone.
     CanSend(bool),
     Timer,
@@ -128,7 +131,7 @@ impl<'a> Conversation<'a> {
                 () = &mut stopped, if !self.is_stopping() => Event::Stop,
                 heard = self.link.inbound.message() => Event::Heard(heard),
                 finished = self.work.running.next() => Event::Finished(finished),
-                looked = self.looks.next() => Event::Looked(looked),
+                answer = self.looks.next() => Event::Answered(answer),
                 room = self.link.outbound.reserve(), if has_to_say => Event::CanSend(room.is_ok()),
                 () = &mut timer => Event::Timer,
                 channel = &mut successor, if self.drain == Drain::No => Event::Successor(channel),
@@ -137,7 +140,7 @@ impl<'a> Conversation<'a> {
                 Event::Stop => self.begin_to_stop(),
                 Event::Heard(heard) => self.hear(heard),
                 Event::Finished(finished) => self.collect(finished),
-                Event::Looked(diagnosis) => self.tell(diagnosis),
+                Event::Answered(answer) => self.tell(answer),
                 Event::CanSend(true) => self.say(),
                 Event::CanSend(false) => Some(End::lost("the connection is closed")),
                 Event::Timer => {
@@ -199,6 +202,7 @@ impl<'a> Conversation<'a> {
                 None
             }
             Some(Heard::Diagnose(diagnose)) => self.look(diagnose),
+            Some(Heard::TestPost(post)) => self.post(post, self.last_heard),
             Some(Heard::Reject(reject)) => Some(End::Rejected(reject)),
             Some(Heard::Welcome(_)) => Some(End::lost("the control plane said Welcome twice")),
             // Something that a newer control plane says, and that this agent did not claim to understand.
@@ -212,7 +216,8 @@ impl<'a> Conversation<'a> {
             return Some(End::lost("the control plane sent a job without a key"));
         };
         if self.work.running.holds(&key) {
-            tracing::warn!(delivery.id = %key.delivery_id, attempt = key.attempt, "ignored a job that is under way");
+            let id = Untrusted(&key.delivery_id);
+            tracing::warn!(delivery.id = %id, attempt = key.attempt, "ignored a job that is under way");
             return None;
         }
         if self.is_stopping() {
@@ -232,15 +237,29 @@ impl<'a> Conversation<'a> {
 
     fn look(&mut self, diagnose: Diagnose) -> Option<End> {
         let refused = if self.is_stopping() {
-            Some(not_started(diagnose.id))
+            Some(not_looked(diagnose.id))
         } else {
             self.looks.begin(Arc::clone(&self.work.transport), diagnose)
         };
-        refused.and_then(|diagnosis| self.tell(diagnosis))
+        refused.and_then(|answer| self.tell(answer))
     }
 
-    fn tell(&mut self, diagnosis: Diagnosis) -> Option<End> {
-        self.first.push_back(Said::Diagnosis(diagnosis));
+    /// Sends a test event, unless it may not start any more.
+    fn post(&mut self, post: TestPost, received: Instant) -> Option<End> {
+        let TestPost { id, job } = post;
+        let Some(job) = job else {
+            return Some(End::lost("the control plane sent a test event without a request"));
+        };
+        let refused = match self.server_time.deadline(job.start_by_ms) {
+            _ if self.is_stopping() => Some(not_posted(id, "the agent is stopping")),
+            None => Some(not_posted(id, "the test event came too late")),
+            Some(start_by) => self.looks.post(Arc::clone(&self.work.transport), id, job, start_by, received),
+        };
+        refused.and_then(|answer| self.tell(answer))
+    }
+
+    fn tell(&mut self, answer: Said) -> Option<End> {
+        self.first.push_back(answer);
         None
     }
 

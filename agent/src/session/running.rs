@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use postrider_proto::agent::JobKey;
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument as _;
 
 use super::attempt::Finished;
 use crate::gate::Gate;
@@ -66,7 +67,7 @@ impl Running {
         self.used.jobs += 1;
         self.used.bytes += bytes;
         self.jobs.insert(key, Held { gate, bytes, forgotten: false });
-        self.tasks.spawn(task);
+        self.tasks.spawn(task.in_current_span());
         Ok(())
     }
 
@@ -138,7 +139,7 @@ mod tests {
     use std::future::ready;
 
     fn key(attempt: u32) -> JobKey {
-        JobKey { delivery_id: "dlv_x-1".into(), attempt, epoch: 1 }
+        JobKey { delivery_id: "dlv_x-1".into(), attempt, epoch: 1, ..JobKey::default() }
     }
 
     fn start(running: &mut Running, attempt: u32, bytes: usize) -> Result<Arc<Gate>, OverCredit> {

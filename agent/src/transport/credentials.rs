@@ -1,7 +1,7 @@
 //! The owner's credentials for some hosts: authorities to trust, a client certificate, headers.
 //!
-//! They are chosen by the host as the URL has it, never by what a name resolves to, and the first entry that covers the
-//! host counts. They come from files, which are read again while the agent runs; nothing of their content leaves the
+//! They are chosen by the host as the URL has it, never by what a name resolves to, and by the port where the owner names
+//! one; the first entry that covers both counts. They come from files, which are read again while the agent runs; nothing of their content leaves the
 //! agent other than to such a host, and nothing here can be printed.
 
 use std::collections::HashMap;
@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use postrider_domain::egress::{CredentialHost, Destination, Host};
+use postrider_domain::egress::{CredentialHost, EndpointUrl, Service};
+use postrider_domain::headers::echo::Echo;
+use postrider_domain::time::Timestamp;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -21,14 +23,18 @@ use zeroize::Zeroizing;
 
 use super::tls::Tls;
 use super::{files, tls};
+use crate::clock;
 
+mod expiry;
 mod headers;
+
+use self::expiry::{Expiry, Reminder};
 
 /// What the owner has for some hosts, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Which hosts.
-    pub hosts: Vec<Destination>,
+    /// Which hosts, each on one port or on all.
+    pub hosts: Vec<Service>,
     /// PEM file of the authorities that these hosts' certificates must be from, instead of the machine's.
     pub ca: Option<PathBuf>,
     /// PEM file of the certificate to show, with its chain.
@@ -68,8 +74,12 @@ pub(crate) struct HostCredentials {
     pub(crate) headers: HeaderMap,
     /// Whether nothing of a response may be kept that could show `headers`.
     pub(crate) hide_responses: bool,
+    /// What of `headers` is taken out of a response that is kept all the same.
+    pub(crate) echo: Arc<Echo>,
     /// Of the files' content.
     fingerprint: [u8; 32],
+    /// When the certificates among them are valid.
+    expiry: Expiry,
 }
 
 /// See the [module](self).
@@ -83,6 +93,8 @@ pub(crate) struct Credentials {
     next_id: AtomicU64,
     /// What is wrong with the entries' files now, so that each is told once.
     told: Mutex<HashMap<usize, Mistake>>,
+    /// What the log was told of certificates that expire, in the order of `settings`.
+    reminders: Mutex<Vec<Reminder>>,
 }
 
 /// The content of an entry's files.
@@ -104,13 +116,26 @@ impl Settings {
         }
     }
 
+    /// What expires: a certificate that cannot be used now is a mistake, one that expires soon is a
+    /// warning.
+    ///
+    /// # Errors
+    ///
+    /// The [`Mistake`].
+    pub fn expiry(&self, now: Timestamp) -> Result<Option<Mistake>, Mistake> {
+        // `mistakes` reports files that cannot be read.
+        let Ok(contents) = Contents::read(self) else { return Ok(None) };
+        let expiry = Expiry::of(&contents);
+        expiry.fault(self, now).map_or_else(|| Ok(expiry.complaint(self, now)), Err)
+    }
+
     /// How a policy lists these hosts.
     pub fn policy_entries(&self) -> impl Iterator<Item = CredentialHost> {
         self.hosts.iter().map(|host| CredentialHost { host: host.clone(), allow_http: self.allow_http })
     }
 
-    fn covers(&self, host: Host<'_>) -> bool {
-        self.hosts.iter().any(|listed| listed.covers(host))
+    fn covers(&self, url: &EndpointUrl) -> bool {
+        self.hosts.iter().any(|listed| listed.covers(url))
     }
 }
 
@@ -123,25 +148,32 @@ impl Credentials {
             current: ArcSwap::default(),
             next_id: AtomicU64::new(1),
             told: Mutex::default(),
+            reminders: Mutex::default(),
         };
-        let read = credentials.settings.iter().map(|entry| credentials.read(entry, None));
+        let now = clock::timestamp();
+        let read = credentials.settings.iter().map(|entry| credentials.read(entry, None, now));
         credentials.current.store(Arc::new(read.collect::<Result<_, _>>()?));
+        credentials.remind(now);
         Ok(credentials)
     }
 
-    /// What there is for `host`.
-    pub(crate) fn of(&self, host: Host<'_>) -> Option<Arc<HostCredentials>> {
-        let at = self.settings.iter().position(|entry| entry.covers(host))?;
+    /// What there is for the host of `url`, on its port.
+    pub(crate) fn of(&self, url: &EndpointUrl) -> Option<Arc<HostCredentials>> {
+        let at = self.settings.iter().position(|entry| entry.covers(url))?;
         Some(Arc::clone(&self.current.load()[at]))
     }
 
     /// Reads all files again. An entry whose files cannot be used stays as it was; one whose files have not changed
     /// keeps its connections.
     pub(crate) fn refresh(&self) {
+        self.refresh_at(clock::timestamp());
+    }
+
+    fn refresh_at(&self, now: Timestamp) {
         let known = self.current.load();
         let mut next = Vec::with_capacity(known.len());
         for (at, (entry, known)) in self.settings.iter().zip(known.iter()).enumerate() {
-            let read = self.read(entry, Some(known));
+            let read = self.read(entry, Some(known), now);
             self.tell(at, read.as_ref().err());
             next.push(read.unwrap_or_else(|_| Arc::clone(known)));
         }
@@ -149,6 +181,50 @@ impl Credentials {
             tracing::info!("credentials have changed on disk; from now on the new ones are used");
             self.current.store(Arc::new(next));
         }
+        self.remind(now);
+    }
+
+    /// Tells the log of certificates that expire or have expired. They are not taken out of use:
+    /// whether an endpoint accepts them is the endpoint's to decide.
+    fn remind(&self, now: Timestamp) {
+        let mut reminders = self.reminders.lock().expect("nothing panics while it holds this lock");
+        reminders.resize_with(self.settings.len(), Reminder::default);
+        for (at, (complaint, reminder)) in self.complaints(now).iter().zip(reminders.iter_mut()).enumerate() {
+            if reminder.is_due(complaint.as_ref(), now)
+                && let Some(complaint) = complaint
+            {
+                let number = at + 1;
+                tracing::warn!(
+                    "`egress.credentials[{number}]`: {complaint}; renew the file, it is read again without a restart"
+                );
+            }
+        }
+    }
+
+    /// What expires or has expired of each entry, in the order of `settings`.
+    fn complaints(&self, now: Timestamp) -> Vec<Option<Mistake>> {
+        let known = self.current.load();
+        self.settings
+            .iter()
+            .zip(known.iter())
+            .map(|(entry, known)| known.expiry.complaint(entry, now))
+            .collect()
+    }
+
+    /// What the agent's owner must know of the files: certificates that expire or have expired, and
+    /// what was not taken over.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let complaints = self.complaints(clock::timestamp());
+        let complaints =
+            complaints.into_iter().enumerate().filter_map(|(at, complaint)| Some((at, complaint?)));
+        let told = self.told.lock().expect("nothing panics while it holds this lock");
+        let told = told.iter().map(|(at, mistake)| {
+            format!("`egress.credentials[{}]`: what was read before stays in use: {mistake}", at + 1)
+        });
+        complaints
+            .map(|(at, complaint)| format!("`egress.credentials[{}]`: {complaint}", at + 1))
+            .chain(told)
+            .collect()
     }
 
     /// Says once what is wrong with an entry's files, and says so when that is over.
@@ -179,6 +255,7 @@ impl Credentials {
         &self,
         entry: &Settings,
         known: Option<&Arc<HostCredentials>>,
+        now: Timestamp,
     ) -> Result<Arc<HostCredentials>, Mistake> {
         let contents = Contents::read(entry)
             .map_err(|mistakes| mistakes.into_iter().next().expect("an error has a mistake in it"))?;
@@ -186,7 +263,9 @@ impl Credentials {
             Some(known) if known.fingerprint == contents.fingerprint() => Ok(Arc::clone(known)),
             _ => {
                 let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-                contents.ready(entry, &self.roots, id).map(Arc::new)
+                let ready = contents.ready(entry, &self.roots, id)?;
+                let refusal = known.and_then(|known| ready.expiry.refusal(&known.expiry, entry, now));
+                refusal.map_or_else(|| Ok(Arc::new(ready)), Err)
             }
         }
     }
@@ -235,7 +314,9 @@ impl Contents {
             None
         };
         let hide_responses = !headers.is_empty() && !entry.keep_responses;
-        Ok(HostCredentials { id, tls, headers, hide_responses, fingerprint: self.fingerprint() })
+        let echo = Arc::new(Echo::of(headers.values().filter_map(|value| value.to_str().ok())));
+        let (fingerprint, expiry) = (self.fingerprint(), Expiry::of(self));
+        Ok(HostCredentials { id, tls, headers, hide_responses, echo, fingerprint, expiry })
     }
 
     fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Tls, Mistake> {

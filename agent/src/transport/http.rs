@@ -6,32 +6,45 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::HOST;
-use http::{Method, Version};
+use http::Method;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use postrider_domain::headers::echo::Echo;
 use postrider_proto::agent::OutcomeKind;
+use postrider_telemetry::blocking;
 use rustls::RootCertStore;
 use tokio::time::{timeout, timeout_at};
 
-use super::connector::{Connector, MAX_HEADERS};
+use self::repeats::{NotProcessed, Repeats};
+use self::send::{Unanswered, send};
+use self::waiting::Waiting;
+use super::connector::{Aim, Connector};
 use super::credentials::{Credentials, HostCredentials, Mistake};
 use super::failure::Failure;
 use super::guard::{Guard, Target};
-use super::pool::{IDLE_TIMEOUT, Key, Lease, Pool, Sender};
+use super::pool::{IDLE_TIMEOUT, Key, Lease, Pool};
 use super::proxy::Proxy;
-use super::resolver::{Resolver, SetUpError};
+use super::resolver::{Late, Resolved, Resolver, SetUpError};
 use super::response::Keep;
 use super::{Look, Phase, Report, Request, Sight, Trace, Transport, credentials, machine, proxy, response};
 use crate::clock::{Instant, now};
 use crate::gate::Gate;
+use crate::shortage::{Room, Shortages};
 
 mod look;
+pub(crate) mod repeats;
+mod send;
+mod waiting;
 
 /// How long a job waits for another's connection to the same server before it opens its own.
 const SHARED_OPENING: Duration = Duration::from_millis(500);
 
 type Post = http::Request<Full<Bytes>>;
+
+/// A request that is larger than this may be answered before it was read, by an endpoint that then closes the connection,
+/// with a reset that is still on its way. So the connection is lent again only after a moment.
+const LARGE: usize = 16 << 10;
+const MOMENT: Duration = Duration::from_millis(30);
 
 /// How often what the transport knows of its surroundings is looked at again.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -43,6 +56,7 @@ pub struct HttpTransport {
     pool: Pool,
     connector: Connector,
     credentials: Arc<Credentials>,
+    shortages: Shortages,
 }
 
 /// What a transport needs besides a policy.
@@ -56,13 +70,24 @@ pub struct Settings {
     pub proxy: Option<proxy::Settings>,
     /// The owner's credentials.
     pub credentials: Vec<credentials::Settings>,
+    /// What the limit of open files leaves room for.
+    pub room: Room,
+    /// Receives reports of what the machine lacks.
+    pub shortages: Shortages,
 }
 
 impl Settings {
     /// Trusts `roots`, and has nothing else.
     #[must_use]
     pub fn trusting(roots: RootCertStore) -> Settings {
-        Settings { roots, dns_servers: Vec::new(), proxy: None, credentials: Vec::new() }
+        Settings {
+            roots,
+            dns_servers: Vec::new(),
+            proxy: None,
+            credentials: Vec::new(),
+            room: Room::make(),
+            shortages: Shortages::default(),
+        }
     }
 }
 
@@ -86,6 +111,10 @@ struct Answered {
     lease: Lease,
     key: Arc<Key>,
     hidden: bool,
+    /// What of the agent owner's headers is taken out of what is kept.
+    echo: Option<Arc<Echo>>,
+    /// Whether the request was large.
+    large: bool,
 }
 
 /// A connection on which a request may be under way. If this is dropped before there is an answer, the connection is
@@ -110,8 +139,8 @@ impl HttpTransport {
     ///
     /// [`TransportError`] if the machine's DNS settings or a file with credentials cannot be read.
     pub fn new(guard: Arc<Guard>, settings: Settings) -> Result<HttpTransport, TransportError> {
-        let Settings { roots, dns_servers, proxy, credentials } = settings;
-        let resolver = Resolver::new(&dns_servers)?;
+        let Settings { roots, dns_servers, proxy, credentials, room, shortages } = settings;
+        let resolver = Resolver::new(&dns_servers, room.lookups)?;
         let credentials =
             Credentials::load(credentials, roots.clone()).map_err(TransportError::Credentials)?;
         let tls = super::tls::client_config(roots, None)?;
@@ -120,9 +149,10 @@ impl HttpTransport {
         Ok(HttpTransport {
             guard,
             resolver,
-            pool: Pool::default(),
+            pool: Pool::new(room.idle),
             connector,
             credentials: Arc::new(credentials),
+            shortages,
         })
     }
 
@@ -139,14 +169,22 @@ impl HttpTransport {
         }
     }
 
+    /// The owner's credentials.
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
+    }
+
     /// Reads the files with credentials again.
     pub async fn refresh_credentials(&self) {
         if self.credentials.is_empty() {
             return;
         }
         let credentials = Arc::clone(&self.credentials);
-        // It cannot fail but by a panic, which leaves the credentials as they were.
-        drop(tokio::task::spawn_blocking(move || credentials.refresh()).await);
+        if let Err(lost) = blocking::run(move || credentials.refresh()).await {
+            tracing::error!(
+                "files with credentials were not read, what was read before stays in use: {lost}"
+            );
+        }
     }
 
     /// All up to the response's headers. Takes the headers and the body out of `request`.
@@ -157,50 +195,104 @@ impl HttpTransport {
         trace: &mut Trace,
     ) -> Result<Answered, Failure> {
         let target = self.guard.target(&request.url).map_err(Failure::refused)?;
-        let credentials = self.credentials.of(target.url.host());
+        let credentials = self.credentials.of(&target.url);
         let credentials = credentials.as_deref();
-        let key = self.key(&target, credentials, trace).await?;
-        let mut unsent = Some(post(request, credentials));
+        let gate = Arc::clone(&request.gate);
+        let permit = Permit { gate: &gate, start_by: request.start_by, deadline };
+        let mut waiting = Waiting::new(now(), request.timeout, permit.end());
+        let (key, late) = loop {
+            match self.key(&target, credentials, trace).await {
+                Ok(found) => break found,
+                Err(failure) => self.wait_for_room(failure, &mut waiting).await?,
+            }
+        };
+        let connect_timeout = request.connect_timeout;
+        let mut aim =
+            Aim { target: &target, key: &key, credentials, connect_timeout, late, only_http1: false };
+        let large = request.body.len() > LARGE;
+        let post = post(request, credentials);
+        let mut repeats = Repeats::default();
         let mut pooled = self.pool.take(&key, now());
         loop {
-            let lease = match pooled.take() {
+            let lease = match pooled {
                 Some(lease) => lease,
                 // Boxed, because it is large and seldom needed: every job would carry room for it.
-                None => {
-                    Box::pin(self.open(&target, &key, credentials, request.connect_timeout, trace)).await?
-                }
+                None => match Box::pin(self.open(&mut aim, trace)).await {
+                    Ok(lease) => lease,
+                    Err(failure) => {
+                        self.wait_for_room(failure, &mut waiting).await?;
+                        pooled = self.pool.take(&key, now());
+                        continue;
+                    }
+                },
             };
-            Permit { gate: &request.gate, start_by: request.start_by, deadline }.check(now())?;
             let mut pending = Pending { pool: &self.pool, key: &key, lease: Some(lease) };
-            if let Some(response) = send(pending.lease(), &mut unsent, &target, trace).await? {
-                let lease = pending.answered();
-                let hidden = credentials.is_some_and(|credentials| credentials.hide_responses);
-                return Ok(Answered { response, lease, key, hidden });
+            // A connection that took too long is not kept for others either.
+            permit.check(now())?;
+            // Cloned, since the request may have to be sent again. Its body is shared.
+            let why = match send(pending.lease(), post.clone(), &target, trace).await {
+                Ok(response) => {
+                    let lease = pending.answered();
+                    let hidden = credentials.is_some_and(|credentials| credentials.hide_responses);
+                    let echo = credentials.map(|credentials| Arc::clone(&credentials.echo));
+                    return Ok(Answered { response, lease, key, hidden, echo, large });
+                }
+                Err(Unanswered::Failed(failure)) => return Err(failure),
+                Err(Unanswered::NotProcessed(why)) => why,
+            };
+            let pause = repeats.next(why, rand::random()).ok_or_else(|| Failure::not_processed(why))?;
+            if now() + pause >= permit.end() {
+                return Err(Failure::not_processed(why));
             }
-            // The connection was closed while it was idle, and the request never left. A new one follows,
-            // and if that cannot send it either, that is a failure: so this comes round once only.
+            self.learn(why, pending);
+            tokio::time::sleep(pause).await;
+            // A connection that was closed while it was idle is seldom the only one.
+            let closed = matches!(why, NotProcessed::Closed { .. });
+            pooled = if closed { None } else { self.pool.take(&key, now()) };
         }
     }
 
-    /// The judged addresses to connect to, with all else that makes connections alike.
+    /// Waits a moment after something was lacking on this machine, with as much of it freed as can be.
+    async fn wait_for_room(&self, failure: Failure, waiting: &mut Waiting) -> Result<(), Failure> {
+        let Some(shortage) = failure.shortage else { return Err(failure) };
+        self.shortages.report(shortage);
+        self.pool.close_idle();
+        let pause = waiting.next(now(), rand::random()).ok_or(failure)?;
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Draws from a request that was not processed what is to be known before it is sent again.
+    fn learn(&self, why: NotProcessed, pending: Pending<'_>) {
+        match why {
+            // The connection is fine.
+            NotProcessed::Refused => drop(pending.answered()),
+            NotProcessed::Http1Required => self.pool.speak_http1(pending.key, now()),
+            NotProcessed::Closed { .. } | NotProcessed::GoingAway => {}
+        }
+    }
+
+    /// The judged addresses to connect to, with all else that makes connections alike; and what else the name may lead
+    /// to.
     async fn key(
         &self,
         target: &Target,
         credentials: Option<&HostCredentials>,
         trace: &mut Trace,
-    ) -> Result<Arc<Key>, Failure> {
+    ) -> Result<(Arc<Key>, Option<Late>), Failure> {
         let with_credentials = |key: Key| match credentials {
             Some(credentials) => key.with_credentials(credentials.id),
             None => key,
         };
         if let Some(key) = &target.literal {
-            return Ok(match credentials {
+            let key = match credentials {
                 Some(credentials) => Arc::new(key.with_credentials(credentials.id)),
                 None => Arc::clone(key),
-            });
+            };
+            return Ok((key, None));
         }
         if self.connector.leaves_to_proxy(target) {
-            return Ok(Arc::new(with_credentials(Key::new(&target.url, Vec::new()))));
+            return Ok((Arc::new(with_credentials(Key::new(&target.url, Vec::new()))), None));
         }
         let postrider_domain::egress::Host::Name(name) = target.url.host() else {
             unreachable!("a target whose host is an address has its key");
@@ -209,48 +301,48 @@ impl HttpTransport {
         // Boxed for the same reason as a new connection is.
         let resolved = Box::pin(self.resolver.resolve(name)).await;
         trace.dns = Some(now() - began);
-        let addresses = resolved?;
+        let Resolved { addresses, late } = resolved?;
         if let Some(seen) = &mut trace.seen {
             seen.addresses.clone_from(&addresses);
         }
         self.guard.judge_addresses(target, &addresses).map_err(Failure::refused)?;
-        Ok(Arc::new(with_credentials(Key::new(&target.url, addresses))))
+        Ok((Arc::new(with_credentials(Key::new(&target.url, addresses))), late))
     }
 
     /// A connection that was not there a moment ago: a new one, or a shared one that another job opened
     /// while this one waited to open its own.
-    async fn open(
-        &self,
-        target: &Target,
-        key: &Arc<Key>,
-        credentials: Option<&HostCredentials>,
-        connect_timeout: Duration,
-        trace: &mut Trace,
-    ) -> Result<Lease, Failure> {
+    async fn open(&self, aim: &mut Aim<'_>, trace: &mut Trace) -> Result<Lease, Failure> {
+        let key = aim.key;
+        aim.only_http1 = self.pool.speaks_only_http1(key, now());
         let Some(opening) = self.pool.opening(key) else {
-            return self.connector.connect(target, key, credentials, connect_timeout, trace).await;
+            return self.connector.connect(aim, trace).await;
         };
         trace.phase = Phase::Connect;
         // When the wait is over without the lock, this job opens its own: one lost packet must not hold up all.
         let turn = timeout(SHARED_OPENING, opening.lock()).await;
         if let Some(lease) = self.pool.take(key, now()) {
-            return Ok(Lease { reused: false, ..lease });
+            return Ok(lease);
         }
         let turn = turn.ok().filter(|_| self.pool.opening(key).is_some());
-        let lease = self.connector.connect(target, key, credentials, connect_timeout, trace).await?;
+        let lease = self.connector.connect(aim, trace).await?;
         self.pool.share(key, &lease, now());
         drop(turn);
         Ok(lease)
     }
 
     async fn finish(&self, answered: Answered, bytes: usize, deadline: Instant) -> super::Response {
-        let Answered { response, lease, key, hidden } = answered;
+        let Answered { response, lease, key, hidden, echo, large } = answered;
         let idle_time = response::idle_time(response.headers()).min(IDLE_TIMEOUT);
         let keep = if hidden { Keep::Hidden } else { Keep::Shown { bytes } };
         let until = response::body_deadline(now(), deadline);
-        let (response, complete) = response::read(response, keep, until).await;
+        let (mut response, complete) = response::read(response, keep, until).await;
+        if let Some(echo) = echo {
+            response.headers.iter_mut().for_each(|(_, value)| echo.hide_in_text(value));
+            response.body = echo.hide(&response.body).map_or(response.body, Bytes::from);
+        }
         if complete && !idle_time.is_zero() {
-            self.pool.put(&key, lease, now() + idle_time);
+            let from = if large { now() + MOMENT } else { now() };
+            self.pool.put(&key, lease, from, now() + idle_time);
         }
         response
     }
@@ -289,11 +381,14 @@ impl Transport for HttpTransport {
                     trace,
                     refusal,
                     cause: None,
+                    not_processed: false,
+                    shortage: None,
                 }
             }
-            Err(Failure { kind, detail, refusal, cause }) => {
+            Err(Failure { kind, detail, refusal, cause, not_processed, shortage }) => {
                 trace.total = now() - began;
-                Report { kind, detail: detail.into(), response: None, trace, refusal, cause }
+                let detail = detail.into();
+                Report { kind, detail, response: None, trace, refusal, cause, not_processed, shortage }
             }
         }
     }
@@ -329,78 +424,17 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// Sends what is `unsent`, once. `None`, and it is back there, if the connection had been used before and never
-/// began to send it.
-async fn send(
-    lease: &mut Lease,
-    unsent: &mut Option<Post>,
-    target: &Target,
-    trace: &mut Trace,
-) -> Result<Option<http::Response<Incoming>>, Failure> {
-    let began = now();
-    let post = addressed(unsent.take().expect("it is unsent"), target, &lease.sender);
-    trace.sending(lease);
-    let sent = match &mut lease.sender {
-        Sender::Http1(connection) => {
-            connection.head_limit.set();
-            let sent = connection.sender.try_send_request(post).await;
-            connection.head_limit.lift();
-            sent
-        }
-        Sender::Http2(sender, _) => sender.try_send_request(post).await,
-    };
-    match sent {
-        Ok(response) if response.headers().len() > MAX_HEADERS => {
-            Err(Failure::protocol("the response's headers are too large"))
-        }
-        Ok(response) => {
-            trace.first_byte = Some(now() - began);
-            Ok(Some(response))
-        }
-        Err(mut error) => {
-            *unsent = error.take_message();
-            trace.request_sent = unsent.is_none();
-            if unsent.is_some() && lease.reused { Ok(None) } else { Err(Failure::http(error.error())) }
-        }
-    }
-}
-
-impl Trace {
-    /// Notes that a request is on its way over `lease`.
-    fn sending(&mut self, lease: &Lease) {
-        self.phase = Phase::Response;
-        self.request_sent = true;
-        self.peer = Some(lease.facts.peer);
-        self.tls_version = lease.facts.tls_version;
-        self.http_version = match lease.sender {
-            Sender::Http1(..) => "HTTP/1.1",
-            Sender::Http2(..) => "HTTP/2",
-        };
-    }
-}
-
-/// Gives the request the form that the connection's protocol wants.
-fn addressed(mut post: Post, target: &Target, sender: &Sender) -> Post {
-    match sender {
-        Sender::Http1(..) => {
-            *post.uri_mut() = target.origin_form.clone();
-            post.headers_mut().insert(HOST, target.host.clone());
-        }
-        Sender::Http2(..) => {
-            *post.uri_mut() = target.absolute_form.clone();
-            *post.version_mut() = Version::HTTP_2;
-            post.headers_mut().remove(HOST);
-        }
-    }
-    post
-}
-
 impl Permit<'_> {
+    /// After this, nothing is sent any more.
+    fn end(&self) -> Instant {
+        self.start_by.min(self.deadline)
+    }
+
     /// Says whether the request may be sent now. What is sent after this is under way.
     fn check(&self, now: Instant) -> Result<(), Failure> {
         // Getting here has taken time, and this process may have been stopped meanwhile: a timer that has
         // passed is not proof that its task was woken in time.
-        if now > self.start_by.min(self.deadline) {
+        if now > self.end() {
             return Err(Failure::stale());
         }
         if !self.gate.pass() {

@@ -2,7 +2,8 @@
 //!
 //! A connection's task goes on as long as there is something to read, so an endpoint that floods it with small frames
 //! or interim responses would keep all other tasks of the thread from their turns, and deadlines from being noticed.
-//! And HTTP/1.1 sets no limit to interim responses before the one that counts.
+//! And neither HTTP/1.1 nor HTTP/2 sets a limit to interim responses before the one that counts, nor HTTP/2 to frames that
+//! belong to no response, so both are counted here as they are read.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use postrider_domain::frames::Reader;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::frames::Frames;
 
 /// How much is read before others have their turn.
 const PORTION: usize = 64 << 10;
@@ -22,7 +26,22 @@ const MOST_BEFORE_HEAD: usize = 128 << 10;
 pub(crate) struct Paced<T> {
     io: T,
     in_a_row: usize,
-    head: Option<Arc<HeadLimit>>,
+    limit: Limit,
+}
+
+/// What bounds what is read.
+enum Limit {
+    Head(Arc<HeadLimit>),
+    Frames(Reader, Arc<Frames>),
+}
+
+impl Limit {
+    fn take(&mut self, read: &[u8]) -> io::Result<()> {
+        match self {
+            Limit::Head(head) => head.take(read.len()),
+            Limit::Frames(reader, frames) => frames.charge(reader.read(read)),
+        }
+    }
 }
 
 /// Limits what is read before a response's headers. One for each connection, and set anew for each request.
@@ -61,12 +80,13 @@ impl<T> Paced<T> {
     /// For HTTP/1.1, where one response follows the other, with what limits the headers of each.
     pub(crate) fn with_head_limit(io: T) -> (Paced<T>, Arc<HeadLimit>) {
         let limit = Arc::new(HeadLimit(AtomicUsize::new(MOST_BEFORE_HEAD)));
-        (Paced { io, in_a_row: 0, head: Some(Arc::clone(&limit)) }, limit)
+        (Paced { io, in_a_row: 0, limit: Limit::Head(Arc::clone(&limit)) }, limit)
     }
 
-    /// For HTTP/2, which limits headers itself.
-    pub(crate) fn new(io: T) -> Paced<T> {
-        Paced { io, in_a_row: 0, head: None }
+    /// For HTTP/2, which limits headers itself, with what limits all else that carries no body.
+    pub(crate) fn with_frames(io: T) -> (Paced<T>, Arc<Frames>) {
+        let frames = Arc::<Frames>::default();
+        (Paced { io, in_a_row: 0, limit: Limit::Frames(Reader::default(), Arc::clone(&frames)) }, frames)
     }
 }
 
@@ -87,9 +107,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
             return Poll::Pending;
         };
         read?;
-        let bytes = buffer.filled().len() - before;
-        self.in_a_row += bytes;
-        Poll::Ready(self.head.as_ref().map_or(Ok(()), |head| head.take(bytes)))
+        let read = &buffer.filled()[before..];
+        self.in_a_row += read.len();
+        Poll::Ready(self.limit.take(read))
     }
 }
 
@@ -138,13 +158,37 @@ mod tests {
 
     #[test]
     fn others_have_their_turn_after_a_portion() {
-        let mut io = Paced::new(tokio::io::repeat(b'x'));
+        let (mut io, limit) = Paced::with_head_limit(tokio::io::repeat(b'x'));
+        limit.lift();
         for _ in 0..3 {
             for _ in 0..4 {
                 assert!(matches!(read(&mut io, PORTION / 4), Poll::Ready(Ok(n)) if n == PORTION / 4));
             }
             assert!(read(&mut io, 1).is_pending());
         }
+    }
+
+    #[test]
+    fn frames_without_a_body_are_limited_by_the_requests_under_way() {
+        let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+        let portion = ping.repeat(PORTION / ping.len());
+        let portions = |requests: usize| {
+            let (mut io, frames) = Paced::with_frames(std::io::Cursor::new(portion.repeat(100)));
+            let turns: Vec<_> = (0..requests).map(|_| frames.begin()).collect();
+            let mut whole = 0;
+            loop {
+                match read(&mut io, portion.len()) {
+                    Poll::Ready(Ok(bytes)) => whole += bytes,
+                    Poll::Ready(Err(error)) => {
+                        assert!(error.get_ref().unwrap().is::<postrider_domain::frames::TooMany>());
+                        assert!(turns.iter().all(super::super::frames::Turn::is_flooded));
+                        return whole / portion.len();
+                    }
+                    Poll::Pending => {}
+                }
+            }
+        };
+        assert_eq!([portions(0), portions(1), portions(10)], [0, 2, 26]);
     }
 
     #[test]

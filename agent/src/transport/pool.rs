@@ -17,7 +17,9 @@ use hyper::client::conn::{http1, http2};
 use postrider_domain::egress::{EndpointUrl, Host, Scheme};
 
 use super::driver::Driver;
+use super::frames::{Frames, Turn};
 use super::paced::HeadLimit;
+use super::socket::Wire;
 use crate::clock::Instant;
 
 /// Idle HTTP/1.1 connections kept for one key: as many as an agent by default holds jobs. Outcomes and jobs come
@@ -29,6 +31,8 @@ const MAX_IDLE: usize = 1024;
 /// An idle connection is closed after this, or sooner if the server says so: a request sent into a connection
 /// that the server is closing is an unknown outcome, and many servers close theirs after 60 s.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long HTTP/2 is not offered to a server that wants HTTP/1.1.
+const ONLY_HTTP1: Duration = Duration::from_secs(3600);
 /// Attempts that share an HTTP/2 connection before another is opened, if the server allows that many.
 pub(crate) const MAX_STREAMS: usize = 100;
 
@@ -57,8 +61,8 @@ pub(crate) struct Facts {
 pub(crate) enum Sender {
     /// One request at a time.
     Http1(Exclusive),
-    /// Many at once, and what bounds them.
-    Http2(http2::SendRequest<Full<Bytes>>, Arc<Streams>),
+    /// Many at once, what bounds them, and this one's part of what the server may send.
+    Http2(http2::SendRequest<Full<Bytes>>, Arc<Streams>, Turn),
 }
 
 /// An HTTP/1.1 connection.
@@ -83,20 +87,22 @@ impl Exclusive {
 pub(crate) struct Streams {
     /// As the server says; the connection's driver keeps it up to date.
     allowed: Arc<AtomicUsize>,
+    frames: Arc<Frames>,
     _driver: Driver,
 }
 
 /// A connection for one attempt.
 pub(crate) struct Lease {
     pub(crate) sender: Sender,
+    pub(crate) wire: Arc<Wire>,
     pub(crate) facts: Facts,
     /// Whether it has carried a request before. The first failure to send on such a one may be its age.
     pub(crate) reused: bool,
 }
 
 /// See the [module](self).
-#[derive(Default)]
 pub(crate) struct Pool {
+    most_idle: usize,
     shelves: Mutex<Shelves>,
 }
 
@@ -116,16 +122,22 @@ struct Shelf {
     opening: Weak<tokio::sync::Mutex<()>>,
     /// The server chose HTTP/1.1, so no connection can be shared.
     speaks_http1: bool,
+    /// The server wants HTTP/1.1 though it chose HTTP/2: until when it is not offered.
+    only_http1_until: Option<Instant>,
 }
 
 struct Idle {
     connection: Exclusive,
+    wire: Arc<Wire>,
     facts: Facts,
+    /// Not lent before.
+    from: Instant,
     until: Instant,
 }
 
 struct Shared {
     sender: http2::SendRequest<Full<Bytes>>,
+    wire: Arc<Wire>,
     facts: Facts,
     streams: Arc<Streams>,
     since: Instant,
@@ -154,12 +166,18 @@ impl Key {
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
+
+    /// Whether a connection to `peer` may be lent to others with this key. An address that became known only while the
+    /// connection was made is not in the key.
+    fn leads_to(&self, peer: SocketAddr) -> bool {
+        self.addresses.is_empty() || self.addresses.contains(&peer.ip())
+    }
 }
 
 impl Streams {
-    /// For a connection whose driver keeps `allowed` up to date with what the server says.
-    pub(crate) fn new(allowed: Arc<AtomicUsize>, driver: Driver) -> Streams {
-        Streams { allowed, _driver: driver }
+    /// For a connection whose driver keeps `allowed` up to date with what the server says, and whose reads `frames` bounds.
+    pub(crate) fn new(allowed: Arc<AtomicUsize>, frames: Arc<Frames>, driver: Driver) -> Streams {
+        Streams { allowed, frames, _driver: driver }
     }
 
     fn most(&self) -> usize {
@@ -168,29 +186,61 @@ impl Streams {
 }
 
 impl Pool {
+    /// Keeps so many idle connections at most.
+    pub(crate) fn new(most_idle: usize) -> Pool {
+        Pool { most_idle: most_idle.min(MAX_IDLE), shelves: Mutex::default() }
+    }
+
+    /// Closes all idle connections, whose files others need.
+    pub(crate) fn close_idle(&self) {
+        let mut shelves = self.shelves();
+        shelves.by_key.values_mut().for_each(|shelf| shelf.idle.clear());
+        shelves.idle = 0;
+    }
+
     /// A connection that is ready now, if there is one.
     pub(crate) fn take(&self, key: &Arc<Key>, now: Instant) -> Option<Lease> {
         self.shelves().take(key, now)
     }
 
-    /// Puts back an HTTP/1.1 connection whose response was read to the end, to be idle `until` then. It may not
-    /// be ready for the next request yet; whoever takes it looks.
-    pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, until: Instant) {
+    /// Puts back an HTTP/1.1 connection whose response was read to the end, to be lent again `from` then and to be idle
+    /// `until` then. It may not be ready for the next request yet; whoever takes it looks.
+    pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, from: Instant, until: Instant) {
         if let Sender::Http1(connection) = lease.sender
+            && key.leads_to(lease.facts.peer)
             && !connection.sender.is_closed()
+            && !lease.wire.is_broken()
         {
-            self.shelves().put(key, Idle { connection, facts: lease.facts, until });
+            self.shelves().put(
+                self.most_idle,
+                key,
+                Idle { connection, wire: lease.wire, facts: lease.facts, from, until },
+            );
         }
     }
 
     /// Lends a shared connection no more, on which an attempt has failed: it may lead nowhere any more, or to a server
     /// that floods it. Attempts that are under way on it go on.
     pub(crate) fn retire(&self, key: &Arc<Key>, lease: &Lease) {
-        if let Sender::Http2(_, streams) = &lease.sender
+        if let Sender::Http2(_, streams, _) = &lease.sender
             && let Some(shelf) = self.shelves().by_key.get_mut(key)
         {
             shelf.shared.retain(|shared| !Arc::ptr_eq(&shared.streams, streams));
         }
+    }
+
+    /// HTTP/2 is not offered to this server for a while. Attempts that are under way over it go on.
+    pub(crate) fn speak_http1(&self, key: &Arc<Key>, now: Instant) {
+        let mut shelves = self.shelves();
+        let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
+        shelf.shared.clear();
+        shelf.speaks_http1 = true;
+        shelf.only_http1_until = Some(now + ONLY_HTTP1);
+    }
+
+    /// Whether HTTP/2 is not to be offered.
+    pub(crate) fn speaks_only_http1(&self, key: &Key, now: Instant) -> bool {
+        self.shelves().by_key.get(key).is_some_and(|shelf| shelf.speaks_only_http1(now))
     }
 
     /// Makes a new HTTP/2 connection known to all who want one with this key.
@@ -199,11 +249,15 @@ impl Pool {
         let shelf = shelves.by_key.entry(Arc::clone(key)).or_default();
         match &lease.sender {
             Sender::Http1(..) => shelf.speaks_http1 = true,
-            Sender::Http2(sender, streams) => {
+            Sender::Http2(sender, streams, _)
+                if key.leads_to(lease.facts.peer) && !shelf.speaks_only_http1(now) =>
+            {
                 shelf.speaks_http1 = false;
                 let (sender, streams) = (sender.clone(), Arc::clone(streams));
-                shelf.shared.push(Shared { sender, facts: lease.facts, streams, since: now });
+                let wire = Arc::clone(&lease.wire);
+                shelf.shared.push(Shared { sender, wire, facts: lease.facts, streams, since: now });
             }
+            Sender::Http2(..) => {}
         }
     }
 
@@ -247,8 +301,8 @@ impl Shelves {
         found
     }
 
-    fn put(&mut self, key: &Arc<Key>, idle: Idle) {
-        if self.idle >= MAX_IDLE {
+    fn put(&mut self, most: usize, key: &Arc<Key>, idle: Idle) {
+        if self.idle >= most {
             return;
         }
         if !self.by_key.contains_key(key) {
@@ -264,42 +318,56 @@ impl Shelves {
     fn sweep(&mut self, now: Instant) {
         let mut idle = 0;
         self.by_key.retain(|_, shelf| {
-            shelf.idle.retain(|idle| !idle.connection.sender.is_closed() && now < idle.until);
+            shelf.idle.retain(|idle| idle.is_usable(now));
             shelf.shared.retain(|shared| {
                 let used = Arc::strong_count(&shared.streams) > 1;
                 !shared.sender.is_closed() && (used || now < shared.since + IDLE_TIMEOUT)
             });
             idle += shelf.idle.len();
-            !shelf.idle.is_empty() || !shelf.shared.is_empty() || shelf.opening.strong_count() > 0
+            !shelf.idle.is_empty()
+                || !shelf.shared.is_empty()
+                || shelf.opening.strong_count() > 0
+                || shelf.speaks_only_http1(now)
         });
         self.idle = idle;
     }
 }
 
+impl Idle {
+    fn is_usable(&self, now: Instant) -> bool {
+        !self.connection.sender.is_closed() && !self.wire.is_broken() && now < self.until
+    }
+}
+
 impl Shelf {
+    fn speaks_only_http1(&self, now: Instant) -> bool {
+        self.only_http1_until.is_some_and(|until| now < until)
+    }
+
     fn take_idle(&mut self, now: Instant) -> Option<Lease> {
         let mut at = self.idle.len();
         while at > 0 {
             at -= 1;
             let idle = &self.idle[at];
-            if idle.connection.sender.is_closed() || now >= idle.until {
+            if !idle.is_usable(now) {
                 self.idle.remove(at);
-            } else if idle.connection.sender.is_ready() {
-                let Idle { connection, facts, .. } = self.idle.remove(at);
-                return Some(Lease { sender: Sender::Http1(connection), facts, reused: true });
+            } else if now >= idle.from && idle.connection.sender.is_ready() {
+                let Idle { connection, wire, facts, .. } = self.idle.remove(at);
+                return Some(Lease { sender: Sender::Http1(connection), wire, facts, reused: true });
             }
         }
         None
     }
 
     fn take_shared(&mut self, now: Instant) -> Option<Lease> {
-        self.shared.retain(|shared| !shared.sender.is_closed());
+        self.shared.retain(|shared| !shared.sender.is_closed() && !shared.wire.is_broken());
         let shared = self.shared.iter_mut().find(|shared| {
             // One count is the shelf's own.
             shared.sender.is_ready() && Arc::strong_count(&shared.streams) <= shared.streams.most()
         })?;
         shared.since = now;
-        let sender = Sender::Http2(shared.sender.clone(), Arc::clone(&shared.streams));
-        Some(Lease { sender, facts: shared.facts, reused: true })
+        let turn = shared.streams.frames.begin();
+        let sender = Sender::Http2(shared.sender.clone(), Arc::clone(&shared.streams), turn);
+        Some(Lease { sender, wire: Arc::clone(&shared.wire), facts: shared.facts, reused: true })
     }
 }

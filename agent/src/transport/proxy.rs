@@ -7,15 +7,16 @@
 //! The proxy's own address is its owner's choice, so the guard is not asked about it. Its user and password go to the
 //! proxy and nowhere else; whatever it says comes to the agent's log as a status, and to the tenant not at all.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::{fmt, io};
 
 use postrider_domain::egress::{Destination, Host};
 use tokio::net::TcpStream;
 
 use super::failure::Failure;
-use super::resolver::Resolver;
+use super::resolver::{Resolved, Resolver};
 use crate::dial::{self, Address, ProxyError};
+use crate::shortage::Shortage;
 
 /// Where the proxy is, and what goes through it.
 #[derive(Debug, Clone)]
@@ -57,6 +58,8 @@ impl fmt::Display for Settings {
 enum Trouble {
     #[error("the egress proxy's name {0} could not be looked up; check `egress.proxy.url`")]
     Unknown(String),
+    #[error("{0}")]
+    Short(Shortage),
     #[error("the egress proxy {0} cannot be reached: {1}")]
     Unreachable(Address, #[source] std::io::Error),
     #[error("the egress proxy {0} wants a user and a password, or others than these; check `egress.proxy`")]
@@ -100,13 +103,19 @@ impl Proxy {
     async fn dial(&self) -> Result<TcpStream, Trouble> {
         let address = self.settings.proxy.address();
         let name = address.host().trim_end_matches('.');
-        let addresses = match address.ip() {
-            Some(ip) => vec![ip],
-            None => self.resolver.resolve(name).await.map_err(|_| Trouble::Unknown(name.to_owned()))?,
+        let Resolved { addresses, late } = match address.ip() {
+            Some(ip) => Resolved { addresses: vec![ip], late: None },
+            None => self.resolver.resolve(name).await.map_err(|failure| match failure.shortage {
+                Some(shortage) => Trouble::Short(shortage),
+                None => Trouble::Unknown(name.to_owned()),
+            })?,
         };
-        let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect();
         let unreachable = |error| Trouble::Unreachable(address.clone(), error);
-        let stream = TcpStream::connect(&addresses[..]).await.map_err(unreachable)?;
+        let connected = match (connect(addresses, address.port()).await, late) {
+            (Err(_), Some(mut late)) => connect(late.addresses().await, address.port()).await,
+            (connected, _) => connected,
+        };
+        let stream = connected.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         Ok(stream)
     }
@@ -124,8 +133,21 @@ impl Proxy {
     }
 }
 
+async fn connect(addresses: Vec<IpAddr>, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    TcpStream::connect(&addresses[..]).await
+}
+
 /// All that can go wrong here is one and the same to a tenant.
 fn failure(trouble: Trouble) -> Failure {
+    if let Trouble::Unreachable(_, error) = &trouble
+        && let Some(shortage) = Shortage::of(error)
+    {
+        return Failure::short(shortage);
+    }
+    if let Trouble::Short(shortage) = trouble {
+        return Failure::short(shortage);
+    }
     Failure::no_connection().because(trouble.to_string())
 }
 

@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
 use tokio_rustls::TlsConnector;
 
+use super::certificate::Judge;
 use super::witness::Witness;
 
 /// The machine's certificate authorities. None at all is not an error here: an agent may call only `http`
@@ -33,21 +34,23 @@ pub(crate) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
 #[derive(Clone)]
 pub(crate) struct Tls {
     connector: TlsConnector,
+    /// The same without HTTP/2.
+    only_http1: TlsConnector,
     config: Arc<ClientConfig>,
-    judge: Option<Arc<WebPkiServerVerifier>>,
+    judge: Arc<Judge>,
 }
 
 impl Tls {
     /// For jobs.
-    pub(crate) fn connector(&self) -> &TlsConnector {
-        &self.connector
+    pub(crate) fn connector(&self, only_http1: bool) -> &TlsConnector {
+        if only_http1 { &self.only_http1 } else { &self.connector }
     }
 
     /// The same, seen by a witness. Sessions are not resumed: then no certificate would be shown.
-    pub(crate) fn witnessed(&self) -> (TlsConnector, Arc<Witness>) {
-        let algorithms = self.config.crypto_provider().signature_verification_algorithms;
-        let witness = Witness::new(self.judge.clone(), algorithms);
-        let mut config = ClientConfig::clone(&self.config);
+    pub(crate) fn witnessed(&self, only_http1: bool) -> (TlsConnector, Arc<Witness>) {
+        let witness = Witness::new(Arc::clone(&self.judge));
+        let mut config =
+            if only_http1 { without_http2(&self.config) } else { ClientConfig::clone(&self.config) };
         config.resumption = Resumption::disabled();
         config.dangerous().set_certificate_verifier(Arc::clone(&witness) as _);
         (TlsConnector::from(Arc::new(config)), witness)
@@ -59,18 +62,28 @@ impl Tls {
 pub(crate) fn client_config(roots: RootCertStore, identity: Option<Identity>) -> Result<Tls, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // None is made without roots: nothing is trusted then.
-    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), Arc::clone(&provider));
-    let judge = judge.build().ok();
+    let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let judge = Arc::new(Judge::new(judge.build().ok(), provider.signature_verification_algorithms));
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots);
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&judge) as _);
     let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let config = Arc::new(config);
-    Ok(Tls { connector: TlsConnector::from(Arc::clone(&config)), config, judge })
+    let only_http1 = TlsConnector::from(Arc::new(without_http2(&config)));
+    Ok(Tls { connector: TlsConnector::from(Arc::clone(&config)), only_http1, config, judge })
+}
+
+fn without_http2(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.alpn_protocols.retain(|protocol| protocol != b"h2");
+    // A session of its own: a resumed one might go on with the protocol that was chosen before.
+    config.resumption = Resumption::default();
+    config
 }
 
 /// The version's name on the wire of the agent protocol.

@@ -4,29 +4,25 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+
+use super::certificate::Judge;
 
 /// Certificates that are kept of a chain.
 const MAX_SEEN: usize = 8;
 
 /// See the [module](self).
 pub(crate) struct Witness {
-    /// Decides. `None`: there is no authority at all to be trusted.
-    judge: Option<Arc<WebPkiServerVerifier>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    /// Decides.
+    judge: Arc<Judge>,
     seen: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl Witness {
-    pub(crate) fn new(
-        judge: Option<Arc<WebPkiServerVerifier>>,
-        algorithms: WebPkiSupportedAlgorithms,
-    ) -> Arc<Witness> {
-        Arc::new(Witness { judge, algorithms, seen: Mutex::default() })
+    pub(crate) fn new(judge: Arc<Judge>) -> Arc<Witness> {
+        Arc::new(Witness { judge, seen: Mutex::default() })
     }
 
     /// The chain, the endpoint's own certificate first.
@@ -53,10 +49,7 @@ impl ServerCertVerifier for Witness {
         let chain = std::iter::once(end_entity).chain(intermediates).take(MAX_SEEN);
         let chain = chain.map(|certificate| certificate.clone().into_owned()).collect();
         *self.seen.lock().expect("nothing panics while it holds this lock") = chain;
-        let Some(judge) = &self.judge else {
-            return Err(Error::InvalidCertificate(CertificateError::UnknownIssuer));
-        };
-        judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.judge.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -65,7 +58,7 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        self.judge.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -74,10 +67,10 @@ impl ServerCertVerifier for Witness {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
+        self.judge.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.judge.supported_verify_schemes()
     }
 }

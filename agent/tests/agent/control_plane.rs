@@ -151,7 +151,12 @@ pub(crate) fn job(number: u32, url: &str) -> Job {
 }
 
 pub(crate) fn key(number: u32) -> JobKey {
-    JobKey { delivery_id: format!("dlv_{number}"), attempt: 1, epoch: 7 }
+    JobKey {
+        delivery_id: format!("dlv_{number}"),
+        attempt: 1,
+        epoch: 7,
+        tag: number.to_be_bytes().to_vec().into(),
+    }
 }
 
 /// Takes sessions in.

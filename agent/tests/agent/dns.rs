@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -11,6 +12,28 @@ pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
     questions: Arc<Mutex<Vec<String>>>,
     _task: JoinSet<()>,
+}
+
+/// A question as the server got it.
+pub(crate) struct Query {
+    pub(crate) name: String,
+    /// AAAA, and not A.
+    pub(crate) v6: bool,
+    /// With an OPT record.
+    pub(crate) edns: bool,
+    /// How many came before.
+    pub(crate) before: usize,
+}
+
+/// What the server does about a question.
+pub(crate) enum Reply {
+    Silence,
+    /// A response code without records.
+    Code(u8),
+    /// The addresses of the family that is asked for, with this TTL. None at all: no such name.
+    Addresses(Vec<IpAddr>, u32),
+    /// The same, later.
+    Late(Duration, Box<Reply>),
 }
 
 const TYPE_A: u16 = 1;
@@ -29,25 +52,51 @@ impl NameServer {
         ttl: u32,
         answers: impl Fn(&str, usize) -> Option<Vec<IpAddr>> + Send + 'static,
     ) -> NameServer {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        NameServer::replying(move |query| match answers(&query.name, query.before) {
+            Some(addresses) => Reply::Addresses(addresses, ttl),
+            None => Reply::Silence,
+        })
+        .await
+    }
+
+    /// Answers each question as `reply` says.
+    pub(crate) async fn replying(reply: impl Fn(&Query) -> Reply + Send + 'static) -> NameServer {
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let address = socket.local_addr().unwrap();
         let questions = Arc::<Mutex<Vec<String>>>::default();
         let asked = Arc::clone(&questions);
         let mut task = JoinSet::new();
         task.spawn(async move {
+            let mut late = JoinSet::new();
             let mut buffer = [0; 512];
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-                let query = &buffer[..length];
-                let (name, kind, end) = question(query);
+                let packet = buffer[..length].to_vec();
+                let (name, kind, end) = question(&packet);
                 let before = {
                     let mut asked = asked.lock().unwrap();
                     asked.push(name.clone());
                     asked.len() - 1
                 };
-                if let Some(addresses) = answers(&name, before) {
-                    socket.send_to(&answer(query, end, kind, &addresses, ttl), from).await.unwrap();
+                let edns = packet[11] > 0;
+                let mut reply = reply(&Query { name, v6: kind == TYPE_AAAA, edns, before });
+                let mut delay = Duration::ZERO;
+                if let Reply::Late(by, then) = reply {
+                    (delay, reply) = (by, *then);
                 }
+                let answer = match reply {
+                    Reply::Silence | Reply::Late(..) => continue,
+                    Reply::Code(code) => answer(&packet, end, kind, &[], 0, code),
+                    Reply::Addresses(addresses, ttl) => {
+                        let code = if addresses.is_empty() { 3 } else { 0 };
+                        answer(&packet, end, kind, &addresses, ttl, code)
+                    }
+                };
+                let socket = Arc::clone(&socket);
+                late.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    socket.send_to(&answer, from).await.unwrap();
+                });
             }
         });
         NameServer { address, questions, _task: task }
@@ -77,11 +126,10 @@ fn question(query: &[u8]) -> (String, u16, usize) {
 }
 
 /// The question again, and a record for each address of the family that is asked for.
-fn answer(query: &[u8], question_end: usize, kind: u16, addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
+fn answer(query: &[u8], question_end: usize, kind: u16, addresses: &[IpAddr], ttl: u32, code: u8) -> Vec<u8> {
     let of_kind = |ip: &&IpAddr| kind == if ip.is_ipv4() { TYPE_A } else { TYPE_AAAA };
     let records: Vec<_> = addresses.iter().filter(of_kind).collect();
     let mut answer = query[..2].to_vec();
-    let code = if addresses.is_empty() { 3 } else { 0 };
     answer.extend([0x85, 0x80 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
     answer.extend(&query[12..question_end]);
     for address in records {

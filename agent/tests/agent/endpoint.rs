@@ -41,7 +41,15 @@ impl Endpoint {
         S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        Endpoint::on(SocketAddr::new(address.parse().unwrap(), 0), serve).await
+    }
+
+    async fn on<F, S>(address: SocketAddr, serve: S) -> Endpoint
+    where
+        S: Fn(TcpStream, usize) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
@@ -59,12 +67,17 @@ impl Endpoint {
 
     /// Answers every request with `response`, and keeps connections open.
     pub(crate) async fn answering(response: &'static str) -> Endpoint {
-        Endpoint::start(move |mut stream, _| async move {
+        Endpoint::answering_on("127.0.0.1:0".parse().unwrap(), response).await
+    }
+
+    /// As [`Endpoint::answering`], at another address.
+    pub(crate) async fn answering_on(address: SocketAddr, response: &'static str) -> Endpoint {
+        let serve = move |mut stream: TcpStream, _| async move {
             while read_request(&mut stream).await.is_some() {
                 stream.write_all(response.as_bytes()).await.unwrap();
             }
-        })
-        .await
+        };
+        Endpoint::on(address, serve).await
     }
 
     pub(crate) fn connections(&self) -> usize {

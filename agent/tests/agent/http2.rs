@@ -18,20 +18,21 @@ const SHORT: Duration = Duration::from_millis(400);
 /// What a busy machine may add.
 const SLACK: Duration = Duration::from_secs(1);
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
 /// `:status: 200` of HPACK's static table.
-const STATUS_200: &[u8] = &[0x88];
+pub(crate) const STATUS_200: &[u8] = &[0x88];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -41,7 +42,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A header field of HPACK: literal, not indexed, not compressed.
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0, u8::try_from(name.len()).unwrap()];
     field.extend(name.bytes());
     let length = value.len();
@@ -61,7 +62,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 }
 
 /// A header block in as many frames as it takes.
-fn block(stream: u32, block: &[u8]) -> Vec<u8> {
+pub(crate) fn block(stream: u32, block: &[u8]) -> Vec<u8> {
     let mut pieces = block.chunks(16_384).peekable();
     let mut frames = Vec::new();
     let mut kind = HEADERS;
@@ -75,14 +76,14 @@ fn block(stream: u32, block: &[u8]) -> Vec<u8> {
 }
 
 /// A server of HTTP/2 and the stream of the request that it has got.
-struct Server {
-    io: TlsStream<TcpStream>,
-    stream: u32,
+pub(crate) struct Server {
+    pub(crate) io: TlsStream<TcpStream>,
+    pub(crate) stream: u32,
 }
 
 impl Server {
     /// Shakes hands, and reads up to the first request's headers.
-    async fn accept(mut io: TlsStream<TcpStream>) -> Option<Server> {
+    pub(crate) async fn accept(mut io: TlsStream<TcpStream>) -> Option<Server> {
         io.read_exact(&mut [0; 24]).await.ok()?;
         io.write_all(&frame(SETTINGS, 0, 0, &[])).await.ok()?;
         let mut server = Server { io, stream: 0 };
@@ -91,7 +92,7 @@ impl Server {
     }
 
     /// Reads up to the next request's headers. `None` at the connection's end.
-    async fn next_request(&mut self) -> Option<()> {
+    pub(crate) async fn next_request(&mut self) -> Option<()> {
         loop {
             let mut head = [0; 9];
             self.io.read_exact(&mut head).await.ok()?;
@@ -108,7 +109,7 @@ impl Server {
         }
     }
 
-    async fn send(&mut self, frames: &[u8]) -> Option<()> {
+    pub(crate) async fn send(&mut self, frames: &[u8]) -> Option<()> {
         self.io.write_all(frames).await.ok()?;
         self.io.flush().await.ok()
     }
@@ -121,14 +122,14 @@ impl Server {
 
 /// An endpoint whose every connection is served by `serve`, a transport that may call it, and what tells that a
 /// connection has ended for it.
-struct Abuser {
-    endpoint: Endpoint,
-    transport: HttpTransport,
-    ended: mpsc::Receiver<()>,
+pub(crate) struct Abuser {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) transport: HttpTransport,
+    pub(crate) ended: mpsc::Receiver<()>,
 }
 
 impl Abuser {
-    async fn start<F>(serve: impl Fn(Server) -> F + Send + Sync + Clone + 'static) -> Abuser
+    pub(crate) async fn start<F>(serve: impl Fn(Server) -> F + Send + Sync + Clone + 'static) -> Abuser
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -154,7 +155,7 @@ impl Abuser {
         .await
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.endpoint.url("https")
     }
 }
@@ -172,6 +173,8 @@ where
     let endpoint = Endpoint::start(move |stream, _| {
         let (acceptor, serve, sender) = (acceptor.clone(), serve.clone(), sender.clone());
         async move {
+            // What is said right before the connection is closed must not wait for an acknowledgement.
+            stream.set_nodelay(true).unwrap();
             let stream = acceptor.accept(stream).await.unwrap();
             if let Some(server) = Server::accept(stream).await {
                 serve(server).await;

@@ -413,3 +413,52 @@ async fn what_only_the_control_plane_believes_to_have_expired_is_kept() {
     assert_eq!(agent.stop().await.0, 0);
     assert!(state.identity().exists());
 }
+
+/// The control plane may have granted what the agent has not heard of, and then refuses the key before.
+#[tokio::test]
+async fn a_renewal_that_was_not_ended_is_ended_before_streams_are_opened_again() {
+    let mut control_plane = TlsControlPlane::start().await;
+    let state = State::new();
+    let join = control_plane.join();
+    control_plane.change(|state| {
+        state.renew_after = Duration::from_secs(1);
+        state.answers.extend([Answer::Grant, Answer::Never]);
+    });
+    let flags = ["--state-dir", state.text()];
+    let agent = Watched::start(&flags, &[("POSTRIDER_AGENT_JOIN", &join)]);
+    control_plane.asked().await;
+    let session = control_plane.welcomed().await;
+    let first = session.certificate.clone();
+    control_plane.change(|state| state.renew_after = Duration::from_secs(1800));
+    let lost = requested_key(&control_plane.asked().await.request);
+    agent.kill().await;
+    drop(session);
+
+    let agent = Watched::start(&flags, &[]);
+    let asked = control_plane.asked().await;
+    assert_eq!(requested_key(&asked.request), lost, "the same key is asked for");
+    assert_eq!(asked.certificate, first);
+    assert_ne!(control_plane.welcomed().await.certificate, first, "the first stream has the new certificate");
+    assert_eq!(agent.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_kept_is_not_used() {
+    let mut control_plane = TlsControlPlane::start().await;
+    let state = State::new();
+    let join = control_plane.join();
+    control_plane.change(|state| state.renew_after = Duration::from_secs(2));
+    let mut agent =
+        Watched::start(&["--state-dir", state.text()], &[("POSTRIDER_AGENT_JOIN", join.as_str())]);
+    control_plane.asked().await;
+    let session = control_plane.welcomed().await;
+    let in_the_way = state.path.join("pending.pem");
+    std::fs::create_dir(&in_the_way).unwrap();
+    std::fs::write(in_the_way.join("x"), "x").unwrap();
+    agent.says("cannot be written to state_dir").await;
+    assert!(control_plane.asked.try_recv().is_err(), "no certificate was asked for");
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    control_plane.asked().await;
+    drop(session);
+    assert_eq!(agent.stop().await.0, 0);
+}

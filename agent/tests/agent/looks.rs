@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use postrider_agent::transport::{Look, Sight, Transport as _};
 use postrider_proto::agent::agent_message::Message as Heard;
 use postrider_proto::agent::control_message::Message as Said;
-use postrider_proto::agent::{Diagnose, Diagnosis, Header, OutcomeKind};
+use postrider_proto::agent::{Diagnose, Diagnosis, Header, Job, OutcomeKind, TestPost, TestPostOutcome};
 use rustls::RootCertStore;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -177,7 +177,7 @@ async fn the_session_answers_a_few_at_once_and_only_for_requests_that_change_not
     let mut control_plane = ControlPlane::start().await;
     let _agent = Agent::start(&control_plane, &silent);
     let mut session = control_plane.welcomed().await;
-    assert_eq!(session.hello.capabilities, ["diagnose"]);
+    assert_eq!(session.hello.capabilities, ["diagnose", "test_post"]);
     session.say(asked(1, "OPTIONS", silent.url("http"))).await;
     let answer = diagnosis(&mut session).await;
     assert_eq!((answer.id, answer.kind(), answer.http_status), (1, OutcomeKind::Response, 200));
@@ -191,4 +191,76 @@ async fn the_session_answers_a_few_at_once_and_only_for_requests_that_change_not
     let refused = diagnosis(&mut session).await;
     assert_eq!((refused.id, refused.kind()), (7, OutcomeKind::NotStarted), "four are under way");
     session.say(asked(8, "HEAD", "http://10.1.2.3/".into())).await;
+}
+
+async fn outcome(session: &mut Session) -> TestPostOutcome {
+    loop {
+        match session.hear().await.unwrap() {
+            Heard::TestPostOutcome(outcome) => return outcome,
+            _ => continue,
+        }
+    }
+}
+
+fn posted(id: u64, url: String, start_by_ms: u64) -> Said {
+    let job = Job {
+        start_by_ms,
+        connect_timeout_ms: 5000,
+        timeout_ms: 5000,
+        url,
+        headers: vec![Header { name: "webhook-id".into(), value: "evt_1".into() }],
+        body: "{}".into(),
+        keep_response_bytes: 100,
+        ..Job::default()
+    };
+    Said::TestPost(TestPost { id, job: Some(job) })
+}
+
+#[tokio::test]
+async fn the_session_posts_test_events_beside_its_jobs_and_answers_each() {
+    let (sender, mut requests) = mpsc::channel(10);
+    let endpoint = Endpoint::start(move |mut stream, _| {
+        let sender = sender.clone();
+        async move {
+            while let Some(request) = read_request(&mut stream).await {
+                sender.send(request).await.unwrap();
+                let answer = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 3\r\n\r\nwho";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let mut control_plane = ControlPlane::start().await;
+    let _agent = Agent::start(&control_plane, &endpoint);
+    let mut session = control_plane.welcomed().await;
+    session.say(posted(1, endpoint.url("http"), u64::MAX)).await;
+    let answer = outcome(&mut session).await;
+    let said = answer.outcome.unwrap();
+    assert_eq!((answer.id, said.kind(), said.http_status), (1, OutcomeKind::Response, 401));
+    assert_eq!((&*said.body, said.sequence, said.request_sent), (&b"who"[..], 0, true));
+    assert!(requests.recv().await.unwrap().starts_with("POST /hook?a=b HTTP/1.1\r\n"));
+    session.say(posted(2, "http://10.1.2.3/".into(), u64::MAX)).await;
+    let refused = outcome(&mut session).await.outcome.unwrap();
+    assert_eq!(refused.kind(), OutcomeKind::RefusedByPolicy);
+    session.say(posted(3, endpoint.url("http"), 0)).await;
+    let late = outcome(&mut session).await;
+    assert_eq!((late.id, late.outcome.unwrap().kind()), (3, OutcomeKind::NotStarted));
+    assert_eq!(endpoint.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_session_posts_a_few_test_events_at_once() {
+    let silent = Endpoint::start(|stream, _| async move {
+        let _open = stream;
+        std::future::pending().await
+    })
+    .await;
+    let mut control_plane = ControlPlane::start().await;
+    let _agent = Agent::start(&control_plane, &silent);
+    let mut session = control_plane.welcomed().await;
+    for id in 1..=17 {
+        session.say(posted(id, silent.url("http"), u64::MAX)).await;
+    }
+    let refused = outcome(&mut session).await;
+    assert_eq!((refused.id, refused.outcome.unwrap().kind()), (17, OutcomeKind::NotStarted));
 }

@@ -1,13 +1,14 @@
 //! Endpoints by name: what is looked up, what is judged, what is dialled.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use postrider_agent::transport::Transport as _;
+use postrider_agent::transport::http::HttpTransport;
 use postrider_proto::agent::OutcomeKind;
 use rustls::RootCertStore;
 
-use crate::dns::NameServer;
+use crate::dns::{NameServer, Query, Reply};
 use crate::endpoint::{Endpoint, policy, request, timed, with};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -128,4 +129,150 @@ async fn a_special_name_that_is_not_listed_is_not_even_looked_up() {
     let report = transport.post(request(format!("http://vault.internal:{}/", endpoint.address.port()))).await;
     assert_eq!(report.refusal.unwrap().code().as_str(), "host_special_name");
     assert_eq!(names.asked() + endpoint.connections(), 0);
+}
+
+/// An endpoint that listens on the loopback addresses of both families, at the same port.
+struct BothFamilies {
+    v4: Endpoint,
+    v6: Endpoint,
+}
+
+impl BothFamilies {
+    async fn start() -> BothFamilies {
+        let v4 = Endpoint::answering(OK).await;
+        let v6 =
+            Endpoint::answering_on(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), v4.address.port()), OK).await;
+        BothFamilies { v4, v6 }
+    }
+
+    fn url(&self) -> String {
+        format!("http://hook.test:{}/", self.v4.address.port())
+    }
+
+    fn transport(&self, names: &NameServer) -> HttpTransport {
+        let mut policy = policy(&[self.v4.address.port()]);
+        policy.allow_cidrs.push("::1/128".parse().unwrap());
+        with(policy, RootCertStore::empty(), &[names.address])
+    }
+
+    fn connections(&self) -> (usize, usize) {
+        (self.v4.connections(), self.v6.connections())
+    }
+}
+
+/// How a name server answers questions of the family that it is bad at.
+type Manner = fn(&Query) -> Reply;
+
+const SERVFAIL: u8 = 2;
+const FORMERR: u8 = 1;
+const NOTIMP: u8 = 4;
+
+fn here(query: &Query) -> Reply {
+    let address = if query.v6 { Ipv6Addr::LOCALHOST.into() } else { HERE.into() };
+    Reply::Addresses(vec![address], 60)
+}
+
+#[tokio::test]
+async fn a_family_that_is_not_answered_neither_delays_nor_fails_an_attempt() {
+    let late = |query: &Query| Reply::Late(Duration::from_millis(1500), Box::new(here(query)));
+    let manners: [(&str, Manner); 3] =
+        [("silence", |_| Reply::Silence), ("SERVFAIL", |_| Reply::Code(SERVFAIL)), ("lateness", late)];
+    for (name, manner) in manners {
+        for v6_is_bad in [true, false] {
+            let endpoints = BothFamilies::start().await;
+            let names = NameServer::replying(
+                move |query| {
+                    if query.v6 == v6_is_bad { manner(query) } else { here(query) }
+                },
+            )
+            .await;
+            let transport = endpoints.transport(&names);
+            for attempt in 1..=3 {
+                let report = transport.post(request(endpoints.url())).await;
+                assert_eq!(report.kind, OutcomeKind::Response, "{name} {v6_is_bad} {}", report.detail);
+                let took = report.trace.dns.unwrap();
+                assert!(
+                    took < Duration::from_secs(1),
+                    "{name} {v6_is_bad}: attempt {attempt} waited {took:?}"
+                );
+            }
+            assert_eq!(endpoints.connections(), if v6_is_bad { (1, 0) } else { (0, 1) }, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_answer_of_one_family_is_remembered_while_the_other_is_open() {
+    let endpoints = BothFamilies::start().await;
+    let names = NameServer::replying(|query| if query.v6 { Reply::Silence } else { here(query) }).await;
+    let transport = endpoints.transport(&names);
+    let posts = (0..50).map(|_| transport.post(request(endpoints.url())));
+    for report in futures::future::join_all(posts).await {
+        assert_eq!(report.kind, OutcomeKind::Response, "{}", report.detail);
+    }
+    // A once; AAAA once, and again where the resolver repeats what is not answered.
+    assert!(names.asked() <= 6, "{}", names.asked());
+}
+
+#[tokio::test]
+async fn a_late_family_helps_where_the_first_one_cannot_be_reached() {
+    let endpoint = Endpoint::answering(OK).await;
+    let names = NameServer::replying(|query| match query.v6 {
+        true => here(query),
+        false => Reply::Late(Duration::from_millis(300), Box::new(here(query))),
+    })
+    .await;
+    let mut policy = policy(&[endpoint.address.port()]);
+    policy.allow_cidrs.push("::1/128".parse().unwrap());
+    let transport = with(policy, RootCertStore::empty(), &[names.address]);
+    let url = format!("http://hook.test:{}/", endpoint.address.port());
+    for _ in 0..2 {
+        // Nobody listens at the IPv6 address.
+        let report = transport.post(request(&url)).await;
+        assert_eq!(report.kind, OutcomeKind::Response, "{}", report.detail);
+        assert_eq!(report.trace.peer, Some(endpoint.address));
+    }
+}
+
+#[tokio::test]
+async fn late_addresses_are_judged_too() {
+    let unwanted = Endpoint::answering(OK).await;
+    let forbidden = Ipv4Addr::new(127, 0, 0, 1);
+    let names = NameServer::replying(move |query| match query.v6 {
+        true => here(query),
+        false => {
+            Reply::Late(Duration::from_millis(200), Box::new(Reply::Addresses(vec![forbidden.into()], 60)))
+        }
+    })
+    .await;
+    let mut policy = policy(&[unwanted.address.port()]);
+    policy.allow_cidrs = vec!["::1/128".parse().unwrap()];
+    let transport = with(policy, RootCertStore::empty(), &[names.address]);
+    let url = format!("http://hook.test:{}/", unwanted.address.port());
+    // Nobody listens at the address that is allowed.
+    let report = transport.post(request(&url)).await;
+    assert_eq!(report.kind, OutcomeKind::Connect, "{}", report.detail);
+    // Now it is known where the name leads.
+    let report = transport.post(request(&url)).await;
+    assert_eq!(report.kind, OutcomeKind::RefusedByPolicy);
+    assert_eq!(unwanted.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_name_server_that_does_not_know_edns_is_asked_without() {
+    for code in [FORMERR, NOTIMP] {
+        let endpoint = Endpoint::answering(OK).await;
+        let names = NameServer::replying(move |query| match query.edns {
+            true => Reply::Code(code),
+            false => Reply::Addresses(vec![HERE.into()], 0),
+        })
+        .await;
+        let transport = with(policy(&[endpoint.address.port()]), RootCertStore::empty(), &[names.address]);
+        for _ in 0..3 {
+            let report =
+                transport.post(request(format!("http://hook.test:{}/", endpoint.address.port()))).await;
+            assert_eq!(report.kind, OutcomeKind::Response, "{code}: {}", report.detail);
+        }
+        assert!(names.asked() < 12, "it is remembered: {}", names.asked());
+    }
 }

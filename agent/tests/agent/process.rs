@@ -81,6 +81,11 @@ impl Watched {
         assert!(!self.seen.contains(SECRET_TEXT), "{}", self.seen);
         (code.code().unwrap(), self.seen)
     }
+
+    /// Ends it at once.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
 }
 
 /// The flags of an agent that may call this port of this machine.

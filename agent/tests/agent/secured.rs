@@ -88,6 +88,22 @@ impl Authority {
         self.identity(params)
     }
 
+    /// A certificate that is its own authority, as many tools make it.
+    pub(crate) fn self_signed(names: &[&str]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = params(names);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Identity {
+            roots,
+            certificate: certificate.der().clone(),
+            key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            clients: None,
+        }
+    }
+
     /// For a client: certificate and key, in PEM, and the certificate as servers see it.
     pub(crate) fn client(&self, name: &str) -> (String, String, CertificateDer<'static>) {
         let key = KeyPair::generate().unwrap();

@@ -86,7 +86,10 @@ async fn a_certificate_from_an_unknown_authority_is_refused() {
     let server = Secured::start(&["127.0.0.1"], &["h2"], BOTH).await;
     let stranger = Secured::start(&["127.0.0.1"], &["h2"], BOTH).await;
     // Both authorities have the same name, so here it is the signature that is wrong.
-    let of_a_stranger = (stranger.roots.clone(), "the endpoint's certificate is not valid");
+    let of_a_stranger = (
+        stranger.roots.clone(),
+        "a signature in the endpoint's certificates does not match the key of the authority that it names",
+    );
     let of_nobody = (RootCertStore::empty(), "the endpoint's certificate is from an unknown authority");
     for (roots, detail) in [of_a_stranger, of_nobody] {
         let transport = with(policy(&[server.endpoint.address.port()]), roots, &[]);
@@ -108,4 +111,50 @@ async fn a_server_without_tls_is_a_tls_failure() {
     request.timeout = Duration::from_secs(1);
     let report = crate::endpoint::transport(&plain).post(request).await;
     assert_eq!(report.kind, OutcomeKind::Tls);
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_authority_is_refused_and_the_fault_is_named() {
+    let server = Secured::with(Authority::self_signed(&["127.0.0.1"]), &["http/1.1"], BOTH).await;
+    let report = server.transport().post(request(server.endpoint.url("https"))).await;
+    assert_eq!(report.kind, OutcomeKind::Tls);
+    assert!(report.detail.contains("CA:TRUE"), "{}", report.detail);
+    assert!(report.cause.unwrap().contains("CaUsedAsEndEntity"));
+}
+
+#[tokio::test]
+async fn handshakes_that_fail_say_why() {
+    let alert = |code: u8| [0x15, 3, 3, 0, 2, 2, code];
+    for (answer, part) in [
+        (alert(40).to_vec(), "no TLS cipher suite"),
+        (alert(70).to_vec(), "no TLS version"),
+        (alert(112).to_vec(), "unrecognized_name"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "does not speak TLS"),
+        (Vec::new(), "closed the connection during the TLS handshake"),
+    ] {
+        let endpoint = Endpoint::start(move |mut stream, _| {
+            let answer = answer.clone();
+            async move {
+                use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+                let _hello = stream.read(&mut [0; 4096]).await;
+                stream.write_all(&answer).await.unwrap();
+            }
+        })
+        .await;
+        let report = crate::endpoint::transport(&endpoint).post(request(endpoint.url("https"))).await;
+        assert_eq!(report.kind, OutcomeKind::Tls);
+        assert!(report.detail.contains(part), "{part}: {}", report.detail);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_wants_a_client_certificate_is_named_as_such() {
+    for versions in [BOTH, &[&rustls::version::TLS12][..]] {
+        let authority = Authority::new();
+        let identity = authority.server(&["127.0.0.1"]).demanding(&authority);
+        let server = Secured::with(identity, &["http/1.1"], versions).await;
+        let report = server.transport().post(request(server.endpoint.url("https"))).await;
+        assert_eq!(report.kind, OutcomeKind::Tls, "{}", report.detail);
+        assert!(report.detail.contains("client certificate"), "{}", report.detail);
+    }
 }

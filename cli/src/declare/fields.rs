@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::plan::Fields;
 use crate::time::{duration_for_people, duration_from_wire};
 use crate::verbs::signature_profile;
-use crate::view::word;
+use crate::view::{limit, word};
 
 /// The fields of a tenant.
 pub(crate) const TENANT: [&str; 3] = ["display_name", "unknown_event_types", "quota"];
@@ -48,10 +48,13 @@ pub(crate) fn of_tenant(tenant: &v1::Tenant) -> Fields {
         (
             "quota",
             json!({
-                "max_subscriptions": quota.max_subscriptions,
-                "emit_rate": quota.emit_rate,
+                "max_subscriptions": limit::write(quota.max_subscriptions),
+                "emit_rate": limit::write(quota.emit_rate),
                 "emit_burst": quota.emit_burst,
-                "max_stored_bytes": quota.max_stored_bytes,
+                "max_stored_bytes": limit::write_bytes(quota.max_stored_bytes),
+                "max_event_types": limit::write(quota.max_event_types),
+                "delivery_rate": limit::write(quota.delivery_rate),
+                "delivery_burst": quota.delivery_burst,
             }),
         ),
     ])

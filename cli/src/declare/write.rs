@@ -170,7 +170,11 @@ mod tests {
         let tenant = v1::Tenant {
             id: "acme".into(),
             display_name: "Acme: \"the\" #1\n".into(),
-            quota: Some(v1::TenantQuota { max_subscriptions: 5, ..Default::default() }),
+            quota: Some(v1::TenantQuota {
+                max_subscriptions: 5,
+                delivery_rate: u32::MAX,
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let event_type = v1::EventType {

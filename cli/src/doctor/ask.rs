@@ -12,8 +12,9 @@ use crate::clock;
 use crate::failure::{Doing as _, Failure, Result};
 use crate::pages::{Limit, collect};
 
-/// All that can be asked with this token.
-pub(super) async fn everything(client: &Client) -> Vec<Finding> {
+/// All that can be asked with this token. `shown` is when the certificate expires that the API has
+/// shown.
+pub(super) async fn everything(client: &Client, shown: Option<Timestamp>) -> Vec<Finding> {
     let mut findings = vec![health(client).await];
     let before = clock::now();
     let system = match client.system().get_system(v1::GetSystemRequest {}).await {
@@ -24,7 +25,7 @@ pub(super) async fn everything(client: &Client) -> Vec<Finding> {
         }
     };
     let after = clock::now();
-    findings.extend(of_system(&system, (before, after)));
+    findings.extend(of_system(&system, shown, (before, after)));
     for more in [of_agents(client, &system.version).await, of_secrets(client).await] {
         findings.extend(more.unwrap_or_else(|failure| vec![unanswered(&failure)]));
     }
@@ -46,15 +47,19 @@ async fn health(client: &Client) -> Finding {
     }
 }
 
-fn of_system(system: &v1::GetSystemResponse, (before, after): (Timestamp, Timestamp)) -> Vec<Finding> {
+fn of_system(
+    system: &v1::GetSystemResponse,
+    shown: Option<Timestamp>,
+    (before, after): (Timestamp, Timestamp),
+) -> Vec<Finding> {
     let mut findings = vec![judge::version(&system.version)];
     if let Some(time) = &system.time {
         findings.push(judge::clock(judge::from_wire(time), before, after));
     }
     let next = "look at the control plane's log and at its /readyz";
     findings.extend(system.problems.iter().map(|problem| Finding::problem("health", problem.clone(), next)));
-    let ends = system.api_certificate_expire_time.as_ref().map(judge::from_wire);
-    findings.extend(judge::configured(ends, after));
+    findings.extend(judge::configured(system, shown, after));
+    findings.extend(judge::bootstrap(system));
     findings.push(judge::store(system));
     findings.push(judge::agent_address(system));
     findings

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Uri;
+use postrider_domain::certificate::Validity;
 use postrider_domain::time::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -31,8 +32,8 @@ pub(super) struct Dialled {
 /// The certificate that a server has shown.
 #[derive(Clone, Debug)]
 pub(super) struct Shown {
-    /// When it ends.
-    pub(super) ends: Timestamp,
+    /// When it is valid.
+    pub(super) validity: Validity,
     /// For which names and addresses it is.
     pub(super) names: Vec<String>,
     /// By which name the server was called.
@@ -112,9 +113,9 @@ async fn shake_hands(connection: &Connection, socket: TcpStream, host: String) -
     let Some((certificate, problem)) = seen else {
         return Err(unusable("the server has shown no certificate".to_owned()));
     };
-    let (ends, names) =
+    let (validity, names) =
         read(&certificate).ok_or_else(|| unusable("the server's certificate cannot be read".to_owned()))?;
-    Ok(Shown { ends, names, called: host, problem })
+    Ok(Shown { validity, names, called: host, problem })
 }
 
 fn config(connection: &Connection, witness: Arc<Witness>) -> Result<ClientConfig, String> {
@@ -157,10 +158,14 @@ fn roots(connection: &Connection) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// When it ends, and for whom it is.
-fn read(der: &CertificateDer<'_>) -> Option<(Timestamp, Vec<String>)> {
+/// When it is valid, and for whom it is.
+fn read(der: &CertificateDer<'_>) -> Option<(Validity, Vec<String>)> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let ends = Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1000));
+    let time = |seconds: i64| Timestamp::from_millis(seconds.saturating_mul(1000));
+    let validity = Validity {
+        from: time(certificate.validity().not_before.timestamp()),
+        until: time(certificate.validity().not_after.timestamp()),
+    };
     let names = certificate.subject_alternative_name().ok().flatten();
     let names = names.iter().flat_map(|names| &names.value.general_names);
     let names = names.filter_map(|name| match name {
@@ -171,7 +176,7 @@ fn read(der: &CertificateDer<'_>) -> Option<(Timestamp, Vec<String>)> {
         }
         _ => None,
     });
-    Some((ends, names.collect()))
+    Some((validity, names.collect()))
 }
 
 type Seen = (CertificateDer<'static>, Option<Error>);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use postrider_domain::certificate::{Standing, Validity};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use rustls::{CertificateError, Error};
@@ -30,7 +31,7 @@ pub(super) fn plaintext(address: SocketAddr) -> Finding {
 pub(super) fn served(shown: &Shown, now: Timestamp) -> Finding {
     let names = shown.names.join(", ");
     let (found, next) = match &shown.problem {
-        None => return ending("certificate", "the API's certificate", shown.ends, now, RENEW_API),
+        None => return ending("certificate", "the API's certificate", shown.validity, now, RENEW_API),
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => (
             "the API's certificate is from an authority that is not trusted here".to_owned(),
             "give the authority's certificate with --ca (POSTRIDER_CA), or use one from a public authority"
@@ -47,42 +48,61 @@ pub(super) fn served(shown: &Shown, now: Timestamp) -> Finding {
         ),
         Some(Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => return ending("certificate", "the API's certificate", shown.ends, now, RENEW_API),
+        )) => return ending("certificate", "the API's certificate", shown.validity, now, RENEW_API),
         Some(other) => (format!("the API's certificate is not trusted: {other}"), RENEW_API.to_owned()),
     };
     Finding::problem("certificate", found, next)
 }
 
 const RENEW_API: &str =
-    "renew the file in the setting tls_cert; it is read anew by itself, no restart is needed";
-const RENEW_BEHIND: &str = "the file in tls_cert is not what clients see here: renew it all the same";
+    "renew the files in the settings tls_cert and tls_key; they are taken over without a restart";
+const RENEW_BEHIND: &str =
+    "clients see another one, of a proxy perhaps; renew the files in tls_cert and tls_key all the same";
 const RENEW_AUTHORITY: &str =
     "`postrider agents authorities rotate`; of authorities of your own, renew the files in agent_ca";
 
-/// The certificate in the control plane's settings, which a proxy may hide.
-pub(super) fn configured(ends: Option<Timestamp>, now: Timestamp) -> Option<Finding> {
-    let finding = ending("certificate", "the certificate in tls_cert", ends?, now, RENEW_BEHIND);
-    (finding.level != super::Level::Ok).then_some(finding)
+/// What the control plane says of its certificates: of the API's only what the one that was `shown`
+/// here does not say, and files that were not taken over.
+pub(super) fn configured(
+    system: &v1::GetSystemResponse,
+    shown: Option<Timestamp>,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let until = system.api_certificate_expire_time.as_ref().map(from_wire);
+    let behind = until.filter(|until| Some(*until) != shown).map(|until| {
+        let from = system.api_certificate_start_time.as_ref().map_or(Timestamp::default(), from_wire);
+        let what = "the control plane's own certificate";
+        ending("certificate", what, Validity { from, until }, now, RENEW_BEHIND)
+    });
+    let next = "put right the file that is named; it is looked at every few seconds, without a restart";
+    let refused = system.refused_certificates.iter();
+    let refused = refused.map(|refused| Finding::warning("certificate", refused.clone(), next));
+    behind.filter(|finding| finding.level != super::Level::Ok).into_iter().chain(refused).collect()
 }
 
 /// The authority that issues agents' certificates.
 pub(super) fn authorities(authorities: &[v1::Authority], now: Timestamp) -> Vec<Finding> {
-    let ends = authorities.iter().filter(|authority| authority.retire_time.is_none());
-    let ends = ends.filter_map(|authority| authority.expire_time.as_ref().map(from_wire)).max();
-    ends.map(|ends| ending("authority", "the agents' authority", ends, now, RENEW_AUTHORITY))
+    let validity = |authority: &v1::Authority| {
+        let from = authority.create_time.as_ref().map_or(Timestamp::default(), from_wire);
+        Some(Validity { from, until: from_wire(authority.expire_time.as_ref()?) })
+    };
+    let issuing = authorities.iter().filter(|authority| authority.retire_time.is_none());
+    let last = issuing.filter_map(validity).max_by_key(|validity| validity.until);
+    last.map(|last| ending("authority", "the agents' authority", last, now, RENEW_AUTHORITY))
         .into_iter()
         .collect()
 }
 
-fn ending(about: &'static str, what: &str, ends: Timestamp, now: Timestamp, renew: &str) -> Finding {
-    let left = ends.since(now);
-    if left.is_zero() {
-        return Finding::problem(about, format!("{what} has ended"), renew);
-    }
-    let found = format!("{what} is good for {}", duration_for_people(whole(left)));
-    match left {
-        left if left < 7 * DAY => Finding::problem(about, found, renew),
-        left if left < 30 * DAY => Finding::warning(about, found, renew),
+/// A certificate that expires soon is told; one that has hardly any time left is a problem already.
+fn ending(about: &'static str, what: &str, validity: Validity, now: Timestamp, renew: &str) -> Finding {
+    let left = validity.until.since(now);
+    let found = format!("{what} expires on {}, in {}", validity.until, duration_for_people(whole(left)));
+    match (validity.standing(now), validity.fault(now)) {
+        (_, Some(fault)) => Finding::problem(about, format!("{what} {fault}"), renew),
+        (Standing::ExpiresSoon, _) if left < validity.warn_before() / 2 => {
+            Finding::problem(about, found, renew)
+        }
+        (Standing::ExpiresSoon, _) => Finding::warning(about, found, renew),
         _ => Finding::ok(about, found),
     }
 }
@@ -154,6 +174,14 @@ pub(super) fn pool(pool: &v1::Pool) -> Finding {
     if agents == 0 && status.subscriptions > 0 {
         let found = format!("pool {name} has no agent, and {} subscriptions", status.subscriptions);
         return Finding::problem("pool", found, start);
+    }
+    if status.not_allowed_subscriptions > 0 {
+        let count = status.not_allowed_subscriptions;
+        let found =
+            format!("pool {name} does not allow the tenants of {count} subscriptions: deliveries are held");
+        let next =
+            "allow them by `postrider pools update --add-tenant`, or give the subscriptions another pool";
+        return Finding::problem("pool", found, next);
     }
     if agents == 1 && status.subscriptions > 0 {
         let found = format!("pool {name} has one agent: while it restarts, deliveries wait");
@@ -233,6 +261,17 @@ pub(super) fn tokens(tokens: &[v1::Token], now: Timestamp) -> Vec<Finding> {
     told.collect()
 }
 
+/// A bootstrap token file that should be gone.
+pub(super) fn bootstrap(system: &v1::GetSystemResponse) -> Option<Finding> {
+    let file = &system.leftover_bootstrap_token_file;
+    let found = format!(
+        "the bootstrap token file {file} still exists on the control plane, and an admin token is valid"
+    );
+    let next = "create another admin token, revoke the one in the file, delete the file, and unset \
+                bootstrap_token_file (with the chart: bootstrapToken.enabled=false)";
+    (!file.is_empty()).then(|| Finding::warning("tokens", found, next))
+}
+
 /// Where agents find the control plane.
 pub(super) fn agent_address(system: &v1::GetSystemResponse) -> Finding {
     if system.agent_address.is_empty() {
@@ -273,20 +312,53 @@ mod tests {
 
     #[test]
     fn certificates_are_told_before_they_end() {
-        let table = [(400, Good), (31, Good), (29, Warning), (8, Warning), (6, Problem)];
-        for (days, expected) in table {
-            let ends = now() + DAY * days;
-            let authority = v1::Authority { expire_time: wire(ends), ..v1::Authority::default() };
-            assert_eq!(levels(&authorities(&[authority], now())), [expected], "{days} days");
-            assert_eq!(configured(Some(ends), now()).is_some(), expected != Good);
-            let shown = Shown { ends, names: Vec::new(), called: "a".into(), problem: None };
+        // Days of life, days that are left.
+        let table = [
+            (400, 399, Good),
+            (400, 15, Good),
+            (400, 13, Warning),
+            (400, 8, Warning),
+            (400, 6, Problem),
+            (9, 4, Good),
+            (9, 2, Warning),
+            (9, 1, Problem),
+        ];
+        for (life, left, expected) in table {
+            let until = now() + DAY * left;
+            let validity = Validity { from: until - DAY * life, until };
+            let authority = v1::Authority {
+                create_time: wire(validity.from),
+                expire_time: wire(until),
+                ..v1::Authority::default()
+            };
+            assert_eq!(levels(&authorities(&[authority], now())), [expected], "{life} days, {left} left");
+            let system = v1::GetSystemResponse {
+                api_certificate_start_time: wire(validity.from),
+                api_certificate_expire_time: wire(until),
+                ..v1::GetSystemResponse::default()
+            };
+            assert_eq!(!configured(&system, None, now()).is_empty(), expected != Good);
+            assert_eq!(configured(&system, Some(until), now()), [], "it is the one that was shown");
+            let shown = Shown { validity, names: Vec::new(), called: "a".into(), problem: None };
             assert_eq!(served(&shown, now()).level, expected);
         }
         let retired =
             v1::Authority { expire_time: wire(now()), retire_time: wire(now()), ..v1::Authority::default() };
         assert_eq!(authorities(&[retired], now()), []);
-        let gone = ending("certificate", "it", now(), now(), "renew");
-        assert_eq!((gone.level, gone.found.as_str()), (Problem, "it has ended"));
+        let over = Validity { from: now() - DAY, until: now() };
+        let gone = ending("certificate", "it", over, now(), "renew");
+        assert_eq!((gone.level, gone.found), (Problem, format!("it expired on {}", now())));
+    }
+
+    #[test]
+    fn a_file_that_was_not_taken_over_is_told() {
+        let refused = "the API's former certificate stays in use: x";
+        let system = v1::GetSystemResponse {
+            refused_certificates: vec![refused.to_owned()],
+            ..v1::GetSystemResponse::default()
+        };
+        let told = configured(&system, None, now());
+        assert_eq!((told.len(), told[0].level, told[0].found.as_str()), (1, Warning, refused));
     }
 
     #[test]
@@ -298,7 +370,7 @@ mod tests {
         ];
         for (error, found, next) in table {
             let shown = Shown {
-                ends: now() + DAY * 100,
+                validity: Validity { from: now() - DAY, until: now() + DAY * 100 },
                 names: vec!["b.example".into(), "10.0.0.1".into()],
                 called: "a.example".into(),
                 problem: Some(Error::InvalidCertificate(error)),
@@ -325,6 +397,19 @@ mod tests {
             assert_eq!(finding.level, expected, "{finding}");
             assert_eq!(finding.found.contains("behind"), theirs < before, "{finding}");
         }
+    }
+
+    #[test]
+    fn a_leftover_bootstrap_token_file_is_a_warning() {
+        let system = |file: &str| v1::GetSystemResponse {
+            leftover_bootstrap_token_file: file.to_owned(),
+            ..v1::GetSystemResponse::default()
+        };
+        assert_eq!(bootstrap(&system("")), None);
+        let finding = bootstrap(&system("/etc/postrider/bootstrap-token/token")).unwrap();
+        assert_eq!(finding.level, Warning);
+        assert!(finding.found.contains("/etc/postrider/bootstrap-token/token"), "{finding}");
+        assert!(finding.next.contains("revoke"), "{finding}");
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl Apply<'_> {
             let step = self.with_headers(step, &wanted);
             let differences = self.note("subscription", &step, &wanted, &actual);
             if self.args.dry_run {
+                self.check(&step, &messages, &actual, &differences).await?;
                 continue;
             }
             match step {
@@ -239,6 +240,34 @@ impl Apply<'_> {
         if differences.is_empty() { Step::Keep(at, place) } else { Step::Update(at, place, differences) }
     }
 
+    /// Has the server judge what it would be asked to do with a subscription, and does nothing.
+    async fn check(
+        &self,
+        step: &Step,
+        messages: &[v1::Subscription],
+        actual: &[Actual],
+        differences: &[Difference],
+    ) -> Result<()> {
+        let (id, message, update_mask) = match step {
+            Step::Create(at) => (String::new(), &messages[*at], None),
+            Step::Update(at, place, _) => {
+                let settings = settings(differences);
+                if settings.is_empty() {
+                    return Ok(());
+                }
+                (actual[*place].id.clone(), &messages[*at], mask(&settings))
+            }
+            Step::Keep(..) | Step::Prune(_) | Step::Leave(_) => return Ok(()),
+        };
+        let doing = match message.name.as_str() {
+            "" => format!("check {id}"),
+            name => format!("check the subscription {name}"),
+        };
+        let subscription = Some(v1::Subscription { tenant: self.tenant.clone(), id, ..message.clone() });
+        let request = v1::CheckSubscriptionRequest { subscription, update_mask };
+        self.context.client.subscriptions().check_subscription(request).await.doing(doing).map(drop)
+    }
+
     async fn create(&self, message: v1::Subscription, paused: bool) -> Result<()> {
         let step = format!("create the subscription «{}»", message.name);
         let subscription =
@@ -252,8 +281,7 @@ impl Apply<'_> {
     }
 
     async fn update(&self, id: &str, message: v1::Subscription, differences: &[Difference]) -> Result<()> {
-        let settings: Vec<Difference> =
-            differences.iter().filter(|differs| differs.field != "paused").cloned().collect();
+        let settings = settings(differences);
         if !settings.is_empty() {
             let subscription =
                 Some(v1::Subscription { tenant: self.tenant.clone(), id: id.to_owned(), ..message });
@@ -320,6 +348,11 @@ impl Apply<'_> {
         self.changes.push(Change { kind, name, change, fields: differences.iter().map(field).collect() });
         differences
     }
+}
+
+/// What an update sets; a pause is a call of its own.
+fn settings(differences: &[Difference]) -> Vec<Difference> {
+    differences.iter().filter(|differs| differs.field != "paused").cloned().collect()
 }
 
 fn mask(differences: &[Difference]) -> Option<FieldMask> {

@@ -1,5 +1,8 @@
 //! `postrider audit`: who changed or revealed what.
 
+use std::path::{Path, PathBuf};
+
+use postrider_control_plane::audit_head;
 use postrider_proto::v1;
 
 use super::Context;
@@ -29,6 +32,9 @@ pub(crate) enum Verb {
         /// The head of an earlier check, to show that the log still has it
         #[arg(long, value_name = "NUMBER:HASH", value_parser = parse_head)]
         known: Option<Head>,
+        /// A file that the control plane has written as its audit_head_file, instead of --known
+        #[arg(long, value_name = "FILE", conflicts_with = "known")]
+        head_file: Option<PathBuf>,
     },
 }
 
@@ -44,6 +50,15 @@ fn parse_head(text: &str) -> std::result::Result<Head, String> {
         .split_once(':')
         .and_then(|(sequence, hash)| Some(Head { sequence: sequence.parse().ok()?, hash: hash.to_owned() }));
     parsed.ok_or_else(|| "give NUMBER:HASH, as `audit verify` prints the head".to_owned())
+}
+
+/// The head that a control plane has exported.
+fn read_head(file: &Path) -> Result<Head> {
+    let refused = |why: String| Failure::new(Exit::Usage, format!("--head-file: {why}"));
+    let read =
+        audit_head::read(file).map_err(|error| refused(format!("{:#}", anyhow::Error::from(error))))?;
+    let exported = read.ok_or_else(|| refused(format!("there is no {}", file.display())))?;
+    Ok(Head { sequence: exported.head.sequence, hash: exported.hash() })
 }
 
 /// Runs the verb.
@@ -68,7 +83,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             records.await?.show::<AuditRecord>(context.format)
         }
-        Verb::Verify { known } => {
+        Verb::Verify { known, head_file } => {
+            let known = head_file.as_deref().map_or(Ok(known), |file| read_head(file).map(Some))?;
             let (known_sequence, known_hash) =
                 known.map(|head| (head.sequence, head.hash)).unwrap_or_default();
             let request = v1::VerifyAuditLogRequest { known_sequence, known_hash };

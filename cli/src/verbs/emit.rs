@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::EventTime;
 use postrider_proto::v1;
 
 use super::follow::{self, End};
 use super::{Context, emit_lines, input};
 use crate::failure::{Doing as _, Exit, Failure, Result};
 use crate::output::{Format, notice, print};
-use crate::time::{parse_timestamp, to_wire};
+use crate::time::{parse_event_time, to_wire};
 use crate::view::delivery::Delivery;
 use crate::view::event::Accepted;
 
@@ -36,8 +36,8 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
     /// When it happened: RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = parse_timestamp)]
-    timestamp: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parse_event_time)]
+    timestamp: Option<EventTime>,
     /// The event's id, chosen by you; sent as webhook-id [default: the server makes one]
     #[arg(long, value_name = "ID", conflicts_with = "lines")]
     id: Option<String>,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::EventTime;
 use postrider_proto::v1::{self, emit_result};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -68,7 +68,7 @@ pub(crate) async fn run(
     context: &Context,
     tenant: String,
     event_type: Option<String>,
-    timestamp: Option<Timestamp>,
+    timestamp: Option<EventTime>,
     from: &Path,
 ) -> Result<()> {
     let lines = open(from).await?;
@@ -106,7 +106,7 @@ async fn open(from: &Path) -> Result<Box<dyn AsyncBufRead + Send + Unpin>> {
 struct Shape {
     tenant: String,
     event_type: Option<String>,
-    timestamp: Option<Timestamp>,
+    timestamp: Option<EventTime>,
 }
 
 /// Sends every line. A line that cannot be read ends it: the lines before it are emitted.
@@ -149,7 +149,7 @@ impl Shape {
         }
         let line: Line<'_> = serde_json::from_str(text)
             .map_err(|error| format!("is not {{\"type\":…, \"data\":…}}: {error}"))?;
-        let own = line.timestamp.as_deref().map(Timestamp::parse).transpose()?;
+        let own = line.timestamp.as_deref().map(EventTime::parse).transpose()?;
         Ok(v1::NewEvent {
             r#type: line.r#type,
             data: Bytes::copy_from_slice(line.data.get().as_bytes()),

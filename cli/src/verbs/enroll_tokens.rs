@@ -55,8 +55,9 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let made = api.create_join_token(request).await.doing("create a join token")?.into_inner();
             let token = JoinToken::from(promised(made.join_token, "join_token")?);
             if context.format == Format::Json {
-                return context.format.one(&NewJoinToken::new(token, made.join));
+                return context.format.one(&NewJoinToken::new(token, made.join, made.warnings));
             }
+            made.warnings.iter().for_each(|warning| notice(format_args!("warning: {warning}")));
             notice(token.promise());
             print(&format!("{}\n", made.join))
         }

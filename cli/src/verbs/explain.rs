@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::EventTime;
 use postrider_proto::v1;
 use postrider_proto::v1::explain_match_request::Subject;
 
 use super::{Context, input};
 use crate::failure::Result;
 use crate::pages::{self, Limit};
-use crate::time::{parse_timestamp, to_wire};
+use crate::time::{parse_event_time, to_wire};
 use crate::view::explanation::Explanation;
 
 /// Which event, and for whom.
@@ -32,8 +32,8 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["data", "event"])]
     file: Option<PathBuf>,
     /// When the supposed event happened: RFC 3339 [default: now]
-    #[arg(long, value_name = "TIME", value_parser = parse_timestamp, conflicts_with = "event")]
-    timestamp: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parse_event_time, conflicts_with = "event")]
+    timestamp: Option<EventTime>,
     /// An attribute of the supposed event, 'name=value'; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::parse_attribute)]
     #[arg(conflicts_with = "event")]

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use postrider_proto::v1;
 
+use super::subscriptions::show_test;
 use super::{Context, input, rotate_all};
 use crate::failure::{Doing as _, Result};
 use crate::output::notice;
 use crate::time::{duration_to_wire, parse_duration};
-use crate::view::key::{Probe, SigningKey, WithSecret};
+use crate::view::key::{SigningKey, WithSecret};
 use crate::view::promised;
+use crate::view::test_post::TestPost;
 
 /// What to do with signing keys.
 #[derive(clap::Subcommand, Debug)]
@@ -76,18 +78,23 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
-    /// Send a test event that one key alone signs: its delivery shows whether the receiver has that key
+    /// POST a test event that one key alone signs, and show the receiver's answer: whether it has
+    /// that key
+    ///
+    /// One attempt, at once, also while the subscription is paused, disabled or failing. Nothing
+    /// counts as a delivery. The exit code is 0 if the receiver accepted it, else 5.
     Probe {
         /// The subscription's id
         subscription: String,
         /// The key's id
         #[arg(id = "signing_key", value_name = "KEY")]
         key: String,
-        /// The type of the test event [default: postrider.test]
+        /// The type of the test event; its data is the catalogue's example [default:
+        /// postrider.test]
         #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
         event_type: String,
-        /// Makes a repeated call return the first call's result for 24 hours
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        /// Written to the audit log with the call
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         request_id: String,
     },
     /// Revoke a key now and erase its secret
@@ -195,5 +202,5 @@ async fn activate(context: &Context, request: v1::ActivateSigningKeyRequest) -> 
 async fn probe(context: &Context, request: v1::ProbeSigningKeyRequest) -> Result<()> {
     let step = format!("probe the key {}", request.signing_key);
     let answer = context.client.signing_keys().probe_signing_key(request).await.doing(step)?.into_inner();
-    context.format.one(&Probe { event_id: answer.event_id, delivery_id: answer.delivery_id })
+    show_test(context, &TestPost::new(answer.event_id, answer.attempt, answer.verdict)?)
 }

@@ -13,6 +13,7 @@ use crate::output::{Format, notice, print};
 use crate::pages::{self, Limit};
 use crate::view::promised;
 use crate::view::subscription::{Created, Subscription};
+use crate::view::test_post::TestPost;
 
 /// What to do with subscriptions.
 #[derive(clap::Subcommand, Debug)]
@@ -50,14 +51,17 @@ pub(crate) enum Verb {
     Diagnose(Look),
     /// Ask the endpoint, through an agent, whether it wants to be called (CloudEvents' validation handshake)
     Validate(Validate),
-    /// Emit a test event to this subscription alone, through the whole path
+    /// POST a test event to this subscription alone, and show the receiver's answer
+    ///
+    /// One attempt, at once, also while the subscription is paused, disabled or failing. Nothing
+    /// counts as a delivery. The exit code is 0 if the receiver accepted it, else 5.
     Test {
         /// Its id
         id: String,
         /// The type of the test event; its data is the catalogue's example [default: postrider.test]
         #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
         event_type: String,
-        /// Makes a repeated call return the first call's result for 24 hours
+        /// Written to the audit log with the call
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         request_id: String,
     },
@@ -155,26 +159,19 @@ fn show(context: &Context, subscription: v1::Subscription) -> Result<()> {
     context.format.one(&Subscription::from(subscription))
 }
 
-/// Mirrors `postrider.v1.TestSubscriptionResponse`.
-#[derive(serde::Serialize)]
-struct Tested {
-    event_id: String,
-    delivery_id: String,
-}
-
 async fn test(context: &Context, request: v1::TestSubscriptionRequest) -> Result<()> {
     let step = format!("test {}", request.subscription);
     let answer = context.client.subscriptions().test_subscription(request).await.doing(step)?.into_inner();
+    show_test(context, &TestPost::new(answer.event_id, answer.attempt, answer.verdict)?)
+}
+
+/// Shows what came of a test event. The command fails if the receiver did not accept it.
+pub(super) fn show_test(context: &Context, tested: &TestPost) -> Result<()> {
     match context.format {
-        Format::Json => {
-            context.format.json(&Tested { event_id: answer.event_id, delivery_id: answer.delivery_id })
-        }
-        Format::Table => {
-            print(&format!("Event     {}\nDelivery  {}\n", answer.event_id, answer.delivery_id))?;
-            notice(format_args!("See what became of it: postrider deliveries show {}", answer.delivery_id));
-            Ok(())
-        }
+        Format::Json => context.format.json(tested)?,
+        Format::Table => print(&tested.for_people())?,
     }
+    if tested.is_accepted() { Ok(()) } else { Err(Failure::silent(Exit::DeliveryFailed)) }
 }
 
 impl Create {
@@ -192,8 +189,11 @@ impl Create {
         let subscription = promised(answer.subscription, "subscription")?;
         let key = promised(answer.signing_key, "signing_key")?;
         warn(&answer.warnings);
+        let has_secret = !answer.secret.is_empty();
         context.format.one(&Created::new(subscription, key, answer.secret, answer.warnings))?;
-        notice("Hand the secret to the receiver: it verifies every POST with it.");
+        if has_secret {
+            notice("Hand the secret to the receiver: it verifies every POST with it.");
+        }
         Ok(())
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long = "state", value_name = "STATE,…", value_delimiter = ',', value_parser = parse_word::<DeliveryState>)]
     states: Vec<DeliveryState>,
     /// Only after attempts with these outcomes: success, http_status, timeout, dns, connect, tls, protocol,
-    /// refused_by_policy, agent_lost
+    /// refused_by_policy, agent_lost, not_processed
     #[arg(long = "outcome", value_name = "OUTCOME,…", value_delimiter = ',', value_parser = parse_word::<OutcomeClass>)]
     outcomes: Vec<OutcomeClass>,
     /// Begin with what has happened since: a position that an earlier `tail` has printed, a time, or how long ago

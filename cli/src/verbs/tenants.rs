@@ -1,5 +1,6 @@
 //! `postrider tenants`: the accounts of the platform that runs Postrider.
 
+use postrider_domain::quota::NO_LIMIT;
 use postrider_proto::v1;
 use prost_types::FieldMask;
 
@@ -8,7 +9,7 @@ use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
 use crate::view::operation::Operation;
 use crate::view::tenant::Tenant;
-use crate::view::{parse_word, promised};
+use crate::view::{limit, parse_word, promised};
 
 /// What to do with tenants.
 #[derive(clap::Subcommand, Debug)]
@@ -59,18 +60,27 @@ pub(crate) struct Update {
     /// What follows when an event's type is not in the catalogue: off, warn or reject
     #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>, group = "change")]
     unknown_event_types: Option<v1::Strictness>,
-    /// How many subscriptions it may have; 0: no limit
-    #[arg(long, value_name = "COUNT", group = "change")]
+    /// How many subscriptions it may have, or "default" or "unlimited"
+    #[arg(long, value_name = "COUNT", value_parser = limit::read, group = "change")]
     max_subscriptions: Option<u32>,
-    /// How many events a second it may emit; 0: as many as every tenant
-    #[arg(long, value_name = "PER SECOND", group = "change")]
+    /// How many events a second it may emit, or "default" or "unlimited"
+    #[arg(long, value_name = "PER SECOND", value_parser = limit::read, group = "change")]
     emit_rate: Option<u32>,
     /// How many events it may emit at once; 0: what a second brings
     #[arg(long, value_name = "COUNT", group = "change")]
     emit_burst: Option<u32>,
-    /// What its stored events may count for, in bytes; 0: no limit
-    #[arg(long, value_name = "BYTES", group = "change")]
+    /// How many deliveries a second its events may make, or "default" or "unlimited"
+    #[arg(long, value_name = "PER SECOND", value_parser = limit::read, group = "change")]
+    delivery_rate: Option<u32>,
+    /// How many deliveries they may make at once; 0: what 10 seconds bring
+    #[arg(long, value_name = "COUNT", group = "change")]
+    delivery_burst: Option<u32>,
+    /// What its stored events may count for, in bytes, or "default" or "unlimited"
+    #[arg(long, value_name = "BYTES", value_parser = limit::read_bytes, group = "change")]
     max_stored_bytes: Option<u64>,
+    /// How many event types it may have, or "default" or "unlimited"
+    #[arg(long, value_name = "COUNT", value_parser = limit::read, group = "change")]
+    max_event_types: Option<u32>,
 }
 
 /// Runs the verb.
@@ -115,6 +125,9 @@ async fn update(context: &Context, update: Update) -> Result<()> {
         update.emit_rate.is_some(),
         update.emit_burst.is_some(),
         update.max_stored_bytes.is_some(),
+        update.max_event_types.is_some(),
+        update.delivery_rate.is_some(),
+        update.delivery_burst.is_some(),
     ];
     let of_quota = quota.contains(&true);
     let mut tenant = v1::Tenant {
@@ -131,8 +144,11 @@ async fn update(context: &Context, update: Update) -> Result<()> {
         tenant.quota = Some(v1::TenantQuota {
             max_subscriptions: update.max_subscriptions.unwrap_or(now.max_subscriptions),
             emit_rate: update.emit_rate.unwrap_or(now.emit_rate),
-            emit_burst: update.emit_burst.unwrap_or(now.emit_burst),
+            emit_burst: update.emit_burst.unwrap_or(burst(update.emit_rate, now.emit_burst)),
+            delivery_rate: update.delivery_rate.unwrap_or(now.delivery_rate),
+            delivery_burst: update.delivery_burst.unwrap_or(burst(update.delivery_rate, now.delivery_burst)),
             max_stored_bytes: update.max_stored_bytes.unwrap_or(now.max_stored_bytes),
+            max_event_types: update.max_event_types.unwrap_or(now.max_event_types),
         });
     }
     let given = [
@@ -144,6 +160,11 @@ async fn update(context: &Context, update: Update) -> Result<()> {
     let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: Some(FieldMask { paths }) };
     let answer = api.update_tenant(request).await.doing(step)?;
     show(context, answer.into_inner().tenant)
+}
+
+/// The burst that stays when a rate is set: none where there is no rate of its own any more.
+fn burst(rate: Option<u32>, now: u32) -> u32 {
+    if matches!(rate, Some(0 | NO_LIMIT)) { 0 } else { now }
 }
 
 fn show(context: &Context, tenant: Option<v1::Tenant>) -> Result<()> {

@@ -43,6 +43,9 @@ pub(crate) enum Verb {
         /// The token's id: tok_…
         #[arg(value_name = "TOKEN")]
         id: String,
+        /// Revoke also the tokens that it made, and those that these made
+        #[arg(long)]
+        with_children: bool,
     },
     /// Make a token without a control plane, for its setting bootstrap_token_file
     Generate,
@@ -67,10 +70,21 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             tokens.await?.show::<Token>(context.format)
         }
-        Verb::Revoke { id } => {
-            let request = v1::RevokeTokenRequest { token: id.clone() };
-            api.revoke_token(request).await.doing(format_args!("revoke {id}"))?;
-            context.done(format_args!("Revoked {id}."))
+        Verb::Revoke { id, with_children } => {
+            let request = v1::RevokeTokenRequest { token: id.clone(), with_children };
+            let answer = api.revoke_token(request).await.doing(format_args!("revoke {id}"))?.into_inner();
+            let (revoked, left) = (answer.revoked_children.len(), answer.remaining_children);
+            if !left.is_empty() {
+                notice(format!(
+                    "{} tokens that it made are still valid: {}. Repeat with --with-children to revoke them.",
+                    left.len(),
+                    left.join(", ")
+                ));
+            }
+            match revoked {
+                0 => context.done(format_args!("Revoked {id}.")),
+                count => context.done(format_args!("Revoked {id} and {count} tokens that it made.")),
+            }
         }
         Verb::Generate => print(&format!("{}\n", new_token().as_str())),
     }

@@ -103,6 +103,11 @@ impl Attempt {
         }
     }
 
+    /// Whether the endpoint answered 2xx.
+    pub(crate) fn is_success(&self) -> bool {
+        self.outcome == "success"
+    }
+
     /// Every detail, in lines below a title.
     pub(crate) fn for_people(&self) -> String {
         let time = self.start_time.clone().unwrap_or_default();

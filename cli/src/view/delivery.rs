@@ -98,6 +98,7 @@ fn hold_for_people(reason: &str) -> &str {
     match reason {
         "paused" => "the subscription is paused",
         "disabled" => "the subscription is disabled",
+        "pool_not_allowed" => "its pool is not available to the tenant",
         "no_agent" => "no agent is connected in its pool",
         other => other,
     }

@@ -74,12 +74,13 @@ impl View for JoinToken {
 pub(crate) struct NewJoinToken {
     join_token: JoinToken,
     join: String,
+    warnings: Vec<String>,
 }
 
 impl NewJoinToken {
     /// Joins both.
-    pub(crate) fn new(join_token: JoinToken, join: String) -> Self {
-        Self { join_token, join }
+    pub(crate) fn new(join_token: JoinToken, join: String, warnings: Vec<String>) -> Self {
+        Self { join_token, join, warnings }
     }
 }
 

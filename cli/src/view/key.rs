@@ -96,22 +96,3 @@ impl View for WithSecret {
         pairs
     }
 }
-
-/// A probe: the test event and its only delivery.
-#[derive(Serialize)]
-pub(crate) struct Probe {
-    pub(crate) event_id: String,
-    pub(crate) delivery_id: String,
-}
-
-impl View for Probe {
-    const COLUMNS: &'static [&'static str] = &["EVENT", "DELIVERY"];
-
-    fn row(&self) -> Vec<String> {
-        vec![self.event_id.clone(), self.delivery_id.clone()]
-    }
-
-    fn details(&self) -> Vec<(&'static str, String)> {
-        vec![("Event", self.event_id.clone()), ("Delivery", self.delivery_id.clone())]
-    }
-}

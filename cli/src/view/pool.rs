@@ -13,6 +13,7 @@ pub(crate) struct Pool {
     description: String,
     fallback_pool: String,
     fallback_after: Option<String>,
+    tenants: Vec<String>,
     create_time: Option<String>,
     update_time: Option<String>,
     status: Status,
@@ -31,6 +32,7 @@ struct Status {
     no_agent_since: Option<String>,
     held_subscriptions: u32,
     fallback_active: bool,
+    not_allowed_subscriptions: u32,
 }
 
 /// Mirrors `postrider.v1.AgentVersion`.
@@ -59,8 +61,10 @@ impl From<v1::Pool> for Pool {
                 no_agent_since: time(status.no_agent_since.as_ref()),
                 held_subscriptions: status.held_subscriptions,
                 fallback_active: status.fallback_active,
+                not_allowed_subscriptions: status.not_allowed_subscriptions,
             },
             name: pool.name,
+            tenants: pool.tenants,
             description: pool.description,
             fallback_pool: pool.fallback_pool,
         }
@@ -93,6 +97,33 @@ impl Pool {
         }
     }
 
+    fn tenants(&self) -> String {
+        match self.tenants.as_slice() {
+            [] => "none".to_owned(),
+            [every] if every == "*" => "all".to_owned(),
+            tenants => tenants.join(", "),
+        }
+    }
+
+    /// The same for a table, where a long list is cut.
+    fn few_tenants(&self) -> String {
+        const SHOWN: usize = 3;
+        match self.tenants.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            None => self.tenants(),
+            Some(more) => format!("{} and {more} more", self.tenants[..SHOWN].join(", ")),
+        }
+    }
+
+    /// What is held since the pool does not allow it.
+    fn not_allowed(&self) -> String {
+        match self.status.not_allowed_subscriptions {
+            0 => String::new(),
+            count => {
+                format!("deliveries of {count} subscriptions are held: the pool does not allow their tenants")
+            }
+        }
+    }
+
     /// What waits, in words that cannot be overlooked.
     fn held(&self) -> String {
         match (&self.status.no_agent_since, self.status.held_subscriptions) {
@@ -108,7 +139,7 @@ impl Pool {
 
 impl View for Pool {
     const COLUMNS: &'static [&'static str] =
-        &["NAME", "AGENTS", "IN FLIGHT", "SUBSCRIPTIONS", "HELD", "FALLBACK", "DESCRIPTION"];
+        &["NAME", "TENANTS", "AGENTS", "IN FLIGHT", "SUBSCRIPTIONS", "HELD", "FALLBACK", "DESCRIPTION"];
 
     fn row(&self) -> Vec<String> {
         let fallback = match (self.fallback_pool.as_str(), self.status.fallback_active) {
@@ -117,6 +148,7 @@ impl View for Pool {
         };
         vec![
             self.name.clone(),
+            self.few_tenants(),
             self.agents(),
             self.load(),
             self.status.subscriptions.to_string(),
@@ -131,6 +163,8 @@ impl View for Pool {
         vec![
             ("Pool", self.name.clone()),
             ("Description", self.description.clone()),
+            ("Tenants", self.tenants()),
+            ("Not allowed", self.not_allowed()),
             ("Agents", self.agents()),
             ("Versions", versions.collect::<Vec<_>>().join(", ")),
             ("In flight", self.load()),
@@ -151,6 +185,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_may_use_a_pool_is_told() {
+        let many = ["a", "b", "c", "d", "e"];
+        let table = [
+            (&[][..], "none", "none"),
+            (&["*"], "all", "all"),
+            (&["a", "b"], "a, b", "a, b"),
+            (&many, "a, b, c, d, e", "a, b, c and 2 more"),
+        ];
+        for (tenants, all, few) in table {
+            let tenants = tenants.iter().map(ToString::to_string).collect();
+            let pool = Pool::from(v1::Pool { tenants, ..Default::default() });
+            assert_eq!((pool.tenants().as_str(), pool.few_tenants().as_str()), (all, few));
+        }
+    }
+
+    #[test]
     fn what_waits_is_told() {
         let status = v1::PoolStatus {
             disconnected_agents: 2,
@@ -164,6 +214,6 @@ mod tests {
             pool.held().starts_with("deliveries of 3 subscriptions wait: no agent takes jobs since 2026")
         );
         let json = serde_json::to_value(&pool).unwrap();
-        assert_eq!((json.as_object().unwrap().len(), json["status"].as_object().unwrap().len()), (7, 10));
+        assert_eq!((json.as_object().unwrap().len(), json["status"].as_object().unwrap().len()), (8, 11));
     }
 }

@@ -47,6 +47,7 @@ pub(crate) struct Subscription {
     validation_handshake: bool,
     validation: Option<Validation>,
     no_agent: bool,
+    pool_not_allowed: bool,
 }
 
 /// Mirrors `postrider.v1.EndpointValidation`.
@@ -123,6 +124,7 @@ impl From<v1::Subscription> for Subscription {
             validation_handshake: subscription.validation_handshake,
             validation: subscription.validation.map(Validation::from),
             no_agent: subscription.no_agent,
+            pool_not_allowed: subscription.pool_not_allowed,
             id: subscription.id,
             tenant: subscription.tenant,
             name: subscription.name,
@@ -189,7 +191,11 @@ impl Subscription {
 impl Subscription {
     fn pool_and_fallback(&self) -> String {
         let fallback = if self.allow_fallback_pool { ", or its fallback" } else { "" };
-        let waits = if self.no_agent { " (no agent takes jobs: deliveries wait)" } else { "" };
+        let waits = match (self.pool_not_allowed, self.no_agent) {
+            (true, _) => " (not available to the tenant: deliveries are held)",
+            (false, true) => " (no agent takes jobs: deliveries wait)",
+            (false, false) => "",
+        };
         format!("{}{fallback}{waits}", self.pool)
     }
 
@@ -301,7 +307,9 @@ impl View for Created {
     fn details(&self) -> Vec<(&'static str, String)> {
         let mut pairs = self.subscription.details();
         pairs.extend(self.signing_key.details().into_iter().take(1));
-        pairs.push(("Secret", self.secret.clone()));
+        if !self.secret.is_empty() {
+            pairs.push(("Secret", self.secret.clone()));
+        }
         pairs
     }
 }
@@ -326,7 +334,7 @@ mod tests {
         assert_eq!(json["state"], "active");
         assert_eq!(json["timeout"], "15s");
         assert_eq!(json["retry_policy"]["jitter"], 0.2);
-        assert_eq!(json.as_object().unwrap().len(), 32);
+        assert_eq!(json.as_object().unwrap().len(), 33);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tenants, shown.
 
+use postrider_domain::quota::{NO_LIMIT, NO_LIMIT_OF_BYTES};
 use postrider_proto::v1;
 use serde::Serialize;
 
@@ -17,6 +18,8 @@ pub(crate) struct Tenant {
     /// Whether it is being deleted.
     state: String,
     quota: Option<Quota>,
+    /// What was set for it, and the settings of the control plane where nothing was.
+    quota_in_force: Option<Quota>,
     usage: Option<Usage>,
     #[serde(skip)]
     created: String,
@@ -29,6 +32,9 @@ struct Quota {
     emit_rate: u32,
     emit_burst: u32,
     max_stored_bytes: u64,
+    max_event_types: u32,
+    delivery_rate: u32,
+    delivery_burst: u32,
 }
 
 /// Mirrors `postrider.v1.TenantUsage`.
@@ -45,6 +51,9 @@ impl From<v1::TenantQuota> for Quota {
             emit_rate: quota.emit_rate,
             emit_burst: quota.emit_burst,
             max_stored_bytes: quota.max_stored_bytes,
+            max_event_types: quota.max_event_types,
+            delivery_rate: quota.delivery_rate,
+            delivery_burst: quota.delivery_burst,
         }
     }
 }
@@ -57,21 +66,20 @@ impl From<v1::TenantUsage> for Usage {
 
 impl Tenant {
     /// What is used of what may be.
-    fn of(&self, used: impl Fn(&Usage) -> u64, limit: impl Fn(&Quota) -> u64) -> String {
+    fn of(&self, used: impl Fn(&Usage) -> u64, limit: impl Fn(&Quota) -> u64, no_limit: u64) -> String {
         let used = self.usage.as_ref().map(used).unwrap_or_default();
-        match self.quota.as_ref().map(limit).unwrap_or_default() {
-            0 => format!("{used} (no limit)"),
-            limit => format!("{used} of {limit}"),
+        match self.quota_in_force.as_ref().map(limit) {
+            Some(limit) if limit != no_limit => format!("{used} of {limit}"),
+            _ => format!("{used} (no limit)"),
         }
     }
 
-    fn emit_rate(&self) -> String {
-        match &self.quota {
-            Some(quota) if quota.emit_rate > 0 => {
-                let burst = if quota.emit_burst == 0 { quota.emit_rate } else { quota.emit_burst };
-                format!("{} a second, {burst} at once", quota.emit_rate)
+    fn rate(&self, rate: impl Fn(&Quota) -> (u32, u32)) -> String {
+        match self.quota_in_force.as_ref().map(rate) {
+            Some((per_second, burst)) if per_second != NO_LIMIT => {
+                format!("{per_second} a second, {burst} at once")
             }
-            _ => "as every tenant".to_owned(),
+            _ => "no limit".to_owned(),
         }
     }
 }
@@ -85,6 +93,7 @@ impl From<v1::Tenant> for Tenant {
             unknown_event_types: word_unless_unspecified::<v1::Strictness>(tenant.unknown_event_types),
             state: word::<v1::TenantState>(tenant.state),
             quota: tenant.quota.map(Quota::from),
+            quota_in_force: tenant.quota_in_force.map(Quota::from),
             usage: tenant.usage.map(Usage::from),
             id: tenant.id,
             display_name: tenant.display_name,
@@ -116,10 +125,18 @@ impl View for Tenant {
             ("State", self.state.clone()),
             (
                 "Subscriptions",
-                self.of(|usage| usage.subscriptions.into(), |quota| quota.max_subscriptions.into()),
+                self.of(
+                    |usage| usage.subscriptions.into(),
+                    |quota| quota.max_subscriptions.into(),
+                    NO_LIMIT.into(),
+                ),
             ),
-            ("Stored bytes", self.of(|usage| usage.stored_bytes, |quota| quota.max_stored_bytes)),
-            ("Emits", self.emit_rate()),
+            (
+                "Stored bytes",
+                self.of(|usage| usage.stored_bytes, |quota| quota.max_stored_bytes, NO_LIMIT_OF_BYTES),
+            ),
+            ("Emits", self.rate(|quota| (quota.emit_rate, quota.emit_burst))),
+            ("Deliveries", self.rate(|quota| (quota.delivery_rate, quota.delivery_burst))),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Updated", self.update_time.clone().unwrap_or_default()),
         ]

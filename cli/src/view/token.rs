@@ -16,6 +16,7 @@ pub(crate) struct Token {
     create_time: Option<String>,
     expire_time: Option<String>,
     last_use_time: Option<String>,
+    parent: String,
     #[serde(skip)]
     last_used: String,
 }
@@ -31,17 +32,19 @@ impl From<v1::Token> for Token {
             id: token.id,
             display_name: token.display_name,
             tenant: token.tenant,
+            parent: token.parent,
         }
     }
 }
 
 impl View for Token {
-    const COLUMNS: &'static [&'static str] = &["ID", "ROLE", "TENANT", "LAST USED", "EXPIRES", "NAME"];
+    const COLUMNS: &'static [&'static str] =
+        &["ID", "ROLE", "TENANT", "LAST USED", "EXPIRES", "MADE BY", "NAME"];
 
     fn row(&self) -> Vec<String> {
         let expires = self.expire_time.clone().unwrap_or_else(|| "never".to_owned());
-        let (tenant, name) = (self.tenant.clone(), self.display_name.clone());
-        vec![self.id.clone(), self.role.clone(), tenant, self.last_used.clone(), expires, name]
+        let (tenant, parent, name) = (self.tenant.clone(), self.parent.clone(), self.display_name.clone());
+        vec![self.id.clone(), self.role.clone(), tenant, self.last_used.clone(), expires, parent, name]
     }
 
     fn details(&self) -> Vec<(&'static str, String)> {
@@ -52,6 +55,7 @@ impl View for Token {
             ("Tenant", self.tenant.clone()),
             ("Created", self.create_time.clone().unwrap_or_default()),
             ("Expires", self.expire_time.clone().unwrap_or_else(|| "never".to_owned())),
+            ("Made by", self.parent.clone()),
             ("Last used", self.last_use_time.clone().unwrap_or_default()),
         ]
     }

@@ -12,6 +12,8 @@ use tonic::Status;
 
 use self::Reach::{Everything, Own};
 use super::status;
+use crate::listen::Holder;
+use crate::reads::{Name, Reader};
 use crate::tokens::Standing;
 
 /// What a call is about.
@@ -75,6 +77,7 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.SigningKeyService/RevealSigningKey", Reveal, Own),
     ("postrider.v1.SigningKeyService/RevokeSigningKey", Operate, Own),
     ("postrider.v1.SigningKeyService/RotateSigningKey", Operate, Own),
+    ("postrider.v1.SubscriptionService/CheckSubscription", Operate, Own),
     ("postrider.v1.SubscriptionService/CreateSubscription", Operate, Own),
     ("postrider.v1.SubscriptionService/DeleteSubscription", Operate, Own),
     ("postrider.v1.SubscriptionService/DiagnoseSubscription", Operate, Own),
@@ -95,6 +98,31 @@ pub(super) const CALLS: &[(&str, Permission, Reach)] = &[
     ("postrider.v1.TokenService/ListTokens", Administer, Own),
     ("postrider.v1.TokenService/RevokeToken", Administer, Own),
 ];
+
+/// How a call is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// The call waits for a read turn, and stops if its caller disconnects.
+    Read,
+    /// The call takes read turns itself, and stops if its caller disconnects.
+    Waited,
+    /// The call emits events.
+    Emit,
+    /// The call is completed even if its caller disconnects.
+    Change,
+}
+
+/// How this call is carried out, which takes this permission.
+pub(super) fn way(call: &str, permission: Permission) -> Way {
+    let method = call.rsplit('/').next().unwrap_or_default();
+    let reads = ["Explain", "Get", "List"].iter().any(|verb| method.starts_with(verb));
+    match permission {
+        _ if reads => Way::Read,
+        _ if method.starts_with("Verify") || permission == Read => Way::Waited,
+        Emit => Way::Emit,
+        Read | Operate | Reveal | Administer => Way::Change,
+    }
+}
 
 /// Who a call is from.
 #[derive(Clone, Debug)]
@@ -118,6 +146,15 @@ impl Caller {
         Self { scope: Scope::Nothing, role: Role::Viewer, ..Self::postrider() }
     }
 
+    /// Whose share of connections it uses: its tenant's, or its own.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        match &self.scope {
+            Scope::Tenant(tenant) => Holder { party: tenant.as_str().into(), member: self.actor.clone() },
+            Scope::Everything | Scope::Nothing => Holder::alone(self.actor.clone()),
+        }
+    }
+
     /// Postrider itself.
     #[must_use]
     pub fn postrider() -> Self {
@@ -128,6 +165,14 @@ impl Caller {
             address: None,
             standing: Arc::default(),
         }
+    }
+
+    /// In whose share it reads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        let member = Name::Token(self.actor.clone());
+        let party = self.scope.tenant().map_or_else(|| member.clone(), |tenant| Name::Tenant(tenant.clone()));
+        Reader { party, member }
     }
 }
 
@@ -191,6 +236,20 @@ mod tests {
             }
         }
         assert!(judge(&caller(Role::Admin, Scope::Everything), "postrider.v1.EventService/Emot").is_err());
+    }
+
+    #[test]
+    fn calls_that_read_take_turns_and_those_that_change_are_carried_through() {
+        for (call, permission, _) in CALLS {
+            let method = call.rsplit('/').next().unwrap();
+            let expected = match (method, permission) {
+                ("WatchDeliveries" | "VerifyAuditLog", _) => Way::Waited,
+                (_, Emit) => Way::Emit,
+                _ if ["Explain", "Get", "List"].iter().any(|verb| method.starts_with(verb)) => Way::Read,
+                _ => Way::Change,
+            };
+            assert_eq!(way(call, *permission), expected, "{call}");
+        }
     }
 
     /// The table as `docs/operating.md` has it: a line for each kind of call.

@@ -18,6 +18,8 @@ use crate::store::IdentityRow;
 
 const LIST: &str = "agents";
 const MAX_REASON: usize = 200;
+/// Agents that are looked at between two looks at where a page ends.
+const CHUNK: usize = 1000;
 
 #[tonic::async_trait]
 impl AgentService for Api {
@@ -31,14 +33,14 @@ impl AgentService for Api {
         if !request.pool.is_empty() {
             let _known_form: PoolName = status::parse("pool", &request.pool)?;
         }
-        let mut found: Vec<(AgentId, Seen)> = api.visible_agents().into_iter().collect();
-        found.retain(|(_, seen)| request.pool.is_empty() || seen.pool() == request.pool);
-        found.retain(|(id, _)| after.as_ref().is_none_or(|after| id > after));
-        let next_page_token = page::after(LIST, &mut found, size, |(id, _)| id.to_string());
-        let mut agents = Vec::with_capacity(found.len());
+        let found = api.visible_agents_of(&request.pool, after, size + 1);
+        let mut shown = Vec::with_capacity(found.len());
         for (id, seen) in found {
-            agents.push(api.agent_view(&id, seen).await);
+            let view = api.agent_view(&id, seen).await;
+            shown.push((id, view));
         }
+        let (agents, next_page_token) =
+            page::fill(LIST, shown, size, |(id, _)| id.to_string(), |(_, view)| view);
         Ok(Response::new(ListAgentsResponse { agents, next_page_token }))
     }
 
@@ -48,8 +50,7 @@ impl AgentService for Api {
     ) -> Result<Response<GetAgentResponse>, Status> {
         let (api, request) = self.call(request);
         let id: AgentId = status::parse("agent", &request.agent)?;
-        let seen = api.visible_agents().remove(&id);
-        let seen = seen.ok_or_else(|| status::not_found("agent", &request.agent))?;
+        let seen = api.visible_agent(&id).ok_or_else(|| status::not_found("agent", &request.agent))?;
         Ok(Response::new(GetAgentResponse { agent: Some(api.agent_view(&id, seen).await) }))
     }
 
@@ -65,7 +66,7 @@ impl AgentService for Api {
         let audit = Entry { detail: request.reason, ..api.entry("RevokeAgent", None, &id) };
         let revoked = api.identities.revoke(&id, audit).await.map_err(|error| status::store(&error))?;
         let revoked = revoked.ok_or_else(|| status::not_found("agent", &request.agent))?;
-        let view = api.visible_agents().remove(&id).and_then(|seen| seen.view);
+        let view = api.visible_agent(&id).and_then(|seen| seen.view);
         let agent = api.agent_view(&id, Seen { view, identity: Some(revoked) }).await;
         Ok(Response::new(v1::RevokeAgentResponse { agent: Some(agent) }))
     }
@@ -144,27 +145,57 @@ impl Seen {
 }
 
 impl Api {
-    /// Agents that are connected or were lately, and those that have enrolled.
-    fn visible_agents(&self) -> BTreeMap<AgentId, Seen> {
+    /// Agents that are connected or were lately, and those that have enrolled: so many, after this
+    /// one.
+    fn visible_agents(&self, after: Option<&AgentId>, limit: usize) -> BTreeMap<AgentId, Seen> {
         let since = self.clock.wall() - REMEMBERED;
+        let is_visible = |view: &AgentView| !view.holders.is_empty() || view.row.last_seen >= since;
         let mut seen: BTreeMap<AgentId, Seen> = BTreeMap::new();
-        for view in self.agents.list() {
-            if !view.holders.is_empty() || view.row.last_seen >= since {
-                let id = view.row.id.clone();
-                seen.entry(id).or_default().view = Some(view);
-            }
+        for view in self.agents.page(after, limit, is_visible) {
+            let id = view.row.id.clone();
+            seen.entry(id).or_default().view = Some(view);
         }
-        for identity in self.identities.list() {
+        for identity in self.identities.page(after, limit) {
             let id = identity.agent.clone();
             seen.entry(id).or_default().identity = Some(identity);
         }
+        if let Some(behind) = seen.keys().nth(limit).cloned() {
+            // What is known of these may be incomplete.
+            seen.split_off(&behind);
+        }
         seen
+    }
+
+    /// The same of a pool; of all, when it is empty.
+    fn visible_agents_of(
+        &self,
+        pool: &str,
+        mut after: Option<AgentId>,
+        limit: usize,
+    ) -> Vec<(AgentId, Seen)> {
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let chunk = self.visible_agents(after.as_ref(), CHUNK);
+            let Some(last) = chunk.keys().next_back().cloned() else { break };
+            after = Some(last);
+            found.extend(chunk.into_iter().filter(|(_, seen)| pool.is_empty() || seen.pool() == pool));
+        }
+        found.truncate(limit);
+        found
+    }
+
+    fn visible_agent(&self, id: &AgentId) -> Option<Seen> {
+        let since = self.clock.wall() - REMEMBERED;
+        let view = self.agents.get(id);
+        let view = view.filter(|view| !view.holders.is_empty() || view.row.last_seen >= since);
+        let identity = self.identities.get(id);
+        (view.is_some() || identity.is_some()).then_some(Seen { view, identity })
     }
 
     /// Drains an agent, or gives it jobs again.
     async fn set_drained(&self, id: &str, drained: bool) -> Result<Agent, Status> {
         let agent: AgentId = status::parse("agent", id)?;
-        let seen = self.visible_agents().remove(&agent).ok_or_else(|| status::not_found("agent", id))?;
+        let seen = self.visible_agent(&agent).ok_or_else(|| status::not_found("agent", id))?;
         let connected = seen.view.as_ref().is_some_and(|view| !view.holders.is_empty());
         let was_drained = seen.view.as_ref().is_some_and(|view| view.row.drained.is_some());
         if drained && !connected {
@@ -181,13 +212,13 @@ impl Api {
                 self.lanes.set_drained(view.holders, drained).await;
             }
         }
-        let seen = self.visible_agents().remove(&agent).unwrap_or_default();
+        let seen = self.visible_agent(&agent).unwrap_or_default();
         Ok(self.agent_view(&agent, seen).await)
     }
 
     /// The pool, state and version of every agent that is seen and not revoked.
     pub(super) fn agents_by_pool(&self) -> Vec<(PoolName, AgentState, String)> {
-        let agents = self.visible_agents().into_values();
+        let agents = self.visible_agents_of("", None, usize::MAX).into_iter().map(|(_, seen)| seen);
         let kept =
             agents.filter(|seen| seen.identity.as_ref().is_none_or(|identity| identity.revoked.is_none()));
         let told = kept.filter_map(|seen| {

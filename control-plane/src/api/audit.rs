@@ -6,10 +6,12 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::time;
 use postrider_proto::v1;
 use postrider_proto::v1::audit_service_server::AuditService;
+use postrider_telemetry::blocking;
 use tonic::{Request, Response, Status};
 
 use super::events::bound;
 use super::{Api, page, status};
+use crate::audit_head;
 use crate::store::{AuditQuery, AuditRow, StoreError};
 
 const LIST: &str = "audit";
@@ -31,6 +33,7 @@ impl AuditService for Api {
             (tenant, Scope::Everything) => Some(status::parse("tenant", tenant)?),
             (tenant, _) => Some(api.tenant(tenant)?),
         };
+        let list = tenant.as_ref().map_or_else(|| LIST.to_owned(), |tenant| page::of(LIST, tenant));
         let query = AuditQuery {
             tenant,
             actor: some(&request.actor),
@@ -38,14 +41,12 @@ impl AuditService for Api {
             start: bound("start_time", request.start_time.as_ref(), Timestamp::default())?,
             end: bound("end_time", request.end_time.as_ref(), Timestamp::MAX)?,
             limit: page::size(request.page_size)?,
-            before: page::read(LIST, &request.page_token)?,
+            before: page::read(&list, &request.page_token)?,
         };
         let found = api.store.audit_records(query).await.map_err(|error| status::store(&error))?;
-        let records = found.items.into_iter().map(|row| api.record_view(row)).collect();
-        Ok(Response::new(v1::ListAuditRecordsResponse {
-            records,
-            next_page_token: page::write(LIST, found.next),
-        }))
+        let records = found.items.into_iter().map(|row| (row.number, api.record_view(row))).collect();
+        let (records, next) = page::fit(records, found.next);
+        Ok(Response::new(v1::ListAuditRecordsResponse { records, next_page_token: page::write(&list, next) }))
     }
 
     async fn verify_audit_log(
@@ -53,7 +54,10 @@ impl AuditService for Api {
         request: Request<v1::VerifyAuditLogRequest>,
     ) -> Result<Response<v1::VerifyAuditLogResponse>, Status> {
         let (api, request) = self.call(request);
-        let known = read_known(&request)?;
+        let known = match read_known(&request)? {
+            None => api.exported().await?,
+            known => known,
+        };
         let span = api.store.audit_span().await.map_err(|error| status::store(&error))?;
         if let Some(known) = known.filter(|known| known.sequence < span.start.sequence) {
             return Err(status::precondition(
@@ -61,7 +65,13 @@ impl AuditService for Api {
                 format!("record {} has aged out, so it proves nothing; give a later one", known.sequence),
             ));
         }
-        let (check, problem) = api.verify(Check::new(span.start, span.end, known)).await?;
+        let key = api.sealer.audit_key();
+        let since = span
+            .since
+            .filter(|(since, code)| key.is_code(&Head { sequence: *since, ..Head::default() }, code));
+        let check = Check::new(span.start, span.end, known);
+        let check = check.authenticated(key, since.map_or(1, |(since, _)| since));
+        let (check, problem) = api.verify(check).await?;
         let head = check.head();
         Ok(Response::new(v1::VerifyAuditLogResponse {
             intact: problem.is_none(),
@@ -74,11 +84,23 @@ impl AuditService for Api {
 }
 
 impl Api {
+    /// The head that was last exported to a file, if it is not aged out.
+    async fn exported(&self) -> Result<Option<Head>, Status> {
+        let Some(path) = self.audit_head_file.clone() else { return Ok(None) };
+        let read = blocking::run(move || audit_head::read(&path)).await.map_err(|_| status::fault())?;
+        let told =
+            |error| status::precondition("AUDIT_HEAD_FILE", format!("{:#}", anyhow::Error::from(error)));
+        let span = self.store.audit_span().await.map_err(|error| status::store(&error))?;
+        let head = read.map_err(told)?.map(|exported| exported.head);
+        Ok(head.filter(|head| head.sequence >= span.start.sequence.max(1)))
+    }
+
     /// Follows the chain as far as it holds, a bounded number of records at a time; what breaks it, if anything does.
     async fn verify(&self, mut check: Check) -> Result<(Check, Option<String>), Status> {
         let mut step = STEP;
         while !check.is_at_end() {
             let last = check.head().sequence;
+            let _turn = self.turn().await?;
             let records = match self.store.audit_records_after(last, step).await {
                 Ok(records) => records,
                 // One by one, to find which.

@@ -4,15 +4,29 @@
 use std::fmt::Display;
 
 use postrider_domain::audit::Entry;
+use postrider_domain::id::KeyId;
 use postrider_proto::v1;
 
+/// The action of every record of a secret that was shown after it was made.
+pub(super) const REVEAL: &str = "RevealSigningKey";
 /// How long a detail may be, in bytes.
 const MAX: usize = 2000;
 
 /// What a new subscription is.
 pub(super) fn new(subscription: &v1::Subscription) -> String {
     let types = subscription.event_types.join(", ");
-    bounded(format!("url {}; event_types {types}", address(&subscription.url)))
+    bounded(format!("{}; url {}; event_types {types}", pool(subscription), address(&subscription.url)))
+}
+
+/// The end of a subscription.
+pub(super) fn gone(subscription: &v1::Subscription) -> String {
+    bounded(format!("{}; url {}", pool(subscription), address(&subscription.url)))
+}
+
+/// Whose agents act for a subscription.
+fn pool(subscription: &v1::Subscription) -> String {
+    let fallback = if subscription.allow_fallback_pool { " or its fallback" } else { "" };
+    format!("pool {}{fallback}", subscription.pool)
 }
 
 /// Which of a subscription's fields have changed, from what to what.
@@ -69,13 +83,20 @@ pub(super) fn between(before: &v1::Subscription, after: &v1::Subscription) -> St
             limit.as_ref().map_or_else(|| "none".to_owned(), |limit| format!("{}/s burst {}", limit.per_second, limit.burst))
         },
     );
-    bounded(if changes.is_empty() { "nothing differs".to_owned() } else { changes.join("; ") })
+    let changes = if changes.is_empty() { "nothing differs".to_owned() } else { changes.join("; ") };
+    bounded(format!("{}; {changes}", pool(after)))
 }
 
-/// A repeat, which shows a secret once more.
+/// A repeated call that changed nothing and returned no secret.
 pub(super) fn repeated(entry: Entry, request_id: &str) -> Entry {
-    let detail = "a repeat: the first call's secret was shown again".to_owned();
+    let detail = "a repeated call: nothing was changed, and no secret was returned".to_owned();
     Entry { request_id: request_id.to_owned(), detail, ..entry }
+}
+
+/// A repeated call that returned the secret of the key that the first call made: recorded as a reveal.
+pub(super) fn revealed_again(entry: Entry, key: KeyId, request_id: &str) -> Entry {
+    let detail = format!("{key}, by a repeated {}", entry.action);
+    Entry { request_id: request_id.to_owned(), action: REVEAL.to_owned(), detail, ..entry }
 }
 
 /// A URL without its query.
@@ -126,6 +147,7 @@ mod tests {
     fn subscription() -> v1::Subscription {
         v1::Subscription {
             url: "https://hooks.example.com/a?token=s3cret".into(),
+            pool: "edge".into(),
             event_types: vec!["a.b".into(), "c.*".into()],
             headers: [("authorization".to_owned(), "Bearer s3cret".to_owned())].into(),
             timeout: Some(prost_types::Duration { seconds: 15, nanos: 0 }),
@@ -136,21 +158,32 @@ mod tests {
     #[test]
     fn each_changed_field_is_told_and_no_secret() {
         let before = subscription();
-        assert_eq!(between(&before, &before), "nothing differs");
+        assert_eq!(between(&before, &before), "pool edge; nothing differs");
         let mut after = before.clone();
         after.url = "https://hooks.example.com/b?token=s3cret2".into();
         after.timeout = Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 });
         after.max_in_flight = 8;
         assert_eq!(
             between(&before, &after),
-            "url: https://hooks.example.com/a?… → https://hooks.example.com/b?…; max_in_flight: 0 → 8; \
+            "pool edge; url: https://hooks.example.com/a?… → https://hooks.example.com/b?…; max_in_flight: 0 → 8; \
              timeout: 15s → 2.5s"
         );
         let mut hidden = before.clone();
         hidden.url = "https://hooks.example.com/a?token=other".into();
         hidden.headers.insert("authorization".into(), "Bearer s3cret3".into());
         let told = between(&before, &hidden);
-        assert_eq!(told, "url: https://hooks.example.com/a?…, changed; headers: authorization, changed");
+        assert_eq!(
+            told,
+            "pool edge; url: https://hooks.example.com/a?…, changed; headers: authorization, changed"
+        );
+        let mut moved = before.clone();
+        (moved.pool, moved.allow_fallback_pool) = ("acme".into(), true);
+        assert_eq!(
+            between(&before, &moved),
+            "pool acme or its fallback; pool: edge → acme; allow_fallback_pool: false → true"
+        );
+        assert_eq!(gone(&before), "pool edge; url https://hooks.example.com/a?…");
+        assert!(new(&before).starts_with("pool edge; url https://hooks.example.com/a?…; event_types"));
         for text in [new(&before), told] {
             assert!(!text.contains("s3cret") && !text.contains("other"), "{text}");
         }

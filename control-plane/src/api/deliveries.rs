@@ -18,7 +18,7 @@ use super::events::bound;
 use super::streams::while_valid;
 use super::{Api, page, status};
 use crate::schedule::{Answer, Refusal};
-use crate::store::{DeliveryQuery, DeliveryRow, Page};
+use crate::store::{DeliveryPlace, DeliveryQuery, DeliveryRow, Page};
 
 const LIST: &str = "deliveries";
 /// How long a change waits for the write of the outcome before it.
@@ -53,9 +53,15 @@ impl DeliveryService for Api {
         let query = DeliveryQuery { states: stored_states(&wanted), limit, ..query };
         let found = api.store.deliveries(query).await.map_err(|error| status::store(&error))?;
         let Page { items, next } = found;
-        let mut deliveries = api.views(&tenant, items).await?;
-        deliveries.retain(|delivery| wanted.is_empty() || wanted.contains(&delivery.state()));
-        Ok(Response::new(v1::ListDeliveriesResponse { deliveries, next_page_token: page::write(LIST, next) }))
+        let place = |row: &DeliveryRow| DeliveryPlace { event: row.delivery.event, id: row.id };
+        let places: Vec<DeliveryPlace> = items.iter().map(place).collect();
+        let views = places.into_iter().zip(api.views(&tenant, items).await?);
+        let is_wanted = |view: &v1::Delivery| wanted.is_empty() || wanted.contains(&view.state());
+        let (deliveries, next) = page::fit(views.filter(|(_, view)| is_wanted(view)).collect(), next);
+        Ok(Response::new(v1::ListDeliveriesResponse {
+            deliveries,
+            next_page_token: page::write(&page::of(LIST, &tenant), next),
+        }))
     }
 
     async fn retry_delivery(
@@ -67,9 +73,12 @@ impl DeliveryService for Api {
         let request_id = api.request("RetryDelivery", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         if api.repeated(request_id.as_ref()).await?.is_none() {
+            let row = api.registry.get_of(&tenant, id.subscription);
+            row.as_ref().map_or(Ok(()), |row| api.check_pool_of(&row.subscription))?;
             api.check_retriable(&tenant, id).await?;
             let audit = Entry {
                 request_id: request.request_id.clone(),
+                detail: row.map(|row| format!("in the pool {}", row.subscription.pool)).unwrap_or_default(),
                 ..api.entry("RetryDelivery", Some(&tenant), id)
             };
             api.when_not_busy(|| api.lanes.retry(id, Some(audit.clone())), &request.delivery).await?;
@@ -138,6 +147,7 @@ impl Api {
         let states: Result<Vec<DeliveryState>, _> =
             request.states.iter().map(|state| DeliveryState::try_from(*state)).collect();
         let states = states.map_err(|_| status::invalid_field("states", "must be states of deliveries"))?;
+        let list = page::of(LIST, &tenant);
         Ok(DeliveryQuery {
             tenant,
             subscription,
@@ -146,16 +156,16 @@ impl Api {
             start: bound("start_time", request.start_time.as_ref(), Timestamp::default())?,
             end: bound("end_time", request.end_time.as_ref(), Timestamp::MAX)?,
             limit: page::size(request.page_size)?,
-            after: page::read(LIST, &request.page_token)?,
+            after: page::read(&list, &request.page_token)?,
         })
     }
 
     async fn check_retriable(&self, tenant: &TenantId, id: DeliveryId) -> Result<(), Status> {
         let row = self.stored_delivery(id).await?;
         let row = row.ok_or_else(|| status::not_found("delivery", &id.to_string()))?;
-        let events = self.store.events(vec![(tenant.clone(), row.delivery.event)]).await;
-        let event = events.map_err(|error| status::store(&error))?.into_iter().flatten().next();
-        if event.is_none_or(|event| event.is_erased()) {
+        let heads = self.store.event_heads(tenant, vec![row.delivery.event]).await;
+        let head = heads.map_err(|error| status::store(&error))?.into_iter().flatten().next();
+        if head.is_none_or(|head| head.erased) {
             return Err(status::precondition(
                 "DATA_ERASED",
                 "the event's data is erased by retention; emit it again",

@@ -25,9 +25,11 @@ impl Api {
         request: v1::DiagnoseSubscriptionRequest,
     ) -> Result<v1::DiagnoseSubscriptionResponse, Status> {
         let row = self.subscription(&request.tenant, &request.subscription)?;
+        self.check_pool_of(&row.subscription)?;
         let diagnose = question(&row, "HEAD", Vec::new());
         let (diagnosis, _) = self.look(&row, &request.agent, diagnose).await?;
-        let detail = format!("by {}: {}", diagnosis.agent, diagnosis.outcome().as_str_name());
+        let outcome = diagnosis.outcome().as_str_name();
+        let detail = format!("by {} of the pool {}: {outcome}", diagnosis.agent, diagnosis.pool);
         let tenant = Some(&row.subscription.tenant);
         let entry = self.entry("DiagnoseSubscription", tenant, row.subscription.id);
         self.record(Entry { detail, ..entry }).await?;
@@ -39,6 +41,7 @@ impl Api {
         request: v1::ValidateSubscriptionRequest,
     ) -> Result<v1::ValidateSubscriptionResponse, Status> {
         let row = self.subscription(&request.tenant, &request.subscription)?;
+        self.check_pool_of(&row.subscription)?;
         if !row.subscription.handshake {
             let message =
                 "the subscription does not want a validation handshake; set validation_handshake first";
@@ -87,7 +90,8 @@ impl Api {
         let mut row = (*row).clone();
         let mut warnings = Vec::new();
         let slower = validation.slower(row.subscription.rate_limit);
-        let detail = format!("{:?}: {}", validation.state, validation.detail);
+        let pool = &row.subscription.pool;
+        let detail = format!("{:?}: {}; in the pool {pool}", validation.state, validation.detail);
         match (slower, validation.allowed_rate) {
             (Some(limit), Some(_)) if request.apply_rate => row.subscription.rate_limit = Some(limit),
             (Some(limit), Some(allowed)) => warnings.push(format!(
@@ -115,11 +119,11 @@ impl Api {
         let agent: Option<AgentId> =
             (!agent.is_empty()).then(|| status::parse("agent", agent)).transpose()?;
         let pools = self.pools_of(row);
-        let (method, url) = (diagnose.method.clone(), diagnose.url.clone());
+        let (method, url) = (diagnose.method.clone(), self.show_url(&row.subscription.url));
         let now = self.clock.wall();
         let whom = Whom { pools: &pools, agent: agent.as_ref() };
         let seen = self.diagnoses.ask(row.subscription.id, whom, diagnose).await;
-        let Seen { agent, pool, looked } = seen.map_err(|unseen| refusal(&unseen))?;
+        let Seen { agent, pool, looked } = seen.map_err(|unseen| self.refusal(&unseen))?;
         let mut shown = v1::Diagnosis {
             agent: agent.to_string(),
             pool: pool.to_string(),
@@ -134,12 +138,22 @@ impl Api {
         Ok((shown, looked))
     }
 
-    /// The pools whose agents may deliver for a subscription, its own first.
-    fn pools_of(&self, row: &KeyedSubscription) -> Vec<PoolName> {
+    /// The pools whose agents may deliver for a subscription, its own first: those that allow its tenant.
+    pub(super) fn pools_of(&self, row: &KeyedSubscription) -> Vec<PoolName> {
         let own = row.subscription.pool.clone();
         let fallback = self.pools.get(&own).and_then(|pool| pool.settings.fallback);
         let fallback = fallback.filter(|_| row.subscription.allow_fallback);
-        std::iter::once(own).chain(fallback).collect()
+        let pools = std::iter::once(own).chain(fallback);
+        pools.filter(|pool| self.pools.allow(pool, &row.subscription.tenant)).collect()
+    }
+
+    /// Why nobody has looked, as the caller may know it: agents and their versions are the operator's business.
+    pub(super) fn refusal(&self, unseen: &Unseen) -> Status {
+        let message = match self.caller.scope {
+            Scope::Everything => unseen.to_string(),
+            _ => unseen.for_tenants(),
+        };
+        refusal(unseen, message)
     }
 }
 
@@ -164,14 +178,15 @@ fn header(name: &str, value: &str) -> Header {
     Header { name: name.to_owned(), value: value.to_owned() }
 }
 
-fn refusal(unseen: &Unseen) -> Status {
-    let message = unseen.to_string();
+fn refusal(unseen: &Unseen, message: String) -> Status {
     match unseen {
         Unseen::NoAgent(_) => status::unreachable_now("NO_AGENT", message),
         Unseen::Lost(_) => status::unreachable_now("AGENT_LOST", message),
         Unseen::NotThere(_) => status::precondition("AGENT_NOT_THERE", message),
         Unseen::TooOld { .. } => status::precondition("AGENT_TOO_OLD", message),
         Unseen::Busy(_) => status::too_often("AGENT_BUSY", message, Duration::from_secs(1)),
+        Unseen::TooManyTests => status::too_often("TOO_MANY_TESTS", message, Duration::from_secs(1)),
+        Unseen::TestedTooOften(wait) => status::too_often("TOO_MANY_TESTS", message, *wait),
         Unseen::TooOften(wait) => status::too_often("TOO_MANY_LOOKS", message, *wait),
     }
 }

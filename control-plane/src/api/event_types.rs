@@ -3,6 +3,8 @@
 use postrider_domain::audit::Entry;
 use postrider_domain::catalogue;
 use postrider_domain::event::{EventTypeName, check_data};
+use postrider_domain::id::TenantId;
+use postrider_domain::schema::{MAX_SCHEMA, Schema};
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::event_type_service_server::EventTypeService;
 use postrider_proto::v1::{
@@ -14,6 +16,7 @@ use postrider_proto::{event_type, time};
 use tonic::{Request, Response, Status};
 
 use super::{Api, page, status, views};
+use crate::store::Page;
 
 const LIST: &str = "event_types";
 const MAX_DESCRIPTION: usize = 2000;
@@ -37,16 +40,18 @@ impl EventTypeService for Api {
         let name: EventTypeName = status::parse("event_type.name", &wanted.name)?;
         let first = EventType { schema_version: u32::from(!wanted.schema.is_empty()), ..wanted };
         let wanted = EventType { former_schemas: Vec::new(), warning_count: 0, ..first };
-        let entry = check(&wanted)?;
+        // Compiled before changes are held off: others' changes need not wait for it.
+        let judged = api.checked(&tenant, &wanted).await?;
         let _change = api.registry.change().await;
         if api.store.event_type(&tenant, &name).await.map_err(|error| status::store(&error))?.is_some() {
             return Err(status::exists("event type", &wanted.name));
         }
+        api.check_event_types(&tenant)?;
         let now = Some(time::write(api.clock.wall()));
         let event_type = EventType { create_time: now, update_time: now, ..wanted };
         let audit = api.entry("CreateEventType", Some(&tenant), &name);
         api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
-        api.registry.catalogues.put(&tenant, name, entry);
+        api.keep_event_type(&tenant, name, judged);
         Ok(Response::new(CreateEventTypeResponse { event_type: Some(event_type) }))
     }
 
@@ -67,15 +72,16 @@ impl EventTypeService for Api {
         let (api, request) = self.call(request);
         let tenant = api.tenant(&request.tenant)?;
         let size = page::size(request.page_size)?;
-        let after = page::read(LIST, &request.page_token)?;
-        let found = api.store.event_types(&tenant, after, size + 1).await;
-        let mut event_types = found.map_err(|error| status::store(&error))?;
+        let list = page::of(LIST, &tenant);
+        let after = page::read(&list, &request.page_token)?;
+        let found = api.store.event_types(&tenant, after, size).await;
+        let Page { items: mut event_types, next } = found.map_err(|error| status::store(&error))?;
         for event_type in &mut event_types {
             event_type.schema.clear();
             event_type.former_schemas.clear();
             event_type.warning_count = api.warned(event_type)?;
         }
-        let next_page_token = page::after(LIST, &mut event_types, size, |event_type| event_type.name.clone());
+        let next_page_token = page::write(&list, next);
         Ok(Response::new(ListEventTypesResponse { event_types, next_page_token }))
     }
 
@@ -86,20 +92,27 @@ impl EventTypeService for Api {
         let (api, request) = self.call(request);
         let wanted = request.event_type.unwrap_or_default();
         let fields = views::mask(request.update_mask, &SETTABLE)?;
-        let _change = api.registry.change().await;
-        let mut event_type = api.stored_event_type(&wanted.tenant, &wanted.name).await?;
         let now = Some(time::write(api.clock.wall()));
-        for field in &fields {
-            set(&mut event_type, &wanted, field, now);
-        }
-        let judged = check(&event_type)?;
+        let (mut event_type, judged, _change) = loop {
+            let stored = api.stored_event_type(&wanted.tenant, &wanted.name).await?;
+            let mut changed = stored.clone();
+            for field in &fields {
+                set(&mut changed, &wanted, field, now);
+            }
+            // Compiled before changes are held off: others' changes need not wait for it.
+            let judged = api.checked(&api.tenant(&wanted.tenant)?, &changed).await?;
+            let change = api.registry.change().await;
+            if api.stored_event_type(&wanted.tenant, &wanted.name).await? == stored {
+                break (changed, judged, change);
+            }
+        };
         event_type.update_time = now;
         let (tenant, name) = (api.tenant(&event_type.tenant)?, status::parse("name", &event_type.name)?);
         Self::check_not_own(&tenant)?;
         let entry = api.entry("UpdateEventType", Some(&tenant), &name);
         let audit = Entry { detail: fields.join(", "), ..entry };
         api.store.put_event_type(event_type.clone(), audit).await.map_err(|error| status::store(&error))?;
-        api.registry.catalogues.put(&tenant, name, judged);
+        api.keep_event_type(&tenant, name, judged);
         Ok(Response::new(UpdateEventTypeResponse { event_type: Some(event_type) }))
     }
 
@@ -114,12 +127,59 @@ impl EventTypeService for Api {
         Self::check_not_own(&tenant)?;
         let audit = api.entry("DeleteEventType", Some(&tenant), &name);
         api.store.delete_event_type(&tenant, &name, audit).await.map_err(|error| status::store(&error))?;
-        api.registry.catalogues.remove(&tenant, &name);
+        if let Some(number) = api.registry.catalogues.remove(&tenant, &name) {
+            api.judge.schemas().forget(&tenant, number);
+        }
         Ok(Response::new(DeleteEventTypeResponse {}))
     }
 }
 
+/// What events of a type are judged by, with its schema, which is compiled.
+type Checked = (catalogue::Entry, Option<Schema>);
+
 impl Api {
+    /// Checks a type that is to be saved, and compiles its schema.
+    async fn checked(&self, tenant: &TenantId, event_type: &EventType) -> Result<Checked, Status> {
+        let entry = check_shape(event_type)?;
+        if !entry.has_schema {
+            return Ok((entry, None));
+        }
+        let (schema, example) = (event_type.schema.clone(), event_type.example.clone());
+        let compiled = self.judge.schemas().compile(tenant, schema, example).await;
+        let compiled = compiled.map_err(|error| status::not_judged(tenant, &error.into()))?;
+        let compiled = compiled.map_err(|problem| refuse(Violation::new("schema", problem)))?;
+        if compiled.mistakes.is_empty() {
+            return Ok((entry, Some(compiled.schema)));
+        }
+        let problem = format!("does not follow the schema: {}", compiled.mistakes.join("; "));
+        Err(refuse(Violation::new("example", problem)))
+    }
+
+    /// A type was written: events are judged by it from now on.
+    fn keep_event_type(&self, tenant: &TenantId, name: EventTypeName, (entry, schema): Checked) {
+        let (number, before) = self.registry.catalogues.put(tenant, name, entry);
+        let schemas = self.judge.schemas();
+        if let Some(before) = before {
+            schemas.forget(tenant, before);
+        }
+        if let Some(schema) = schema {
+            schemas.put(tenant, number, Ok(schema));
+        }
+    }
+
+    /// Whether the tenant may have one event type more. Must be called while changes are held off.
+    fn check_event_types(&self, tenant: &TenantId) -> Result<(), Status> {
+        let (quota, has) = (self.registry.quota(tenant), self.registry.catalogues.count(tenant));
+        if quota.admits_event_type(has) {
+            return Ok(());
+        }
+        let message = format!(
+            "the tenant has {has} event types and may have no more; delete some, or ask the operator for more"
+        );
+        self.emitter.refused_by_quota("event_types");
+        Err(status::quota_exceeded("TENANT_EVENT_TYPES_EXCEEDED", tenant, &message, None))
+    }
+
     fn warned(&self, event_type: &EventType) -> Result<u64, Status> {
         let (tenant, name) = (self.tenant(&event_type.tenant)?, status::parse("name", &event_type.name)?);
         Ok(self.registry.catalogues.warned(&tenant, &name))
@@ -152,8 +212,8 @@ fn set(stored: &mut EventType, wanted: &EventType, field: &str, now: Option<pros
     }
 }
 
-/// What events of the type are judged by.
-fn check(event_type: &EventType) -> Result<catalogue::Entry, Status> {
+/// What can be said without compiling the schema.
+fn check_shape(event_type: &EventType) -> Result<catalogue::Entry, Status> {
     if event_type.description.chars().count() > MAX_DESCRIPTION {
         return Err(status::invalid_field("event_type.description", "must have at most 2000 characters"));
     }
@@ -163,19 +223,18 @@ fn check(event_type: &EventType) -> Result<catalogue::Entry, Status> {
             "must have at most 500 characters",
         ));
     }
-    let refuse = |violation: Violation| status::invalid(&[violation.within("event_type")]);
     let entry = event_type::read(event_type).map_err(refuse)?;
-    if event_type.example.is_empty() {
-        return Ok(entry);
+    if event_type.schema.len() > MAX_SCHEMA {
+        let problem = format!("has {} bytes, the limit is {MAX_SCHEMA}", event_type.schema.len());
+        return Err(refuse(Violation::new("schema", problem)));
     }
-    check_data(event_type.example.as_bytes(), MAX_EXAMPLE)
-        .map_err(|violation| refuse(Violation::new("example", violation.problem)))?;
-    let mistakes = entry.schema.as_ref().map(|schema| schema.mistakes(event_type.example.as_bytes()));
-    match mistakes.filter(|mistakes| !mistakes.is_empty()) {
-        None => Ok(entry),
-        Some(mistakes) => {
-            let problem = format!("does not follow the schema: {}", mistakes.join("; "));
-            Err(refuse(Violation::new("example", problem)))
-        }
+    if !event_type.example.is_empty() {
+        check_data(event_type.example.as_bytes(), MAX_EXAMPLE)
+            .map_err(|violation| refuse(Violation::new("example", violation.problem)))?;
     }
+    Ok(entry)
+}
+
+fn refuse(violation: Violation) -> Status {
+    status::invalid(&[violation.within("event_type")])
 }

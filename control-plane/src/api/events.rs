@@ -1,36 +1,36 @@
 //! `EventService`.
 
+mod accepting;
+
 use std::pin::Pin;
 
 use futures::stream::{Stream, StreamExt as _};
 use postrider_domain::catalogue::Warning;
-use postrider_domain::event::{
-    Attributes, Event, EventTypeName, MAX_IDEMPOTENCY_KEY, check_data, content_digest, idempotency_digest,
-};
-use postrider_domain::filter::Facts;
 use postrider_domain::id::{EventId, EventKey, TenantId};
-use postrider_domain::order::OrderingKey;
 use postrider_domain::time::Timestamp;
 use postrider_domain::trace::TraceContext;
-use postrider_domain::violation::Violation;
 use postrider_proto::time;
 use postrider_proto::v1::emit_result::Result as Emitted;
 use postrider_proto::v1::event_service_server::EventService;
-use postrider_proto::v1::{self, EmitResponse, EmitResult, EmitWarning, NewEvent};
+use postrider_proto::v1::{self, EmitResponse, EmitResult, EmitWarning};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::info_span;
 
-use super::streams::while_valid;
+use super::streams::{fed, while_valid};
 use super::{Api, page, status};
 use crate::emit::{Emitter, Submitted};
-use crate::store::{Accept, Accepted, EventQuery, EventRow};
+use crate::store::{Accept, Accepted, EventHead, EventQuery, EventRow};
 use crate::traced::Emission;
 
 const LIST: &str = "events";
 /// Events of one batch.
 const MAX_BATCH: usize = 1000;
+/// Bytes of a batch's events that are looked into before others have their turn on the thread, and what an event counts for
+/// beside its data.
+const YIELD_BYTES: usize = 64 * 1024;
+const EVENT_BYTES: usize = 1024;
 /// Events of one stream that wait for their commit: what a pipelined client can have under way.
 const STREAM_WINDOW: usize = 2048;
 
@@ -58,8 +58,9 @@ impl EventService for Api {
     async fn emit(&self, request: Request<v1::EmitRequest>) -> Result<Response<EmitResponse>, Status> {
         let carried = carried(request.metadata());
         let (api, request) = self.call(request);
-        let handed = api.hand_in(&request.tenant, request.event, carried.as_ref())?;
-        Ok(Response::new(answer(handed).await?))
+        let prepared = api.prepare(&request.tenant, request.event, carried.as_ref(), false)?;
+        let (accept, about) = api.accept_one(prepared).await?;
+        Ok(Response::new(answer(api.hand_in(accept, about)?).await?))
     }
 
     async fn emit_batch(
@@ -71,10 +72,20 @@ impl EventService for Api {
         if !(1..=MAX_BATCH).contains(&request.events.len()) {
             return Err(status::invalid_field("events", "must hold 1 to 1000 events"));
         }
-        api.tenant(&request.tenant)?;
-        let mut submitted = Vec::with_capacity(request.events.len());
+        let tenant = api.tenant(&request.tenant)?;
+        let mut prepared = Vec::with_capacity(request.events.len());
+        let mut bytes = 0;
         for event in request.events {
-            submitted.push(api.hand_in(&request.tenant, Some(event), carried.as_ref()));
+            bytes += event.data.len() + EVENT_BYTES;
+            prepared.push(api.prepare(&request.tenant, Some(event), carried.as_ref(), false));
+            if bytes >= YIELD_BYTES {
+                bytes = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut submitted = Vec::with_capacity(prepared.len());
+        for accepted in api.accept(&tenant, prepared).await? {
+            submitted.push(accepted.and_then(|(accept, about)| api.hand_in(accept, about)));
         }
         let mut results = Vec::with_capacity(submitted.len());
         for submitted in submitted {
@@ -91,8 +102,8 @@ impl EventService for Api {
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
         let standing = api.caller.standing.clone();
-        tokio::spawn(read_stream(api, requests, sender));
-        let answers = ReceiverStream::new(pipeline).then(|next: Pipelined| async move {
+        let reader = read_stream(api, requests, sender);
+        let answers = fed(pipeline, reader, info_span!("emit_stream")).then(|next: Pipelined| async move {
             let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
         });
@@ -114,8 +125,10 @@ impl EventService for Api {
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let (api, request) = self.call(request);
+        let tenant = api.tenant(&request.tenant)?;
+        let list = page::of(LIST, &tenant);
         let query = EventQuery {
-            tenant: api.tenant(&request.tenant)?,
+            tenant,
             event_type: match request.r#type.as_str() {
                 "" => None,
                 name => Some(status::parse("type", name)?),
@@ -123,11 +136,12 @@ impl EventService for Api {
             start: bound("start_time", request.start_time.as_ref(), Timestamp::default())?,
             end: bound("end_time", request.end_time.as_ref(), Timestamp::MAX)?,
             limit: page::size(request.page_size)?,
-            after: page::read(LIST, &request.page_token)?,
+            after: page::read(&list, &request.page_token)?,
         };
         let found = api.store.list_events(query).await.map_err(|error| status::store(&error))?;
-        let events = found.items.into_iter().map(|row| view(row, false)).collect();
-        Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(LIST, found.next) }))
+        let events = found.items.into_iter().map(|row| (row.event.key, view(row, false))).collect();
+        let (events, next) = page::fit(events, found.next);
+        Ok(Response::new(v1::ListEventsResponse { events, next_page_token: page::write(&list, next) }))
     }
 
     async fn explain_match(
@@ -152,7 +166,12 @@ async fn read_stream(
             let Some(request) = requests.message().await.map_err(|status| status::unread(&status))? else {
                 return Ok(None);
             };
-            let submitted = match api.accept(&request.tenant, request.event, None, !tenants.several) {
+            let prepared = api.prepare(&request.tenant, request.event, None, !tenants.several);
+            let accepted = match prepared {
+                Ok(prepared) => api.accept_one(prepared).await,
+                Err(status) => Err(status),
+            };
+            let submitted = match accepted {
                 Ok((accept, about)) => {
                     tenants.submit(&api.emitter, accept).await.map(|submitted| Handed { submitted, about })
                 }
@@ -170,7 +189,7 @@ async fn read_stream(
         let sent = match next {
             Ok(Some(submitted)) => pipeline.send(Ok(submitted)).await,
             Ok(None) => return,
-            // What was sent and not answered was not accepted for sure; the client must not take the end for success.
+            // It is not known whether events without an answer were accepted; the client must not take the end for success.
             Err(status) => {
                 let _already_gone = pipeline.send(Err(status)).await;
                 return;
@@ -201,96 +220,8 @@ impl Tenants {
 }
 
 impl Api {
-    /// Checks an event and finds whom it is owed to. When it cannot wait for room and there is none, it is refused before
-    /// it is looked into.
-    fn accept(
-        &self,
-        tenant: &str,
-        event: Option<NewEvent>,
-        carried: Option<&TraceContext>,
-        can_wait: bool,
-    ) -> Result<(Accept, About), Status> {
-        self.judge(tenant, event, carried, can_wait).inspect_err(|_| self.emitter.refused())
-    }
-
-    fn judge(
-        &self,
-        tenant: &str,
-        event: Option<NewEvent>,
-        carried: Option<&TraceContext>,
-        can_wait: bool,
-    ) -> Result<(Accept, About), Status> {
-        let start = self.clock.precise();
-        if self.stopping.is_cancelled() {
-            return Err(status::stopping());
-        }
-        let event = event.ok_or_else(|| status::invalid_field("event", "must be set"))?;
-        let tenant: TenantId = status::parse("tenant", tenant)?;
-        let event_type: EventTypeName = status::parse("event.type", &event.r#type)?;
-        self.check_tenant(&tenant)?;
-        Self::check_not_own(&tenant)?;
-        if !can_wait {
-            let room = self.emitter.would_take(&tenant, event.data.len());
-            room.map_err(|error| status::emit(&tenant, &error))?;
-        }
-        check_data(&event.data, self.max_event_bytes)
-            .map_err(|violation| status::invalid(&[violation.within("event")]))?;
-        let timestamp = event.timestamp.as_ref().map(|given| time::read("event.timestamp", given));
-        let timestamp = timestamp.transpose().map_err(|violation| status::invalid(&[violation]))?;
-        let client_id = client_id(&event.id)?;
-        let idempotency = idempotency(&tenant, &event.idempotency_key)?;
-        let within = |violation: Violation| status::invalid(&[violation.within("event")]);
-        let warnings = self.registry.catalogues.judge(&tenant, &event_type, &event.data).map_err(within)?;
-        let attributes = Attributes::new(event.attributes).map_err(within)?;
-        let trace = trace(&event.trace_parent, &event.trace_state, carried).map_err(within)?;
-        let ordering_key = OrderingKey::new(&event.ordering_key).map_err(within)?;
-        let content = content_digest(
-            &event_type,
-            timestamp,
-            client_id.as_ref(),
-            &event.data,
-            &attributes,
-            ordering_key.as_ref(),
-        );
-        let now = self.clock.wall();
-        let facts = Facts::new(&event_type, timestamp.unwrap_or(now), &attributes, &event.data);
-        let subscriptions = self.registry.subscribers(&tenant, &facts, now);
-        let subscriptions = subscriptions.ok_or_else(|| status::not_found("tenant", tenant.as_str()))?;
-        let key = EventKey::new(now, rand::random());
-        let mut accept = Accept {
-            client_chosen: client_id.is_some(),
-            idempotency,
-            content,
-            subscriptions,
-            audit: None,
-            max_stored: self.registry.quota(&tenant).max_stored,
-            event: Event {
-                key,
-                id: client_id.unwrap_or_else(|| key.into()),
-                tenant,
-                event_type,
-                timestamp: timestamp.unwrap_or(now),
-                accepted: now,
-                data: event.data,
-                probed_key: None,
-                attributes,
-                ordering_key,
-                trace,
-            },
-        };
-        let emission = Emission::begin(&self.traces, self.clock, start, &mut accept.event);
-        Ok((accept, About { warnings, emission }))
-    }
-
-    /// Checks an event and hands it in, if there is room. Without a trace of its own it belongs to the one that is carried
-    /// beside it.
-    fn hand_in(
-        &self,
-        tenant: &str,
-        event: Option<NewEvent>,
-        carried: Option<&TraceContext>,
-    ) -> Result<Handed, Status> {
-        let (accept, about) = self.accept(tenant, event, carried, false)?;
+    /// Hands in an event, if there is room.
+    fn hand_in(&self, accept: Accept, about: About) -> Result<Handed, Status> {
         let tenant = accept.event.tenant.clone();
         let submitted = self.emitter.try_submit(accept).map_err(|error| status::emit(&tenant, &error))?;
         Ok(Handed { submitted, about })
@@ -303,6 +234,18 @@ impl Api {
         rows.into_iter().flatten().next().ok_or_else(|| status::not_found("event", id))
     }
 
+    /// What deliveries tell of an event.
+    pub(super) async fn event_head(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+    ) -> Result<(EventKey, EventHead), Status> {
+        let key = self.event_key(tenant, id).await?;
+        let heads = self.store.event_heads(tenant, vec![key]).await.map_err(|error| status::store(&error))?;
+        let head = heads.into_iter().flatten().next().ok_or_else(|| status::not_found("event", id))?;
+        Ok((key, head))
+    }
+
     pub(super) async fn event_key(&self, tenant: &TenantId, id: &str) -> Result<EventKey, Status> {
         let parsed: EventId = status::parse("event", id)?;
         let key = match parsed.key() {
@@ -313,41 +256,10 @@ impl Api {
     }
 }
 
-fn client_id(id: &str) -> Result<Option<EventId>, Status> {
-    if id.is_empty() {
-        return Ok(None);
-    }
-    let parsed: EventId = status::parse("event.id", id)?;
-    if parsed.is_reserved() {
-        return Err(status::invalid_field(
-            "event.id",
-            "must not begin with evt_: such ids are made by the server",
-        ));
-    }
-    Ok(Some(parsed))
-}
-
-fn idempotency(tenant: &TenantId, key: &str) -> Result<Option<[u8; 16]>, Status> {
-    if key.len() > MAX_IDEMPOTENCY_KEY {
-        return Err(status::invalid_field("event.idempotency_key", "must have at most 128 bytes"));
-    }
-    Ok((!key.is_empty()).then(|| idempotency_digest(tenant, key)))
-}
-
-/// The trace of an event: its own, or the one that is carried beside it.
-fn trace(
-    parent: &str,
-    state: &str,
-    carried: Option<&TraceContext>,
-) -> Result<Option<TraceContext>, Violation> {
-    Ok(TraceContext::new(parent, state)?.or_else(|| carried.cloned()))
-}
-
 /// The trace in a call's metadata, as OpenTelemetry's libraries write it. What is none is not the caller's mistake.
 fn carried(metadata: &MetadataMap) -> Option<TraceContext> {
-    let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
-    let (parent, state) = (text("traceparent")?, text("tracestate").unwrap_or_default());
-    TraceContext::new(parent, state).or_else(|_| TraceContext::new(parent, "")).ok().flatten()
+    let lines = |name| metadata.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Vec<_>>();
+    TraceContext::carried(&lines("traceparent"), &lines("tracestate"))
 }
 
 /// What became of an event that was handed in.
@@ -391,7 +303,7 @@ fn view(row: EventRow, with_data: bool) -> v1::Event {
         id: event.id.to_string(),
         tenant: event.tenant.to_string(),
         r#type: event.event_type.to_string(),
-        timestamp: Some(time::write(event.timestamp)),
+        timestamp: Some(time::write_event(event.timestamp)),
         accept_time: Some(time::write(event.accepted)),
         data: if with_data { event.data } else { bytes::Bytes::new() },
         data_erased,

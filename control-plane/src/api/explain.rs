@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use postrider_domain::cost::Budget;
 use postrider_domain::event::{Attributes, EventTypeName, check_data};
 use postrider_domain::explain::{Accepted, Answer, Explanation, explain};
 use postrider_domain::filter::Facts;
 use postrider_domain::id::{DeliveryId, SubscriptionId, TenantId};
-use postrider_domain::time::Timestamp;
+use postrider_domain::subscription::Subscription;
+use postrider_domain::time::{EventTime, Timestamp};
 use postrider_domain::violation::Violation;
 use postrider_proto::v1::explain_match_request::Subject;
 use postrider_proto::v1::{self, FilterAnswer, MatchExplanation};
@@ -14,14 +16,17 @@ use postrider_proto::{subscription, time};
 use tonic::Status;
 
 use super::{Api, page, status};
+use crate::compute::{Kind, Slice, Work};
 use crate::secrets::KeyedSubscription;
 
 const LIST: &str = "explanations";
+/// Explanations on a page: with their deliveries, that many are at most about 1 MiB.
+const MAX_PAGE: usize = 100;
 
 /// What is asked about.
 struct Asked {
     event_type: EventTypeName,
-    timestamp: Timestamp,
+    timestamp: EventTime,
     attributes: Attributes,
     /// Nothing when retention has erased it.
     data: Option<bytes::Bytes>,
@@ -45,16 +50,38 @@ impl Api {
                 ));
             }
         };
-        let size = page::size(request.page_size)?;
-        let after: Option<SubscriptionId> = page::read(LIST, &request.page_token)?;
+        let size = page::size(request.page_size)?.min(MAX_PAGE);
+        let list = page::of(LIST, &tenant);
+        let after: Option<SubscriptionId> = page::read(&list, &request.page_token)?;
         let rows = match request.subscription.as_str() {
             "" => self.registry.list(&tenant, after, size + 1),
             id => vec![self.subscription(&request.tenant, id)?],
         };
-        let (explanations, last) = judge(&asked, &rows, size);
-        let next_page_token = page::write(LIST, last.filter(|_| explanations.len() < rows.len()));
+        let (asked, rows) = (Arc::new(asked), Arc::new(rows));
+        let explaining = Explaining { asked: asked.clone(), rows: rows.clone(), size };
+        let bytes = asked.data.as_ref().map_or(0, bytes::Bytes::len);
+        let explained = self.judge.compute().run(&tenant, bytes, explaining).await;
+        let (mut explanations, last) = explained.map_err(|refused| status::not_computed(&tenant, refused))?;
+        for (id, explanation) in &mut explanations {
+            let row = rows.iter().find(|row| row.subscription.id == *id);
+            explanation.explanation +=
+                &row.map_or_else(String::new, |row| self.barred(row, explanation.wanted));
+        }
+        let next_page_token = page::write(&list, last.filter(|_| explanations.len() < rows.len()));
         let explanations = self.with_deliveries(&tenant, &asked, explanations).await?;
         Ok(v1::ExplainMatchResponse { explanations, next_page_token })
+    }
+
+    /// That the pool does not allow the tenant, as the end of an explanation.
+    fn barred(&self, row: &KeyedSubscription, wanted: bool) -> String {
+        let Subscription { pool, tenant, .. } = &row.subscription;
+        if !wanted || self.pools.allow(pool, tenant) {
+            return String::new();
+        }
+        format!(
+            " The pool {pool} is not available to the tenant: deliveries wait until it is, or until the subscription gets \
+             another pool."
+        )
     }
 
     async fn stored(&self, tenant: &TenantId, id: &str) -> Result<Asked, Status> {
@@ -73,11 +100,11 @@ impl Api {
     fn supposed(&self, event: v1::NewEvent) -> Result<Asked, Status> {
         let within = |violation: Violation| status::invalid(&[violation.within("supposed")]);
         check_data(&event.data, self.max_event_bytes).map_err(within)?;
-        let timestamp = event.timestamp.as_ref().map(|given| time::read("supposed.timestamp", given));
+        let timestamp = event.timestamp.as_ref().map(|given| time::read_event("supposed.timestamp", given));
         let timestamp = timestamp.transpose().map_err(|violation| status::invalid(&[violation]))?;
         Ok(Asked {
             event_type: status::parse("supposed.type", &event.r#type)?,
-            timestamp: timestamp.unwrap_or_else(|| self.clock.wall()),
+            timestamp: timestamp.unwrap_or_else(|| self.clock.wall().into()),
             attributes: Attributes::new(event.attributes).map_err(within)?,
             data: Some(event.data),
             accepted: None,
@@ -111,12 +138,28 @@ impl Api {
     }
 }
 
-/// As many as the page holds and the event's budget allows, and the last one's subscription.
-fn judge(
-    asked: &Asked,
-    rows: &[Arc<KeyedSubscription>],
+/// What is to be explained: an event, to so many of these subscriptions.
+struct Explaining {
+    asked: Arc<Asked>,
+    rows: Arc<Vec<Arc<KeyedSubscription>>>,
     size: usize,
-) -> (Vec<(SubscriptionId, MatchExplanation)>, Option<SubscriptionId>) {
+}
+
+/// Explanations, and the last one's subscription.
+type Explained = (Vec<(SubscriptionId, MatchExplanation)>, Option<SubscriptionId>);
+
+impl Work for Explaining {
+    type Output = Explained;
+    const KIND: Kind = Kind::Explain;
+
+    /// All at once: it costs no more than the filters of one event may.
+    fn step(&mut self, _: &Slice, _: &mut Budget) -> Option<Explained> {
+        Some(judge(&self.asked, &self.rows, self.size))
+    }
+}
+
+/// As many as the page holds and the event's budget allows, and the last one's subscription.
+fn judge(asked: &Asked, rows: &[Arc<KeyedSubscription>], size: usize) -> Explained {
     let data = asked.data.as_deref();
     let facts = data.map(|data| Facts::new(&asked.event_type, asked.timestamp, &asked.attributes, data));
     let mut explanations: Vec<(SubscriptionId, MatchExplanation)> = Vec::new();
@@ -137,10 +180,7 @@ fn judge(
     (explanations, last)
 }
 
-fn write(
-    subscription: &postrider_domain::subscription::Subscription,
-    explanation: Explanation<'_>,
-) -> MatchExplanation {
+fn write(subscription: &Subscription, explanation: Explanation<'_>) -> MatchExplanation {
     let shown = subscription::show(subscription);
     let (answer, error) = match explanation.answer {
         Answer::NotAsked => (FilterAnswer::Unspecified, String::new()),

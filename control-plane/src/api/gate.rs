@@ -1,7 +1,10 @@
 //! The gate in front of the API: who calls, whether the caller may, and for how long it is worked on.
 //!
-//! A change is carried through even when its caller goes away or its deadline passes: what is in memory must follow
-//! what was written, whoever still listens.
+//! A change is carried through even when its caller goes away or its deadline passes: what is in
+//! memory must follow what was written. A read waits for its turn, and ends when its caller
+//! disconnects.
+
+mod shared;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -10,18 +13,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, header};
-use postrider_domain::access::Permission;
 use postrider_domain::token::{Kind, Token};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::error;
+use tracing::{Instrument as _, Span, error, info_span};
 
-use super::access::{Caller, judge};
+use super::access::{Caller, Way, judge, way};
 use super::failures::Failures;
 use super::status;
+use super::under_way::{Counted, MAX_OF_TOKEN, UnderWay, until_answered};
 use crate::clock::Clock;
 use crate::listen::Peer;
+use crate::metrics::Metrics;
+use crate::metrics::reads::ReadCounts;
+use crate::reads::Reads;
 use crate::tokens::{Standing, Tokens};
 
 /// What anybody may ask: whether the server is well, and what it serves.
@@ -35,6 +43,12 @@ const LONG: (&str, Duration) = ("postrider.v1.AuditService/VerifyAuditLog", Dura
 #[derive(Clone)]
 pub struct Gate {
     admission: Arc<Admission>,
+    /// The changes that calls have begun.
+    changes: TaskTracker,
+    /// Gives reads their turns.
+    reads: Reads,
+    /// The calls that are counted; without tokens nobody's are.
+    under_way: Option<Arc<UnderWay>>,
 }
 
 struct Admission {
@@ -49,7 +63,7 @@ struct Admission {
 /// A call that is let in.
 struct Admitted {
     caller: Caller,
-    permission: Permission,
+    way: Way,
     deadline: Duration,
 }
 
@@ -57,9 +71,36 @@ impl Gate {
     /// A gate that knows these tokens. `None` lets everybody in.
     #[must_use]
     pub fn new(tokens: Option<Arc<Tokens>>, clock: Clock) -> Self {
+        let under_way = tokens.is_some().then(|| UnderWay::new(MAX_OF_TOKEN, Arc::default()));
         let anonymous = Caller { actor: "anonymous".into(), ..Caller::postrider() };
         let failures = Failures::new(clock);
-        Self { admission: Arc::new(Admission { tokens, anonymous, clock, failures }) }
+        let admission = Arc::new(Admission { tokens, anonymous, clock, failures });
+        let reads = Reads::new(CancellationToken::new(), ReadCounts::default());
+        Self { admission, changes: TaskTracker::new(), reads, under_way }
+    }
+
+    /// The same gate, at which reads take these turns.
+    #[must_use]
+    pub fn sharing(self, reads: Reads) -> Self {
+        Self { reads, ..self }
+    }
+
+    /// The same gate, at which each token may have so many calls under way.
+    #[must_use]
+    pub fn limited(self, max_token_calls: usize, metrics: Arc<Metrics>) -> Self {
+        let under_way = self.under_way.map(|_| UnderWay::new(max_token_calls, metrics));
+        Self { under_way, ..self }
+    }
+
+    fn count(&self, caller: &Caller) -> Result<Option<Counted>, Status> {
+        let Some(under_way) = &self.under_way else { return Ok(None) };
+        under_way.begin(caller).map(Some).ok_or_else(|| status::too_many_calls(under_way.max_of_token()))
+    }
+
+    /// The same gate, whose changes belong to this tracker: a stop waits for them.
+    #[must_use]
+    pub fn tracked(self, changes: TaskTracker) -> Self {
+        Self { changes, ..self }
     }
 }
 
@@ -80,7 +121,7 @@ impl Admission {
         let permission = judge(&caller, call)?;
         let longest = if call == LONG.0 { LONG.1 } else { DEADLINE };
         let deadline = wanted_timeout(headers).map_or(longest, |wanted| wanted.min(longest));
-        Ok(Some(Admitted { caller, permission, deadline }))
+        Ok(Some(Admitted { caller, way: way(call, permission), deadline }))
     }
 
     fn identify(&self, headers: &HeaderMap, address: Option<IpAddr>) -> Result<Caller, Status> {
@@ -99,7 +140,12 @@ impl Admission {
 }
 
 fn read_token(headers: &HeaderMap) -> Result<Token, Status> {
-    let text = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let mut lines = headers.get_all(header::AUTHORIZATION).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(status::several_tokens());
+    }
+    let text = line.and_then(|value| value.to_str().ok());
     let (scheme, text) = text.and_then(|text| text.split_once(' ')).ok_or_else(status::no_token)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(status::no_token());
@@ -107,9 +153,10 @@ fn read_token(headers: &HeaderMap) -> Result<Token, Status> {
     Token::parse(Kind::Api, text.trim()).map_err(|error| status::malformed_token(&error))
 }
 
-/// `grpc-timeout`: up to 8 digits and a unit. What is no such thing is left out, as gRPC servers do.
+/// `grpc-timeout`: up to 8 digits and a unit. What is no such thing is left out, as gRPC servers do; so are several.
 fn wanted_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let mut lines = headers.get_all("grpc-timeout").iter();
+    let text = lines.next().filter(|_| lines.next().is_none())?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u64 = Some(digits).filter(|digits| digits.len() <= 8)?.parse().ok()?;
     Some(match unit {
@@ -159,14 +206,31 @@ where
             self.gate.admission.admit(request.uri().path(), request.headers(), request.extensions());
         match admitted {
             Ok(None) => Box::pin(self.inner.call(request)),
-            Ok(Some(Admitted { caller, permission, deadline })) => {
-                let standing = caller.standing.clone();
+            Ok(Some(Admitted { caller, way, deadline })) => {
+                let counted = match self.gate.count(&caller) {
+                    Ok(counted) => counted,
+                    Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+                };
+                let (standing, reader) = (caller.standing.clone(), caller.reader());
                 request.extensions_mut().insert(caller);
+                let span = info_span!("change", call = request.uri().path());
+                let (changes, reads) = (self.gate.changes.clone(), self.gate.reads.clone());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
-                    let work = work(answer, permission, standing);
-                    let answered = tokio::time::timeout(deadline, work).await;
-                    answered.unwrap_or_else(|_| Ok(status::too_late(deadline).into_http()))
+                    let work = async {
+                        match way {
+                            Way::Read => shared::read(answer, reads, reader, standing).await,
+                            Way::Waited => shared::until_ended(answer, &standing).await,
+                            Way::Emit => answer.await,
+                            Way::Change => change(answer, standing, (changes, span)).await,
+                        }
+                    };
+                    let answered = tokio::time::timeout(deadline, async { work.await.map(explained) }).await;
+                    let answered = answered.unwrap_or_else(|_| Ok(status::too_late(deadline).into_http()))?;
+                    Ok(match counted {
+                        Some(counted) => until_answered(answered, counted),
+                        None => answered,
+                    })
                 })
             }
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
@@ -174,29 +238,24 @@ where
     }
 }
 
-/// Waits for an answer. A change is a task of its own, so that it ends even when nobody waits any more; how many of
-/// them one token has under way is bounded.
-async fn work<E: Send + 'static>(
+/// Waits for the answer of a change. It is a task of its own, so that it ends even when nobody
+/// waits any more; how many of them one token has under way is bounded.
+async fn change<E: Send + 'static>(
     answer: impl Future<Output = Answer<E>> + Send + 'static,
-    permission: Permission,
     standing: Arc<Standing>,
+    (changes, span): (TaskTracker, Span),
 ) -> Answer<E> {
-    let answered = match permission {
-        Permission::Read | Permission::Emit => answer.await,
-        Permission::Operate | Permission::Reveal | Permission::Administer => {
-            let permit = standing.changes.clone().acquire_owned().await;
-            let change = tokio::spawn(async move {
-                let answered = answer.await;
-                drop(permit);
-                answered
-            });
-            change.await.unwrap_or_else(|error| {
-                error!(%error, "a call has failed for a fault of ours");
-                Ok(status::fault().into_http())
-            })
-        }
+    let permit = standing.changes.clone().acquire_owned().await;
+    let change = async move {
+        let answered = answer.await;
+        drop(permit);
+        answered
     };
-    answered.map(explained)
+    let change = changes.spawn(change.instrument(span));
+    change.await.unwrap_or_else(|error| {
+        error!(%error, "a call has failed for a fault of ours");
+        Ok(status::fault().into_http())
+    })
 }
 
 /// Says what to do next about a message that was too large to be read: the transport's own words do not.
@@ -242,6 +301,13 @@ mod tests {
             assert!(!refused.message().contains("prt_x") && !refused.message().contains("0707"));
         }
         assert!(read_token(&HeaderMap::new()).is_err());
+        let line = || (header::AUTHORIZATION, format!("Bearer {}", token.as_str()).parse().unwrap());
+        let mut headers = HeaderMap::from_iter([line()]);
+        assert!(read_token(&headers).is_ok());
+        headers.append(header::AUTHORIZATION, line().1);
+        let refused = read_token(&headers).unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert!(refused.message().contains("more than once"), "{}", refused.message());
     }
 
     #[test]
@@ -269,5 +335,10 @@ mod tests {
             assert_eq!(deadline(emit, wanted), expected, "{wanted}");
         }
         assert_eq!(deadline("AuditService/VerifyAuditLog", "1H"), LONG.1);
+        let mut headers = HeaderMap::new();
+        headers.append("grpc-timeout", "2S".parse().unwrap());
+        assert_eq!(wanted_timeout(&headers), Some(Duration::from_secs(2)));
+        headers.append("grpc-timeout", "1S".parse().unwrap());
+        assert_eq!(wanted_timeout(&headers), None);
     }
 }

@@ -28,6 +28,7 @@ impl Api {
         let id = TokenId::new(now, rand::random());
         let token = Token::new(Kind::Join, id, rand::random::<[u8; SECRET_BYTES]>());
         let row = new_row(&request, &token)?;
+        self.check_end(Some(row.expires))?;
         let Some((host, port)) = &self.agent_address else {
             return Err(status::precondition(
                 "AGENT_ADDRESS_UNKNOWN",
@@ -40,9 +41,13 @@ impl Api {
             .map_err(|error| status::precondition("AGENT_ADDRESS_UNKNOWN", error.to_string()))?;
         let detail = format!("pool {}, {} uses until {}", row.pool, row.max_uses, row.expires);
         let audit = Entry { detail, ..self.entry("CreateJoinToken", None, row.id) };
-        let made = write(&row);
+        let (made, pool) = (write(&row), row.pool.clone());
         self.identities.add_join_token(row, audit).await.map_err(|error| status::store(&error))?;
-        Ok(v1::CreateJoinTokenResponse { join_token: Some(made), join: join.expose_text().to_string() })
+        Ok(v1::CreateJoinTokenResponse {
+            join_token: Some(made),
+            join: join.expose_text().to_string(),
+            warnings: self.warnings_of_pool(&pool),
+        })
     }
 
     pub(super) fn page_of_join_tokens(
@@ -51,10 +56,10 @@ impl Api {
     ) -> Result<v1::ListJoinTokensResponse, Status> {
         let size = page::size(request.page_size)?;
         let after: Option<TokenId> = page::read(LIST, &request.page_token)?;
-        let mut rows = self.identities.join_tokens();
-        rows.retain(|row| after.is_none_or(|after| row.id > after));
-        let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
-        Ok(v1::ListJoinTokensResponse { join_tokens: rows.iter().map(write).collect(), next_page_token })
+        let rows = self.identities.page_of_join_tokens(after, size + 1);
+        let (join_tokens, next_page_token) =
+            page::fill(LIST, rows, size, |row| row.id.to_string(), |row| write(&row));
+        Ok(v1::ListJoinTokensResponse { join_tokens, next_page_token })
     }
 
     pub(super) async fn end_join_token(&self, id: &str) -> Result<v1::RevokeJoinTokenResponse, Status> {

@@ -19,7 +19,7 @@ use super::signing_keys::read_overlap;
 use super::{Api, page, requests, status};
 use crate::operations::{OperationError, rotation};
 use crate::registry::Standing;
-use crate::store::OperationRow;
+use crate::store::{OperationRow, Page};
 
 const LIST: &str = "operations";
 const MAX_TYPES: usize = 100;
@@ -61,8 +61,8 @@ impl OperationService for Api {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant_of_operations(&request.tenant)?;
-        let operation = Some(api.operation(&tenant, &request.operation)?.operation);
+        let tenant = api.tenant_of_operations(&request.tenant).await?;
+        let operation = Some(api.operation(&tenant, &request.operation).await?.operation);
         Ok(Response::new(v1::GetOperationResponse { operation }))
     }
 
@@ -71,11 +71,14 @@ impl OperationService for Api {
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         let (api, request) = self.call(request);
-        let tenant = api.tenant_of_operations(&request.tenant)?;
+        let tenant = api.tenant_of_operations(&request.tenant).await?;
         let size = page::size(request.page_size)?;
-        let mut rows = api.operations.list(&tenant, page::read(LIST, &request.page_token)?);
-        let next_page_token = page::after(LIST, &mut rows, size, |row| row.id.to_string());
-        let operations = rows.into_iter().map(|row| row.operation).collect();
+        let list = page::of(LIST, &tenant);
+        let found = api.operations.list(&tenant, page::read(&list, &request.page_token)?, size).await;
+        let Page { items, next } = found.map_err(|error| status::store(&error))?;
+        let seen = items.into_iter().filter(|row| api.sees(row));
+        let (operations, next) = page::fit(seen.map(|row| (row.id, row.operation)).collect(), next);
+        let next_page_token = page::write(&list, next);
         Ok(Response::new(v1::ListOperationsResponse { operations, next_page_token }))
     }
 
@@ -108,17 +111,27 @@ impl OperationService for Api {
 }
 
 impl Api {
-    fn operation(&self, tenant: &TenantId, id: &str) -> Result<OperationRow, Status> {
+    async fn operation(&self, tenant: &TenantId, id: &str) -> Result<OperationRow, Status> {
         let parsed: OperationId = status::parse("operation", id)?;
-        self.operations.get(tenant, parsed).ok_or_else(|| status::not_found("operation", id))
+        let row = self.operations.get(tenant, parsed).await.map_err(|error| status::store(&error))?;
+        row.filter(|row| self.sees(row)).ok_or_else(|| status::not_found("operation", id))
+    }
+
+    /// Whether the caller sees an operation of a tenant that it sees. That a tenant of the same
+    /// name was deleted before is nobody's business whose tenant is another one.
+    fn sees(&self, row: &OperationRow) -> bool {
+        self.caller.scope == Scope::Everything || !matches!(row.operation.work, Some(Work::TenantDeletion(_)))
     }
 
     /// The tenant that operations are of: one that is there, is being deleted, or was, for callers that see all.
-    fn tenant_of_operations(&self, id: &str) -> Result<TenantId, Status> {
+    async fn tenant_of_operations(&self, id: &str) -> Result<TenantId, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
         let known = match self.registry.standing(&tenant) {
             Standing::There | Standing::Deleting => true,
-            Standing::Unknown => self.caller.scope == Scope::Everything && self.operations.has_any(&tenant),
+            Standing::Unknown if self.caller.scope == Scope::Everything => {
+                self.operations.has_any(&tenant).await.map_err(|error| status::store(&error))?
+            }
+            Standing::Unknown => false,
         };
         if known && self.caller.scope.sees(&tenant) {
             Ok(tenant)
@@ -139,14 +152,14 @@ impl Api {
         // It may have begun to be deleted while this call waited.
         self.check_tenant(tenant)?;
         if let Some(made) = self.repeated(request.as_ref()).await? {
-            return Ok(self.operation(tenant, &made)?.operation);
+            return Ok(self.operation(tenant, &made).await?.operation);
         }
         let row = self.new_operation(tenant, work);
         let described = row.operation.work.as_ref().map(described).unwrap_or_default();
         let request_id = request.as_ref().map(|request| request.key.request_id.clone()).unwrap_or_default();
         let audit = Entry { detail: format!("{}: {described}", row.id), request_id, ..audit };
         let id = row.id.to_string();
-        let row = self.operations.create(row, audit).await.map_err(|error| refused(&error, &id))?;
+        let row = self.operations.create(tenant, row, audit).await.map_err(|error| refused(&error, &id))?;
         if let Some((key, remembered)) = self.remember(request, &id) {
             self.store.put_request(key, remembered).await.map_err(|error| status::store(&error))?;
         }
@@ -168,8 +181,8 @@ impl Api {
     }
 
     async fn wish(&self, tenant: &str, id: &str, wish: Wish, action: &str) -> Result<v1::Operation, Status> {
-        let tenant = self.tenant_of_operations(tenant)?;
-        let operation = self.operation(&tenant, id)?.id;
+        let tenant = self.tenant_of_operations(tenant).await?;
+        let operation = self.operation(&tenant, id).await?.id;
         let audit = self.entry(action, Some(&tenant), operation);
         let row = self.operations.wish(&tenant, operation, wish, audit).await;
         Ok(row.map_err(|error| refused(&error, id))?.operation)
@@ -177,7 +190,8 @@ impl Api {
 
     fn check_replay(&self, tenant: &str, replay: &v1::Replay) -> Result<(), Status> {
         if !replay.subscription.is_empty() {
-            self.subscription(tenant, &replay.subscription)?;
+            let row = self.subscription(tenant, &replay.subscription)?;
+            self.check_pool_of(&row.subscription)?;
         }
         let start = bound("replay.start_time", replay.start_time.as_ref(), Timestamp::default())?;
         let end = bound("replay.end_time", replay.end_time.as_ref(), Timestamp::MAX)?;
@@ -255,6 +269,9 @@ pub(super) fn refused(error: &OperationError, id: &str) -> Status {
         OperationError::NotFound => status::not_found("operation", id),
         OperationError::Final => status::precondition("OPERATION_FINAL", error.to_string()),
         OperationError::Ended => status::precondition("OPERATION_ENDED", error.to_string()),
+        OperationError::TooFast(wait) => {
+            status::too_often("TENANT_OPERATIONS_RATE_EXCEEDED", error.to_string(), *wait)
+        }
         OperationError::TooMany => status::precondition("TOO_MANY_OPERATIONS", error.to_string()),
         OperationError::Store(error) => status::store(error),
     }

@@ -15,9 +15,8 @@ impl SecretService for Api {
     ) -> Result<Response<v1::RewrapSecretsResponse>, Status> {
         let (api, _) = self.call(request);
         let (rewrapper, audit) = (api.rewrapper.clone(), api.entry("RewrapSecrets", None, ""));
-        // A caller that goes away must not leave it half begun.
-        let begun = tokio::spawn(async move { rewrapper.begin(audit).await }).await;
-        let progress = begun.map_err(|_| status::stopping())?.map_err(|error| status::secrets(&error))?;
+        // The gate carries every change through, so a caller that goes away leaves nothing half begun.
+        let progress = rewrapper.begin(audit).await.map_err(|error| status::secrets(&error))?;
         Ok(Response::new(v1::RewrapSecretsResponse { rewrap: Some(write(&progress)) }))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{KeyId, OperationId, SubscriptionId, TenantId};
 use postrider_domain::signing::{
-    Advice, DEFAULT_OVERLAP, GENERATED_SECRET_BYTES, KeyError, Scheme, Secret, SigningKey,
+    Advice, DEFAULT_OVERLAP, GENERATED_SECRET_BYTES, Scheme, Secret, SigningKey,
 };
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
@@ -42,8 +42,10 @@ impl SigningKeyService for Api {
         let _change = api.registry.change().await;
         let row = api.subscription(&request.tenant, &request.subscription)?;
         if let Some(made) = api.repeated(id.as_ref()).await? {
-            let key = api.repeated_key("RotateSigningKey", &row, &made, &request.request_id).await?;
-            return api.with_secret(&row, Some(key)).map(Response::new);
+            return api
+                .made_before("RotateSigningKey", &row, &made, &request.request_id)
+                .await
+                .map(Response::new);
         }
         let key = new_key(&request.secret, &request.scheme, api.clock.wall())?;
         let key_id = key.id;
@@ -80,7 +82,7 @@ impl SigningKeyService for Api {
         };
         let v1::RotateSigningKeyResponse { signing_key, secret } = api.with_secret(&row, key)?;
         let revealed = signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default();
-        let entry = api.entry("RevealSigningKey", Some(&row.subscription.tenant), row.subscription.id);
+        let entry = api.entry(changes::REVEAL, Some(&row.subscription.tenant), row.subscription.id);
         api.record(Entry { detail: revealed, ..entry }).await?;
         Ok(Response::new(v1::RevealSigningKeyResponse { signing_key, secret }))
     }
@@ -94,8 +96,8 @@ impl SigningKeyService for Api {
         let id = api.request("CreateSigningKey", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         let mut row = api.subscription(&request.tenant, &request.subscription)?;
-        let key = if let Some(made) = api.repeated(id.as_ref()).await? {
-            api.repeated_key("CreateSigningKey", &row, &made, &request.request_id).await?
+        let answer = if let Some(made) = api.repeated(id.as_ref()).await? {
+            api.made_before("CreateSigningKey", &row, &made, &request.request_id).await?
         } else {
             let now = api.clock.wall();
             let key = new_key(&request.secret, &request.scheme, now)?;
@@ -105,9 +107,9 @@ impl SigningKeyService for Api {
             let remembered = api.remember(id, &key_id.to_string());
             let detail = format!("{key_id} of scheme {scheme}, pending");
             row = api.save(changed, remembered, "CreateSigningKey", &detail).await?;
-            key_id
+            api.with_secret(&row, Some(key_id))?
         };
-        let v1::RotateSigningKeyResponse { signing_key, secret } = api.with_secret(&row, Some(key))?;
+        let v1::RotateSigningKeyResponse { signing_key, secret } = answer;
         Ok(Response::new(v1::CreateSigningKeyResponse { signing_key, secret }))
     }
 
@@ -122,8 +124,9 @@ impl SigningKeyService for Api {
         let id = api.request("ActivateSigningKey", &tenant, &request.request_id, &request)?;
         let _change = api.registry.change().await;
         let mut row = api.subscription(&request.tenant, &request.subscription)?;
-        if let Some(made) = api.repeated(id.as_ref()).await? {
-            api.repeated_key("ActivateSigningKey", &row, &made, &request.request_id).await?;
+        if api.repeated(id.as_ref()).await?.is_some() {
+            let entry = api.entry("ActivateSigningKey", Some(&tenant), row.subscription.id);
+            api.record(changes::repeated(entry, &request.request_id)).await?;
         } else {
             let mut changed = (*row).clone();
             changed
@@ -148,22 +151,7 @@ impl SigningKeyService for Api {
         request: Request<v1::ProbeSigningKeyRequest>,
     ) -> Result<Response<v1::ProbeSigningKeyResponse>, Status> {
         let (api, request) = self.call(request);
-        let row = api.subscription(&request.tenant, &request.subscription)?;
-        let key: KeyId = status::parse("signing_key", &request.signing_key)?;
-        let (key, _) =
-            row.keys.reveal(Some(key), api.clock.wall()).map_err(|error| views::key_error(&error))?;
-        if !row.subscription.profiles.shows(key.scheme) {
-            return Err(views::key_error(&KeyError::KeyWithoutProfile));
-        }
-        let id = api.request("ProbeSigningKey", &row.subscription.tenant, &request.request_id, &request)?;
-        let test = super::subscriptions::TestEvent {
-            action: "ProbeSigningKey",
-            event_type: &request.event_type,
-            request_id: &request.request_id,
-            probed_key: Some(key.id),
-        };
-        let (event_id, delivery_id) = api.emit_test(&row, id, test).await?;
-        Ok(Response::new(v1::ProbeSigningKeyResponse { event_id, delivery_id }))
+        api.probe(request).await.map(Response::new)
     }
 }
 
@@ -208,17 +196,20 @@ impl Api {
         self.rotate_one(&row, key, overlap, remembered).await.map(drop)
     }
 
-    /// Records that a call was repeated, and returns the key that the first one was about.
-    async fn repeated_key(
+    /// Answers a repeated call with the key that the first one made, never another. The secret is shown once more,
+    /// which is recorded as a reveal.
+    async fn made_before(
         &self,
         action: &str,
         row: &KeyedSubscription,
         made: &str,
         request_id: &str,
-    ) -> Result<KeyId, Status> {
+    ) -> Result<v1::RotateSigningKeyResponse, Status> {
+        let key: KeyId = status::parse("signing_key", made)?;
+        let answer = self.with_secret(row, Some(key))?;
         let entry = self.entry(action, Some(&row.subscription.tenant), row.subscription.id);
-        self.record(changes::repeated(entry, request_id)).await?;
-        status::parse("signing_key", made)
+        self.record(changes::revealed_again(entry, key, request_id)).await?;
+        Ok(answer)
     }
 
     fn with_secret(

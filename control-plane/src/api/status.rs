@@ -4,24 +4,31 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use postrider_domain::access::Role;
-use postrider_domain::id::TenantId;
+use postrider_domain::id::{PoolName, TenantId};
 use postrider_domain::token::TokenError;
 use postrider_domain::violation::Violation;
 use postrider_proto::{time, v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::compute::Refused;
 use crate::emit::EmitError;
+use crate::judging::JudgeError;
+use crate::reads::Busy;
 use crate::schedule::Refusal;
+use crate::schemas::SchemaError;
 use crate::secrets::SecretsError;
 use crate::store::backup::BackupError;
 use crate::store::{Conflict, StoreError};
+use crate::watchers::TooMany;
 
 const DOMAIN: &str = "postrider";
 /// When to come back after the accept queue was full.
 const OVERLOADED_RETRY: Duration = Duration::from_millis(250);
 /// When to come back after the store was away.
 const STORE_RETRY: Duration = Duration::from_secs(2);
+/// When to come back after too many streams watched.
+const WATCHERS_RETRY: Duration = Duration::from_secs(5);
 
 /// When to come back after too many enrolments.
 const ENROLMENT_RETRY: Duration = Duration::from_secs(10);
@@ -93,6 +100,15 @@ pub(super) fn precondition(reason: &str, message: impl Into<String>) -> Status {
     status(Code::FailedPrecondition, reason, message, details)
 }
 
+/// The pool is not there for the tenant: whether it exists is nobody's business who may not use it. `advice` is for
+/// callers that see all pools.
+pub(super) fn pool_not_available(tenant: &TenantId, pool: &PoolName, advice: Option<&str>) -> Status {
+    let next = advice
+        .unwrap_or("name another pool, or ask the operator of Postrider which pools the tenant may use");
+    let message = format!("the pool {pool} is not available to the tenant {tenant}: {next}");
+    precondition("POOL_NOT_AVAILABLE", message)
+}
+
 /// Who would be asked is not there now.
 pub(super) fn unreachable_now(reason: &str, message: impl Into<String>) -> Status {
     status(Code::Unavailable, reason, message, ErrorDetails::new())
@@ -102,6 +118,34 @@ pub(super) fn unreachable_now(reason: &str, message: impl Into<String>) -> Statu
 pub(super) fn too_often(reason: &str, message: impl Into<String>, wait: Duration) -> Status {
     let message = format!("{}; come back in {} s", message.into(), wait.as_secs() + 1);
     status(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(wait)))
+}
+
+/// There is no turn for a read now.
+pub(super) fn busy(busy: Busy) -> Status {
+    let (reason, message) = match busy {
+        Busy::Token => (
+            "TOKEN_READS_EXCEEDED",
+            "too many reads of this token wait for their turn; send fewer at a time, and repeat this one later",
+        ),
+        Busy::Tenant => (
+            "TENANT_READS_EXCEEDED",
+            "too many reads of this tenant's tokens wait for their turn; send fewer at a time, and repeat this one later",
+        ),
+        Busy::All => ("READS_OVERLOADED", "too many reads wait for their turn; repeat this one later"),
+        Busy::Stopping => return stopping(),
+    };
+    status(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY)))
+}
+
+/// Too many streams watch.
+pub(super) fn too_many_watchers(refused: TooMany) -> Status {
+    let (reason, whose, max) = match refused {
+        TooMany::OfToken(max) => ("TOKEN_WATCHERS_EXCEEDED", "this token has", max),
+        TooMany::OfTenant(max) => ("TENANT_WATCHERS_EXCEEDED", "this tenant's tokens have", max),
+    };
+    let message =
+        format!("{whose} {max} streams that watch deliveries, and may have no more; end one of them");
+    status(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(WATCHERS_RETRY)))
 }
 
 /// The tenant is being deleted.
@@ -133,6 +177,14 @@ pub(super) fn no_token() -> Status {
         "TOKEN_MISSING",
         "a token is needed: send it as metadata «authorization: Bearer prt_…»; an admin makes one with `postrider \
          tokens create`",
+    )
+}
+
+/// It is not clear who calls.
+pub(super) fn several_tokens() -> Status {
+    unauthenticated(
+        "TOKEN_MALFORMED",
+        "the metadata «authorization» was sent more than once; send it once, with one token",
     )
 }
 
@@ -208,6 +260,23 @@ pub(crate) fn agent_revoked() -> Status {
     )
 }
 
+/// The agent has shown a key that a newer one has replaced.
+pub(crate) fn agent_key_replaced() -> Status {
+    status(
+        Code::PermissionDenied,
+        "AGENT_KEY_REPLACED",
+        "this certificate's key was replaced by a newer one, so another process uses the same identity; remove this \
+         copy, or revoke the agent and enrol again with a new join string",
+        ErrorDetails::new(),
+    )
+}
+
+/// The agent has shown a key whose successor came into use moments ago.
+pub(crate) fn agent_key_just_replaced() -> Status {
+    let message = "a newer key of this agent has just come into use; connect with the newest certificate";
+    status(Code::Unavailable, "AGENT_KEY_JUST_REPLACED", message, ErrorDetails::new())
+}
+
 /// Too many have wanted to enrol or renew from one address.
 pub(crate) fn too_many_enrolments() -> Status {
     let details = ErrorDetails::with_retry_info(Some(ENROLMENT_RETRY));
@@ -220,6 +289,25 @@ pub(crate) fn too_much_at_once() -> Status {
     let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
     let message = "too many large messages are being sent at once; send fewer at a time, or come back later";
     status(Code::ResourceExhausted, "TOO_MUCH_AT_ONCE", message, details)
+}
+
+/// A caller has as many connections as it may while others need theirs.
+pub(crate) fn too_many_connections() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+    let message = "all connections that are for you are in use: the server has too few for everybody; use the \
+        connections that you have, close those that you do not need, or ask the operator to raise max_api_connections";
+    status(Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", message, details)
+}
+
+/// A token, or its tenant, has as many calls under way as it may.
+pub(crate) fn too_many_calls(most: usize) -> Status {
+    let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+    let message = format!(
+        "too many calls are under way with this token, or of its tenant: a token may have {most}, and all share what the \
+         server takes on; wait for calls to end, end streams that you do not need, or ask the operator to raise \
+         max_token_calls"
+    );
+    status(Code::ResourceExhausted, "TOO_MANY_CALLS", message, details)
 }
 
 /// No certificate could be made.
@@ -286,17 +374,18 @@ pub(crate) fn store(error: &StoreError) -> Status {
             let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
             status(Code::ResourceExhausted, "STORE_FULL", error.to_string(), details)
         }
-        StoreError::Unavailable(_) => {
+        StoreError::Unavailable(_) | StoreError::Busy(_) => {
             let details = ErrorDetails::with_retry_info(Some(STORE_RETRY));
             status(
                 Code::Unavailable,
                 "STORE_UNAVAILABLE",
-                "the store is not available; nothing was changed for sure: repeat the call",
+                "the store is not available, and it is not known whether the change was stored; read it again, or repeat the \
+                 call",
                 details,
             )
         }
         StoreError::InUse(..) => status(Code::Internal, "INTERNAL", error.to_string(), ErrorDetails::new()),
-        StoreError::Damaged { .. } | StoreError::Version { .. } => status(
+        StoreError::Damaged { .. } | StoreError::Lost(_) | StoreError::Version { .. } => status(
             Code::DataLoss,
             "STORE_DAMAGED",
             "the store is damaged; the control plane's log says where",
@@ -350,14 +439,54 @@ pub(super) fn emit(tenant: &TenantId, error: &EmitError) -> Status {
             status(Code::ResourceExhausted, "TENANT_OVERLOADED", error.to_string(), details)
         }
         EmitError::TooFast(wait) => {
-            // Whole milliseconds, rounded up: what is told must be enough.
-            let wait = Duration::from_millis(1 + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1));
-            quota_exceeded("TENANT_RATE_EXCEEDED", tenant, &error.to_string(), Some(wait))
+            quota_exceeded("TENANT_RATE_EXCEEDED", tenant, &error.to_string(), Some(enough(*wait)))
+        }
+        EmitError::TooManyDeliveries(wait) => {
+            quota_exceeded("TENANT_DELIVERY_RATE_EXCEEDED", tenant, &error.to_string(), Some(enough(*wait)))
+        }
+        EmitError::TooWide(_) => {
+            let next =
+                "give the subscriptions narrower event types or filters, or spread them over several tenants";
+            precondition("EVENT_FAN_OUT_EXCEEDED", format!("{error}; {next}"))
         }
         EmitError::Conflict(conflict) => refused_by_store(tenant, *conflict),
         EmitError::Store(error) => store(error),
         EmitError::Stopping => stopping(),
     }
+}
+
+/// Events were not judged by schemas and filters, so none of them was accepted.
+pub(super) fn not_judged(tenant: &TenantId, error: &JudgeError) -> Status {
+    let retry = || ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
+    match error {
+        JudgeError::TooCostly => {
+            let message = format!("{error}, with less data; nothing was accepted");
+            status(Code::ResourceExhausted, "CALL_TOO_COSTLY", message, retry())
+        }
+        JudgeError::Refused(refused) | JudgeError::Schema(SchemaError::Refused(refused)) => {
+            not_computed(tenant, *refused)
+        }
+        JudgeError::Schema(SchemaError::Store(error)) => store(error),
+        JudgeError::Schema(SchemaError::TooLong) => {
+            status(Code::ResourceExhausted, "SCHEMA_TOO_COSTLY", error.to_string(), retry())
+        }
+    }
+}
+
+/// Schemas and filters were not asked, since there was no room for the work.
+pub(super) fn not_computed(tenant: &TenantId, refused: Refused) -> Status {
+    match refused {
+        Refused::Busy => {
+            let message = format!("{refused}; emit fewer at once, or come back later");
+            quota_exceeded("TENANT_COMPUTE_BUSY", tenant, &message, Some(OVERLOADED_RETRY))
+        }
+        Refused::Failed => fault(),
+    }
+}
+
+/// Rounds up to whole milliseconds, so that a retry after the delay is not refused again.
+fn enough(wait: Duration) -> Duration {
+    Duration::from_millis(1 + u64::try_from(wait.as_millis()).unwrap_or(u64::MAX - 1))
 }
 
 fn refused_by_store(tenant: &TenantId, conflict: Conflict) -> Status {
@@ -391,6 +520,7 @@ pub(super) fn refusal(refusal: Refusal, id: &str) -> Status {
         Refusal::NotFound => not_found("delivery", id),
         Refusal::UnderWay => precondition("ATTEMPT_UNDER_WAY", refusal.to_string()),
         Refusal::Ended => precondition("DELIVERY_ENDED", refusal.to_string()),
+        Refusal::PoolNotAllowed => precondition("POOL_NOT_AVAILABLE", refusal.to_string()),
         Refusal::SubscriptionDeleted => precondition("SUBSCRIPTION_DELETED", refusal.to_string()),
         Refusal::Busy => {
             let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));

@@ -1,12 +1,32 @@
-//! Streams of answers, that end when their callers' tokens do.
+//! Streams of answers: their tasks end with them, and they end when their callers' tokens do.
 
 use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
+use tracing::{Instrument as _, Span, error};
 
 use super::status;
 use crate::tokens::Standing;
+
+/// The answers that a task sends. It ends with the stream, and when it panics the last word is an error: the client
+/// must not take the end of the stream for a good one.
+pub(super) fn fed<T: Send + 'static>(
+    answers: mpsc::Receiver<Result<T, Status>>,
+    work: impl Future<Output = ()> + Send + 'static,
+    span: Span,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    let task = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
+    let last = stream::once(async move {
+        let error = task.await.err()?;
+        error!(%error, "the task of a stream has failed");
+        Some(Err(status::fault()))
+    });
+    ReceiverStream::new(answers).chain(last.filter_map(std::future::ready))
+}
 
 /// The answers until the token ceases to be valid; then what still waits is not sent, and the last word is an error.
 pub(super) fn while_valid<T: Send + 'static>(
@@ -25,6 +45,29 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_whose_task_panics_ends_with_an_error_and_takes_its_task_with_it() {
+        for (panics, last) in [(true, Some(Code::Internal)), (false, None)] {
+            let (sender, answers) = mpsc::channel(1);
+            let work = async move {
+                sender.send(Ok(1)).await.unwrap();
+                assert!(!panics, "the test says so");
+            };
+            let mut answers = Box::pin(fed(answers, work, Span::none()));
+            assert_eq!(answers.next().await.unwrap().unwrap(), 1);
+            assert_eq!(answers.next().await.map(|last| last.unwrap_err().code()), last);
+            assert!(answers.next().await.is_none());
+        }
+        let (sender, answers) = mpsc::channel::<Result<u32, Status>>(1);
+        let (ended, task_ended) = tokio::sync::oneshot::channel::<()>();
+        let work = async move {
+            let _kept = (sender, ended);
+            std::future::pending::<()>().await;
+        };
+        drop(fed(answers, work, Span::none()));
+        assert!(task_ended.await.is_err(), "the task has been dropped");
+    }
 
     #[tokio::test]
     async fn nothing_that_waits_is_sent_after_the_end() {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use postrider_domain::time::Timestamp;
 use postrider_proto::v1::system_service_server::SystemService;
 use postrider_proto::{time, v1};
 use tokio::time::timeout;
@@ -20,18 +19,23 @@ impl SystemService for Api {
         request: Request<v1::GetSystemRequest>,
     ) -> Result<Response<v1::GetSystemResponse>, Status> {
         let (api, _) = self.call(request);
-        let (problems, seen) = tokio::join!(api.problems(), api.watched.look());
+        let leftover = api.tokens.leftover_bootstrap_file(api.clock.wall());
+        let (problems, seen, leftover) = tokio::join!(api.problems(), api.watched.look(), leftover);
         let agents = api.agent_address.as_ref();
-        let seconds = |seconds: i64| time::write(Timestamp::from_millis(seconds.saturating_mul(1000)));
         Ok(Response::new(v1::GetSystemResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            time: Some(time::write(api.clock.wall())),
+            time: Some(time::write(api.clock.machine_wall())),
             start_time: Some(time::write(api.clock.started())),
             epoch: api.store.epoch(),
             problems,
             store_bytes: seen.size.unwrap_or_default(),
             disk_free_bytes: seen.free,
-            api_certificate_expire_time: seen.api_certificate_ends.map(seconds),
+            api_certificate_expire_time: seen.api_certificate.map(|validity| time::write(validity.until)),
+            api_certificate_start_time: seen.api_certificate.map(|validity| time::write(validity.from)),
+            refused_certificates: api.watched.refused(),
+            leftover_bootstrap_token_file: leftover
+                .map(|file| file.display().to_string())
+                .unwrap_or_default(),
             agent_address: agents.map(|(host, port)| authority(host, *port)).unwrap_or_default(),
         }))
     }

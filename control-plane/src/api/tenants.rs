@@ -4,7 +4,7 @@ use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::catalogue::Strictness;
 use postrider_domain::id::TenantId;
-use postrider_domain::quota::{EmitQuota, Quota};
+use postrider_domain::quota::OwnQuota;
 use postrider_proto::v1::operation::Work;
 use postrider_proto::v1::tenant_service_server::TenantService;
 use postrider_proto::v1::{
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, operations, page, status, views};
 use crate::registry::Standing;
+use crate::store::Page;
 
 const LIST: &str = "tenants";
 const MAX_NAME: usize = 200;
@@ -40,7 +41,8 @@ impl TenantService for Api {
         }
         let now = Some(time::write(api.clock.wall()));
         let state = TenantState::Active.into();
-        let tenant = Tenant { create_time: now, update_time: now, state, usage: None, ..wanted };
+        let tenant =
+            Tenant { create_time: now, update_time: now, state, usage: None, quota_in_force: None, ..wanted };
         let audit = Entry { detail: described(&tenant), ..api.entry("CreateTenant", Some(&id), &id) };
         api.store.put_tenant(tenant.clone(), audit).await.map_err(|error| status::store(&error))?;
         api.registry.catalogues.set_unknown(&id, unknown);
@@ -67,9 +69,9 @@ impl TenantService for Api {
         let (api, request) = self.call(request);
         let size = page::size(request.page_size)?;
         let after = page::read(LIST, &request.page_token)?;
-        let mut tenants = api.visible_tenants(after, size + 1).await?;
-        let next_page_token = page::after(LIST, &mut tenants, size, |tenant| tenant.id.clone());
-        let tenants = api.with_usage(tenants).await?;
+        let Page { items, next } = api.visible_tenants(after, size).await?;
+        let next_page_token = page::write(LIST, next);
+        let tenants = api.with_usage(items).await?;
         Ok(Response::new(ListTenantsResponse { tenants, next_page_token }))
     }
 
@@ -140,9 +142,11 @@ impl TenantService for Api {
         );
         let audit = Entry { detail, ..api.entry("DeleteTenant", Some(&id), &id) };
         tenant.set_state(TenantState::Deleting);
+        api.leave_pools(&id).await?;
         let begun = api.operations.begin_deletion(tenant, row, &tokens, audit).await;
         let row = begun.map_err(|error| operations::refused(&error, &request.tenant))?;
         api.tokens.forget(&tokens);
+        api.judge.schemas().forget_all(&id);
         for subscription in api.registry.begin_deletion(&id) {
             api.lanes.deleted(subscription).await;
         }
@@ -162,13 +166,18 @@ impl Api {
     }
 
     /// Tenants by id: all, or the one to which the caller is confined.
-    async fn visible_tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<Tenant>, Status> {
+    async fn visible_tenants(
+        &self,
+        after: Option<TenantId>,
+        limit: usize,
+    ) -> Result<Page<Tenant, TenantId>, Status> {
+        let all = |items| Page { items, next: None };
         match &self.caller.scope {
             Scope::Everything => {
                 self.store.tenants(after, limit).await.map_err(|error| status::store(&error))
             }
-            Scope::Tenant(own) if after.is_none() => Ok(vec![self.stored_tenant(own.as_str()).await?]),
-            Scope::Tenant(_) | Scope::Nothing => Ok(Vec::new()),
+            Scope::Tenant(own) if after.is_none() => Ok(all(vec![self.stored_tenant(own.as_str()).await?])),
+            Scope::Tenant(_) | Scope::Nothing => Ok(all(Vec::new())),
         }
     }
 }
@@ -187,9 +196,10 @@ impl Api {
         Ok(fields)
     }
 
-    fn apply_quota(&self, tenant: &TenantId, quota: Quota) {
+    fn apply_quota(&self, tenant: &TenantId, quota: OwnQuota) {
         self.registry.set_quota(tenant, quota);
-        self.emitter.limit(tenant, quota.emit.map(EmitQuota::pace));
+        let in_force = (quota != OwnQuota::default()).then(|| self.registry.quota(tenant));
+        self.emitter.limit(tenant, in_force.as_ref());
     }
 
     /// Whether the tenant may have one subscription more. Must be called while changes are held off.
@@ -201,10 +211,11 @@ impl Api {
         let message = format!(
             "the tenant has {has} subscriptions and may have no more; delete some, or ask the operator for more"
         );
+        self.emitter.refused_by_quota("subscriptions");
         Err(status::quota_exceeded("TENANT_SUBSCRIPTIONS_EXCEEDED", tenant, &message, None))
     }
 
-    /// Tenants as users see them: with what they use now.
+    /// Tenants as users see them: with what they use now, and may use.
     async fn with_usage(&self, mut tenants: Vec<Tenant>) -> Result<Vec<Tenant>, Status> {
         let ids: Vec<TenantId> = tenants.iter().filter_map(|tenant| tenant.id.parse().ok()).collect();
         let stored = self.store.stored_bytes(ids.clone()).await.map_err(|error| status::store(&error))?;
@@ -215,12 +226,13 @@ impl Api {
             }
             let subscriptions = u32::try_from(self.registry.count(&id)).unwrap_or(u32::MAX);
             tenant.usage = Some(TenantUsage { subscriptions, stored_bytes });
+            tenant.quota_in_force = Some(tenant::write_quota(&self.registry.quota(&id)));
         }
         Ok(tenants)
     }
 }
 
-fn quota(tenant: &Tenant) -> Result<Quota, Status> {
+fn quota(tenant: &Tenant) -> Result<OwnQuota, Status> {
     tenant::read_quota(tenant.quota.as_ref()).map_err(|violations| {
         let within: Vec<_> =
             violations.into_iter().map(|violation| violation.within("quota").within("tenant")).collect();
@@ -232,8 +244,15 @@ fn quota(tenant: &Tenant) -> Result<Quota, Status> {
 fn described(tenant: &Tenant) -> String {
     let Some(quota) = &tenant.quota else { return "quota: none".to_owned() };
     format!(
-        "quota: max_subscriptions {}, emit_rate {}, emit_burst {}, max_stored_bytes {}",
-        quota.max_subscriptions, quota.emit_rate, quota.emit_burst, quota.max_stored_bytes
+        "quota: max_subscriptions {}, emit_rate {}, emit_burst {}, max_stored_bytes {}, max_event_types {}, delivery_rate {}, \
+         delivery_burst {}",
+        quota.max_subscriptions,
+        quota.emit_rate,
+        quota.emit_burst,
+        quota.max_stored_bytes,
+        quota.max_event_types,
+        quota.delivery_rate,
+        quota.delivery_burst
     )
 }
 

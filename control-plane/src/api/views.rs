@@ -1,9 +1,10 @@
 //! What handlers share: field masks, and deliveries as users see them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use postrider_domain::delivery::State;
-use postrider_domain::id::TenantId;
+use postrider_domain::id::{EventKey, TenantId};
 use postrider_domain::lane::Rest;
 use postrider_domain::signing::KeyError;
 use postrider_domain::subscription;
@@ -14,7 +15,7 @@ use tonic::Status;
 use super::{Api, status};
 use crate::schedule::Condition;
 use crate::secrets::KeyedSubscription;
-use crate::store::{DeliveryRow, EventRow};
+use crate::store::{DeliveryRow, EventHead};
 
 /// The fields that a mask names; all settable ones when it is empty.
 pub(super) fn mask<'a>(
@@ -71,24 +72,31 @@ impl Api {
         tenant: &TenantId,
         rows: Vec<DeliveryRow>,
     ) -> Result<Vec<v1::Delivery>, Status> {
-        let keys = rows.iter().map(|row| (tenant.clone(), row.delivery.event)).collect();
-        let events = self.store.events(keys).await.map_err(|error| status::store(&error))?;
+        // Each event once, however many of its deliveries there are.
+        let mut keys: Vec<EventKey> = rows.iter().map(|row| row.delivery.event).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let heads = self.store.event_heads(tenant, keys.clone()).await;
+        let heads = heads.map_err(|error| status::store(&error))?;
+        let heads: HashMap<EventKey, EventHead> =
+            keys.into_iter().zip(heads).filter_map(|(key, head)| Some((key, head?))).collect();
         let open: Vec<_> =
             rows.iter().filter(|row| !row.delivery.state.has_ended()).map(|row| row.id).collect();
         let mut conditions = self.lanes.conditions(open).await.into_iter();
-        let view = |(row, event): (DeliveryRow, Option<EventRow>)| {
+        let view = |row: DeliveryRow| {
+            let event = heads.get(&row.delivery.event);
             let subscription = self.registry.get(row.id.subscription);
             let condition = if row.delivery.state.has_ended() { None } else { conditions.next() };
-            write(tenant, &row, event.as_ref(), subscription.as_ref(), condition.unwrap_or(Condition::None))
+            write(tenant, &row, event, subscription.as_ref(), condition.unwrap_or(Condition::None))
         };
-        Ok(rows.into_iter().zip(events).map(view).collect())
+        Ok(rows.into_iter().map(view).collect())
     }
 }
 
 fn write(
     tenant: &TenantId,
     row: &DeliveryRow,
-    event: Option<&EventRow>,
+    event: Option<&EventHead>,
     subscription: Option<&Arc<KeyedSubscription>>,
     condition: Condition,
 ) -> v1::Delivery {
@@ -104,8 +112,8 @@ fn write(
         id: row.id.to_string(),
         tenant: tenant.to_string(),
         subscription: row.id.subscription.to_string(),
-        event: event.map(|event| event.event.id.to_string()).unwrap_or_default(),
-        event_type: event.map(|event| event.event.event_type.to_string()).unwrap_or_default(),
+        event: event.map(|event| event.id.to_string()).unwrap_or_default(),
+        event_type: event.map(|event| event.event_type.to_string()).unwrap_or_default(),
         state: state.into(),
         attempt_count: row.delivery.attempts,
         create_time: Some(time::write(row.delivery.event.created())),
@@ -125,10 +133,12 @@ fn hold_reason(
     match (condition, &row.subscription.state) {
         (Condition::Held, subscription::State::Disabled { .. }) => v1::HoldReason::Disabled,
         (Condition::Held, _) => v1::HoldReason::Paused,
+        (Condition::PoolNotAllowed, _) => v1::HoldReason::PoolNotAllowed,
         (Condition::NoAgent, _) => v1::HoldReason::NoAgent,
         (Condition::Resting(Rest::Asked), _) => v1::HoldReason::RetryAfter,
         (Condition::Resting(Rest::Breaker), _) => v1::HoldReason::Breaker,
         (Condition::Behind, _) => v1::HoldReason::Order,
+        (Condition::Destination, _) => v1::HoldReason::Destination,
         (Condition::None | Condition::Attempting, _) => v1::HoldReason::Unspecified,
     }
 }

@@ -37,7 +37,7 @@ impl Known {
         config: &Config,
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let registry = Arc::new(Registry::load(&**store, sealer).await?);
+        let registry = Arc::new(Registry::load_with(&**store, sealer, config.tenant_quota).await?);
         operational::prepare(&**store, &registry, clock.wall()).await?;
         let (agents, expected) = Agents::load(store.clone()).await?;
         let tokens = Arc::new(Tokens::load(store.clone()).await?);
@@ -48,14 +48,17 @@ impl Known {
             sealer.clone(),
             config.authority.clone(),
             identities.clone(),
-            clock.wall(),
+            clock,
         );
         let authorities = Arc::new(authorities.await.context("the agents' authority")?);
-        let pools = Arc::new(Pools::load(store.clone()).await?);
+        let pools = Arc::new(Pools::load(store.clone(), &registry, clock.wall()).await?);
         let mut scheduler = Scheduler::new(store.epoch());
         scheduler.fence(store.fence());
+        if let Some(limit) = config.destination_limit {
+            scheduler.limit_destinations(limit, clock.now());
+        }
         for row in pools.list() {
-            scheduler.pool_changed(&row.name, row.fallback(), clock.now());
+            scheduler.pool_changed(&row.name, row.terms(), clock.now());
         }
         scheduler.await_agents(expected, clock.now() + config.resume_window);
         for row in registry.all() {

@@ -22,8 +22,11 @@ const AUTHORITY_LASTS: Duration = Duration::from_secs(3650 * 86_400);
 pub(super) const SERVER_LASTS: Duration = Duration::from_secs(397 * 86_400);
 /// Certificates that machines with a wrong clock must accept begin this long ago: agents' clocks may be off by a day.
 const BACKDATED: Duration = Duration::from_secs(2 * 86_400);
-/// Agents' certificates are judged by our clock alone, which may be set back a little.
+/// Agents' certificates are judged by our clock alone, and accepted before their time (see the verifier).
 const AGENT_BACKDATED: Duration = Duration::from_secs(300);
+
+/// How the serial numbers of agents' certificates begin. The first bit is zero, so that the number is positive.
+const MARK: u8 = 0x50;
 
 /// An authority with its key.
 pub(super) type Signer = Issuer<'static, KeyPair>;
@@ -64,14 +67,21 @@ pub(super) fn authority(now: Timestamp) -> Result<(CertificateDer<'static>, KeyP
     Ok((certificate.der().clone(), key))
 }
 
+/// Whether the port's certificate is to be made anew: half of it is over, or the clock was ahead when it was made.
+pub(super) fn is_to_be_replaced(made: Timestamp, now: Timestamp) -> bool {
+    now.since(made) > SERVER_LASTS / 2 || made.since(now) > BACKDATED / 2
+}
+
 /// A certificate for the port that agents connect to, with these names beside those of this machine's loopback, and its key.
+/// It is valid `since` its authority is: agents accept it, also when our clock is ahead of theirs.
 pub(super) fn server(
     signer: &Signer,
     names: &[String],
+    since: Timestamp,
     now: Timestamp,
 ) -> Result<(CertificateDer<'static>, KeyPair), rcgen::Error> {
     let key = KeyPair::generate()?;
-    let mut params = params(now - BACKDATED, now + SERVER_LASTS);
+    let mut params = params(since.min(now - BACKDATED), now + SERVER_LASTS);
     params.distinguished_name = name("Postrider control plane");
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -90,11 +100,11 @@ pub(super) fn server(
     Ok((certificate.der().clone(), key))
 }
 
-/// A certificate for an agent's key.
+/// A certificate for an agent's key, which is the agent's `generation`th.
 pub(super) fn agent(
     signer: &Signer,
     identity: &AgentIdentity,
-    key: &RequestedKey,
+    (key, generation): (&RequestedKey, u64),
     now: Timestamp,
     until: Timestamp,
 ) -> Result<CertificateDer<'static>, rcgen::Error> {
@@ -103,7 +113,22 @@ pub(super) fn agent(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
+    params.serial_number = Some(SerialNumber::from_slice(&serial_of(generation)));
     Ok(params.signed_by(&key.key, signer)?.der().clone())
+}
+
+/// The serial number of an agent's certificate: the mark, the generation of its key, and 8 random bytes.
+fn serial_of(generation: u64) -> Vec<u8> {
+    [&[MARK], generation.to_be_bytes().as_slice(), &rand::random::<[u8; 8]>()].concat()
+}
+
+/// The generation of the key that a serial number carries; 0 when it carries none.
+pub(crate) fn generation_of(serial: &[u8]) -> u64 {
+    let [MARK, rest @ ..] = serial else { return 0 };
+    match rest.split_first_chunk::<8>() {
+        Some((generation, random)) if random.len() == 8 => u64::from_be_bytes(*generation),
+        _ => 0,
+    }
 }
 
 /// When an agent is to renew: at half of the certificate's life, more or less a tenth of that. `chance` is from 0 to 1.
@@ -149,6 +174,17 @@ mod tests {
         #[test]
         fn no_bytes_panic_as_a_request(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(RequestedKey::read(&bytes).is_none());
+        }
+    }
+
+    #[test]
+    fn a_serial_number_carries_the_generation_of_the_key() {
+        for generation in [0, 1, 255, 256, u64::MAX] {
+            assert_eq!(generation_of(&serial_of(generation)), generation);
+        }
+        let made = serial_of(7);
+        for other in [&[][..], &made[..16], &[&made[..], &[0]].concat(), &[&[0x51], &made[1..]].concat()] {
+            assert_eq!(generation_of(other), 0);
         }
     }
 

@@ -8,10 +8,10 @@ use postrider_domain::time::Timestamp;
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::Zeroizing;
 
 use super::{Authority, AuthorityError};
-use crate::listen::tls::{TlsError, certificates, read};
+use crate::listen::certificate::facts;
+use crate::listen::tls::{TlsError, certificates, read, read_key};
 
 /// Where an authority of the operator's is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +29,13 @@ impl AuthorityFiles {
         Self { cert: folder.join("tls.crt"), key: folder.join("tls.key") }
     }
 
-    /// Whether they can be used now.
+    /// Whether they can be used now, and what people must know: that the certificate expires soon.
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, now: Timestamp) -> Result<(), AuthorityError> {
-        read_one(self, now).map(drop)
+    pub fn check(&self, now: Timestamp) -> Result<Option<String>, AuthorityError> {
+        let authority = read_one(self, now)?;
+        Ok(facts(&authority.certificate).and_then(|facts| facts.validity.complaint(now)))
     }
 }
 
@@ -78,10 +79,17 @@ pub(super) fn same(one: &[Arc<Authority>], other: &[Arc<Authority>]) -> bool {
 }
 
 /// When a certificate ends.
-pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, AuthorityError> {
+pub(super) fn end_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, AuthorityError> {
     let (_, certificate) =
         X509Certificate::from_der(certificate).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
     Ok(Timestamp::from_millis(certificate.validity().not_after.timestamp().saturating_mul(1000)))
+}
+
+/// Since when a certificate is valid.
+pub(super) fn start_of(certificate: &CertificateDer<'_>) -> Result<Timestamp, AuthorityError> {
+    let (_, certificate) =
+        X509Certificate::from_der(certificate).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+    Ok(Timestamp::from_millis(certificate.validity().not_before.timestamp().saturating_mul(1000)))
 }
 
 fn read_one(files: &AuthorityFiles, now: Timestamp) -> Result<Authority, AuthorityError> {
@@ -89,7 +97,7 @@ fn read_one(files: &AuthorityFiles, now: Timestamp) -> Result<Authority, Authori
     let pem = read("agent_ca", &files.cert).map_err(FilesError::from)?;
     let chain = certificates("agent_ca", &files.cert, &pem).map_err(FilesError::from)?;
     let certificate = chain.into_iter().next().ok_or(AuthorityError::None)?;
-    let pem = Zeroizing::new(read("agent_ca", &files.key).map_err(FilesError::from)?);
+    let pem = read_key("agent_ca", &files.key).map_err(FilesError::from)?;
     let text = std::str::from_utf8(&pem).unwrap_or_default();
     let key =
         KeyPair::from_pem(text).map_err(|source| FilesError::Key { path: files.key.clone(), source })?;

@@ -1,10 +1,14 @@
 //! Judges agents' certificates in the handshake: from an authority that is trusted now, of an agent that is known and
 //! not revoked. A client without a certificate passes: it may enrol, and nothing else.
+//!
+//! A certificate of such an agent whose time has not come yet was issued here all the same, when our clock was ahead of what
+//! it is now: the clock is wrong, or was. The agent stays in.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use postrider_domain::identity::TrustDomain;
+use postrider_domain::time::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -13,6 +17,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
 };
 
+use crate::clock::Clock;
 use crate::identities::Identities;
 use crate::listen::AgentCertificate;
 use crate::listen::tls::provider;
@@ -24,6 +29,7 @@ pub struct AgentVerifier {
     chains: ArcSwap<Chains>,
     identities: Arc<Identities>,
     trust_domain: TrustDomain,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -38,8 +44,14 @@ impl AgentVerifier {
         roots: RootCertStore,
         identities: Arc<Identities>,
         trust_domain: TrustDomain,
+        clock: Clock,
     ) -> Result<Self, Error> {
-        Ok(Self { chains: ArcSwap::from_pointee(chains(roots)?), identities, trust_domain })
+        Ok(Self { chains: ArcSwap::from_pointee(chains(roots)?), identities, trust_domain, clock })
+    }
+
+    fn admits(&self, certificate: &AgentCertificate) -> bool {
+        let identity = &certificate.identity;
+        identity.trust_domain == self.trust_domain && self.identities.admits(identity)
     }
 
     /// Trusts these authorities from now on, and no others.
@@ -50,6 +62,10 @@ impl AgentVerifier {
         self.chains.store(Arc::new(chains(roots)?));
         Ok(())
     }
+}
+
+fn unix_time(time: Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(time.since(Timestamp::default()))
 }
 
 fn chains(roots: RootCertStore) -> Result<Chains, Error> {
@@ -74,16 +90,17 @@ impl ClientCertVerifier for AgentVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
+        _machine: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chains.load().0.verify_client_cert(end_entity, intermediates, now)?;
-        let certificate = AgentCertificate::read(end_entity)
-            .ok_or(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))?;
-        let identity = &certificate.identity;
-        if identity.trust_domain == self.trust_domain && self.identities.admits(identity) {
-            Ok(verified)
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::Revoked))
+        let (now, certificate) = (self.clock.wall(), AgentCertificate::read(end_entity));
+        let admitted = certificate.as_ref().is_some_and(|certificate| self.admits(certificate));
+        let begins = certificate.as_ref().filter(|_| admitted).map_or(now, |certificate| certificate.begins);
+        let judged = unix_time(now.max(begins));
+        let verified = self.chains.load().0.verify_client_cert(end_entity, intermediates, judged)?;
+        match certificate {
+            _ if admitted => Ok(verified),
+            Some(_) => Err(Error::InvalidCertificate(CertificateError::Revoked)),
+            None => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Judges settings one by one, and gathers the mistakes.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,14 +9,14 @@ use postrider_telemetry::{log, traces};
 use zeroize::Zeroizing;
 
 use super::Settings;
+use crate::api::MAX_OF_TOKEN;
+use crate::audit_stream::Destination;
 use crate::authority::{self, AuthorityFiles};
-use crate::emit::EmitRate;
 use crate::listen::tls::ApiFiles;
 use crate::operational::Thresholds;
+use crate::secret_file;
 use crate::secrets::{Keks, VaultSettings};
-
-/// How many events a second, or at once, a limit may allow.
-const EMITS: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+use crate::watchers::Allowed;
 
 #[derive(Default)]
 pub(super) struct Checker {
@@ -66,6 +65,42 @@ impl Checker {
         self.number(name, given, 10_000, 1..=1_000_000)
     }
 
+    /// How many streams may watch at once, of a token and of a tenant.
+    pub(super) fn watchers(&mut self, of_token: Option<usize>, of_tenant: Option<usize>) -> Allowed {
+        let default = Allowed::default();
+        Allowed {
+            of_token: self.number("max_token_watchers", of_token, default.of_token, 1..=100_000),
+            of_tenant: self.number("max_tenant_watchers", of_tenant, default.of_tenant, 1..=100_000),
+        }
+    }
+
+    /// How long deliveries wait after a restart for the agents that may be at work on them.
+    pub(super) fn resume_window(&mut self, given: Option<String>) -> Duration {
+        let longest = Duration::from_secs(300);
+        self.duration("resume_window", given, Duration::from_secs(3), Duration::ZERO..=longest)
+    }
+
+    /// How old a connection to the API may become; `None` for as old as its client likes.
+    pub(super) fn connection_age(&mut self, given: Option<String>) -> Option<Duration> {
+        const SECOND: Duration = Duration::from_secs(1);
+        if given.as_deref() == Some("never") {
+            return None;
+        }
+        let range = 10 * SECOND..=86_400 * SECOND;
+        Some(self.duration("max_api_connection_age", given, 300 * SECOND, range))
+    }
+
+    /// How many calls one token may have under way.
+    pub(super) fn token_calls(&mut self, given: Option<usize>) -> usize {
+        self.number("max_token_calls", given, MAX_OF_TOKEN, 1..=1_000_000)
+    }
+
+    /// How long a stop waits.
+    pub(super) fn shutdown_grace(&mut self, given: Option<String>) -> Duration {
+        const SECOND: Duration = Duration::from_secs(1);
+        self.duration("shutdown_grace", given, 75 * SECOND, SECOND..=600 * SECOND)
+    }
+
     /// How long records of the audit log are kept; `None` for ever.
     pub(super) fn retain_audit(&mut self, given: Option<String>) -> Option<Duration> {
         let day = Duration::from_secs(86_400);
@@ -99,14 +134,8 @@ impl Checker {
         number
     }
 
-    pub(super) fn emit_rate(&mut self, rate: Option<u32>, burst: Option<u32>) -> Option<EmitRate> {
-        self.require(
-            rate.is_some() || burst.is_none(),
-            "tenant_emit_burst needs tenant_emit_rate; set both, or neither",
-        );
-        let per_second = self.number("tenant_emit_rate", Some(rate?), 1, EMITS);
-        let burst = self.number("tenant_emit_burst", burst, per_second, EMITS);
-        Some(EmitRate { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
+    pub(super) fn disk_reserve(&mut self, mib: Option<u64>) -> Option<u64> {
+        Some(self.number("disk_reserve_mib", Some(mib?), 0, 0..=1_048_576) * 1024 * 1024)
     }
 
     pub(super) fn thresholds(&mut self, settings: &mut Settings) -> Thresholds {
@@ -208,6 +237,12 @@ impl Checker {
         good.then_some(given)
     }
 
+    /// Where the audit log is streamed.
+    pub(super) fn audit_stream(&mut self, given: Option<String>) -> Option<Destination> {
+        let read = given?.parse().map_err(|error| self.mistakes.push(format!("audit_stream: {error}")));
+        read.ok()
+    }
+
     pub(super) fn authority(&mut self, settings: &mut Settings) -> authority::Settings {
         let trust_domain = settings.trust_domain.take();
         let names = settings.agent_names.take().unwrap_or_default();
@@ -242,6 +277,10 @@ impl Checker {
             );
             return None;
         };
+        if let Some(Err(error)) = headers.as_deref().map(secret_file::read) {
+            self.mistakes.push(format!("traces_headers_file: {:#}", anyhow::Error::from(error)));
+            return None;
+        }
         let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
         let told = |mistake: traces::Mistake| format!("traces_{} {}", mistake.setting, mistake.why);
         read.map_err(|mistakes| self.mistakes.extend(mistakes.into_iter().map(told)))

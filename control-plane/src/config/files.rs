@@ -11,12 +11,17 @@ use crate::tokens::read_bootstrap_token;
 
 /// What was looked at, and found good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look(Vec<String>);
+pub struct Look {
+    looked: Vec<String>,
+    /// What will have to be done.
+    warnings: Vec<String>,
+}
 
 impl std::fmt::Display for Look {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the settings are fine; looked at:")?;
-        self.0.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
+        self.looked.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
+        self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))?;
         f.write_str("\nnot looked at: whether addresses can be listened on, the store, and what is in it")
     }
 }
@@ -27,7 +32,7 @@ impl Config {
     /// # Errors
     /// Every mistake at once.
     pub fn look(&self, file: Option<&Path>, now: Timestamp) -> Result<Look, ConfigError> {
-        let (mut looked, mut mistakes) = (Vec::new(), Vec::new());
+        let (mut looked, mut warnings, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
         let file = file.map(|file| format!("{}, ", file.display())).unwrap_or_default();
         looked.push(format!("{file}flags and environment: every setting is known and within its bounds"));
         looked.push(format!("kek: {}", self.keks));
@@ -45,10 +50,21 @@ impl Config {
                 tls.cert.display(),
                 tls.key.display()
             ));
+            match tls.check(now) {
+                Ok((faults, soon)) => {
+                    mistakes.extend(faults);
+                    warnings.extend(soon);
+                }
+                Err(error) => mistakes.push(error.to_string()),
+            }
         }
         for authority in &self.authority.files {
             match authority.check(now) {
-                Ok(()) => looked.push(format!("agent_ca: {} may issue", authority.cert.display())),
+                Ok(soon) => {
+                    looked.push(format!("agent_ca: {} may issue", authority.cert.display()));
+                    let path = authority.cert.display();
+                    warnings.extend(soon.map(|soon| format!("agent_ca: {path} {soon}: renew it")));
+                }
                 Err(error) => mistakes.push(format!("{:#}", anyhow::Error::from(error))),
             }
         }
@@ -60,10 +76,13 @@ impl Config {
                 file.display()
             )),
             Some(file) => match read_bootstrap_token(file) {
-                Ok(token) => looked.push(format!("bootstrap_token_file: holds {}", token.id())),
+                Ok(token) => looked.push(format!(
+                    "bootstrap_token_file: holds {}; delete the file after the first start",
+                    token.id()
+                )),
                 Err(error) => mistakes.push(format!("{error:#}")),
             },
         }
-        if mistakes.is_empty() { Ok(Look(looked)) } else { Err(ConfigError(mistakes)) }
+        if mistakes.is_empty() { Ok(Look { looked, warnings }) } else { Err(ConfigError(mistakes)) }
     }
 }

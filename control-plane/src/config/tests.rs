@@ -1,5 +1,9 @@
 //! What is taken, what is refused, and what the example says.
 
+use std::num::{NonZeroU32, NonZeroU64};
+
+use postrider_domain::quota::Rate;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../control-plane.example.toml");
@@ -45,6 +49,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(shown.authority.trust_domain, default.authority.trust_domain);
     assert_eq!(shown.max_api_connections, default.max_api_connections);
     assert_eq!(shown.max_agent_connections, default.max_agent_connections);
+    assert_eq!(shown.watchers, default.watchers);
     assert_eq!(shown.cache_bytes, default.cache_bytes);
     assert_eq!(shown.max_event_bytes, default.max_event_bytes);
     assert_eq!(shown.retain_events, default.retain_events);
@@ -54,7 +59,10 @@ fn the_example_shows_the_defaults() {
     assert_eq!(shown.shutdown_grace, default.shutdown_grace);
     assert_eq!(shown.log_format, default.log_format);
     assert_eq!(shown.log, default.log);
-    assert_eq!(default.tenant_emit_rate, None);
+    assert_eq!((shown.tenant_quota, default.tenant_quota), (Quota::STANDARD, Quota::STANDARD));
+    assert_eq!(shown.max_token_calls, default.max_token_calls);
+    assert_eq!(shown.max_api_connection_age, default.max_api_connection_age);
+    assert_eq!(default.max_api_connection_age, Some(Duration::from_secs(300)));
     for line in [
         "data_dir",
         "kek",
@@ -70,6 +78,7 @@ fn the_example_shows_the_defaults() {
         "agent_ca",
         "webhook_origin",
         "insecure_loopback",
+        "disk_reserve_mib",
         "tenant_emit_rate",
         "tenant_emit_burst",
     ] {
@@ -80,10 +89,11 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\nadmin_listen = ':7072'\ncache_mib = 1\nmax_event_kib = 4096\n\
+        disk_reserve_mib = 9000000\n\
         retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
         agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
-        max_api_connections = 0\nwebhook_origin = 'https://x'\n\
-        retain_audit = '1day'\ntenant_emit_rate = 0\ntenant_emit_burst = 2000000";
+        max_api_connections = 0\nmax_token_watchers = 0\nmax_tenant_watchers = 200000\nwebhook_origin = 'https://x'\n\
+        retain_audit = '1day'\naudit_stream = 'syslog'\ntenant_emit_rate = 0\ntenant_emit_burst = 2000000";
     let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
     let words = [
         "data_dir",
@@ -97,13 +107,17 @@ fn all_mistakes_are_told_at_once() {
         "agent_certificate_lifetime",
         "webhook_origin",
         "max_api_connections",
+        "max_token_watchers",
+        "max_tenant_watchers is 200000",
         "retain_events",
         "cache_mib",
+        "disk_reserve_mib",
         "max_event_kib",
         "resume_window",
         "log_format",
         "log: ",
         "retain_audit is 1day",
+        "audit_stream: \"syslog\" is not a receiver",
         "tenant_emit_rate is 0",
         "tenant_emit_burst is 2000000",
     ];
@@ -126,14 +140,86 @@ fn a_tenants_burst_is_what_its_rate_allows_in_a_second_unless_it_is_set() {
     let folder = tempfile::tempdir().unwrap();
     let rate =
         |lines: &str| check(with_kek(&folder, &format!("data_dir = 'x'\ninsecure_loopback = true\n{lines}")));
-    let set = |per_second: u32, burst: u32| {
-        Some(EmitRate { per_second: per_second.try_into().unwrap(), burst: burst.try_into().unwrap() })
-    };
-    assert_eq!(rate("").unwrap().tenant_emit_rate, None);
-    assert_eq!(rate("tenant_emit_rate = 50").unwrap().tenant_emit_rate, set(50, 50));
+    assert_eq!(rate("").unwrap().tenant_quota.emit, None);
+    assert_eq!(rate("tenant_emit_rate = 50").unwrap().tenant_quota.emit, Rate::new(50, 50));
     let both = rate("tenant_emit_rate = 50\ntenant_emit_burst = 5").unwrap();
-    assert_eq!(both.tenant_emit_rate, set(50, 5));
+    assert_eq!(both.tenant_quota.emit, Rate::new(50, 5));
     assert!(rate("tenant_emit_burst = 5").err().unwrap().to_string().contains("needs tenant_emit_rate"));
+}
+
+#[test]
+fn quotas_are_on_unless_a_setting_says_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let quota = |lines: &str| {
+        let lines = format!("data_dir = 'x'\ninsecure_loopback = true\n{lines}");
+        check(with_kek(&folder, &lines)).map(|config| config.tenant_quota)
+    };
+    let off = [
+        "tenant_max_subscriptions",
+        "tenant_delivery_rate",
+        "tenant_max_stored_mib",
+        "tenant_max_event_types",
+    ];
+    let off = off.map(|setting| format!("{setting} = 0\n")).concat();
+    assert_eq!(quota(&off).unwrap(), Quota::default());
+    assert_eq!(quota("tenant_delivery_rate = 7").unwrap().deliveries, Rate::new(7, 70));
+    assert_eq!(quota("tenant_delivery_burst = 5").unwrap().deliveries, Rate::new(1000, 5));
+    let set = "tenant_max_subscriptions = 3\ntenant_max_stored_mib = 1\ntenant_max_event_types = 4";
+    let set = quota(set).unwrap();
+    assert_eq!(set.max_subscriptions.map(NonZeroU32::get), Some(3));
+    assert_eq!(set.max_stored.map(NonZeroU64::get), Some(1024 * 1024));
+    assert_eq!(set.max_event_types.map(NonZeroU32::get), Some(4));
+    for (wrong, told) in [
+        ("tenant_delivery_rate = 0\ntenant_delivery_burst = 5", "which is no limit"),
+        ("tenant_delivery_rate = 1000001", "tenant_delivery_rate is 1000001"),
+        ("tenant_delivery_burst = 0", "tenant_delivery_burst is 0"),
+        ("tenant_max_subscriptions = 1000001", "tenant_max_subscriptions is 1000001"),
+        ("tenant_max_event_types = 100001", "tenant_max_event_types is 100001"),
+        ("tenant_max_stored_mib = 2000000000", "tenant_max_stored_mib is 2000000000"),
+    ] {
+        let ConfigError(mistakes) = quota(wrong).err().unwrap();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn a_destination_has_a_limit_unless_a_setting_says_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = |lines: &str| {
+        let lines = format!("data_dir = 'x'\ninsecure_loopback = true\n{lines}");
+        check(with_kek(&folder, &lines)).map(|config| config.destination_limit)
+    };
+    let pace = |rate, burst| Some(Pace::new(NonZeroU32::new(rate).unwrap(), NonZeroU32::new(burst).unwrap()));
+    for (lines, expected) in [
+        ("", pace(1000, 2000)),
+        ("destination_rate = 0", None),
+        ("destination_rate = 20", pace(20, 40)),
+        ("destination_burst = 7", pace(1000, 7)),
+        ("destination_rate = 20\ndestination_burst = 20", pace(20, 20)),
+        ("destination_rate = 1000000", pace(1_000_000, 1_000_000)),
+    ] {
+        assert_eq!(limit(lines).unwrap(), expected, "{lines}");
+    }
+    for (wrong, told) in [
+        ("destination_rate = 0\ndestination_burst = 5", "which is no limit"),
+        ("destination_rate = 1000001", "destination_rate is 1000001"),
+        ("destination_burst = 0", "destination_burst is 0"),
+    ] {
+        let ConfigError(mistakes) = limit(wrong).err().unwrap();
+        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn connections_become_old_unless_a_setting_says_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let age = |line: &str| {
+        let lines = format!("data_dir = 'x'\ninsecure_loopback = true\n{line}");
+        check(with_kek(&folder, &lines)).map(|config| config.max_api_connection_age)
+    };
+    assert_eq!(age("max_api_connection_age = 'never'").unwrap(), None);
+    assert_eq!(age("max_api_connection_age = '1h'").unwrap(), Some(Duration::from_secs(3600)));
+    assert!(age("max_api_connection_age = '1s'").is_err() && age("max_api_connection_age = 'old'").is_err());
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _};
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, SubscriptionId};
-use tracing::{info, warn};
+use postrider_telemetry::tasks::caught;
+use tracing::{error, info, warn};
 
 use crate::api::Api;
 use crate::schedule::{Answer, Refusal};
@@ -19,18 +20,29 @@ const PAGE: usize = 1000;
 /// Cancellations under way at once: each waits for its write, and many share one.
 const AT_ONCE: usize = 256;
 
-/// How long attempts that are under way are left alone before the next walk.
+/// How long attempts that are under way, and a store that fails, are left alone before the next walk.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs until nothing waits but one, or the subscription drops nothing any more.
 pub(super) async fn run(api: Api, id: SubscriptionId) -> SubscriptionId {
-    match sweep(&api, id).await {
-        Ok(cancelled) => info!(subscription = %id, cancelled, "what waited for the endpoint is cancelled"),
-        Err(error) => {
-            warn!(subscription = %id, %error, "what waits for the endpoint is not all cancelled; a restart goes on with it");
+    loop {
+        match caught(sweep(&api, id)).await {
+            Ok(Ok(cancelled)) => {
+                info!(subscription = %id, cancelled, "what waited for the endpoint is cancelled");
+                return id;
+            }
+            Ok(Err(error)) => {
+                warn!(subscription = %id, %error, "what waits for the endpoint is not all cancelled; trying again");
+            }
+            Err(error) => {
+                error!(subscription = %id, %error, "a sweep of what waits for the endpoint panicked; trying again");
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+        if !drops(&api, id) {
+            return id;
         }
     }
-    id
 }
 
 /// What waits, round by round, until nothing was under way that could not be cancelled.

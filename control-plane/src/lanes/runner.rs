@@ -3,7 +3,7 @@
 //! One task owns it. Everybody else talks to it through [`super::Lanes`]; it talks to links through their command
 //! queues and to the store through reads of its own and the settle queue. It never waits for any of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::{Turn, View};
 use postrider_domain::lane::{Breaker, Load};
 use postrider_domain::time::Timestamp;
+use postrider_telemetry::tasks::caught;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
 use super::{Asked, Inbox, Input, LinkCommand, Question};
 use crate::clock::Clock;
@@ -21,12 +22,16 @@ use crate::disabler::{Change, Changes};
 use crate::operational::{About, Notice, Notices};
 use crate::schedule::{Answer, Effect, HolderId, Reported, Scheduler, Ticket, Why};
 use crate::settle::{Item, Stored};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Inputs taken at once.
 const GROUP: usize = 256;
-/// Reads under way at once: lanes that are behind share them.
+/// Reads under way at once for lanes and people: lanes that are behind share them.
 const READS: usize = 8;
+/// Reads under way at once for what agents claim and report late: however much that is, lanes and people do not wait for it.
+const READS_FOR_AGENTS: usize = 2;
+/// The process was suspended when it wakes so much later than it wanted to.
+const SUSPENDED: Duration = Duration::from_secs(2);
 /// How long a failed read waits before the schedule hears of it and asks again.
 const READ_RETRY: Duration = Duration::from_millis(250);
 
@@ -36,11 +41,14 @@ pub struct Runner {
     inbox: mpsc::Receiver<Input>,
     store: Arc<dyn Store>,
     settle: mpsc::Sender<Item>,
+    /// What the settle queue had no room for, in order: nothing is dropped, so nothing stays counted as unwritten.
+    unsent: VecDeque<Item>,
     changes: Changes,
     notices: Notices,
     clock: Clock,
     reads: JoinSet<Input>,
     read_permits: Arc<Semaphore>,
+    agent_permits: Arc<Semaphore>,
     links: HashMap<HolderId, mpsc::Sender<LinkCommand>>,
     tickets: HashMap<Ticket, Asked>,
     next_ticket: Ticket,
@@ -67,11 +75,13 @@ impl Runner {
             inbox: inbox.0,
             store,
             settle,
+            unsent: VecDeque::new(),
             changes,
             notices,
             clock,
             reads: JoinSet::new(),
             read_permits: Arc::new(Semaphore::new(READS)),
+            agent_permits: Arc::new(Semaphore::new(READS_FOR_AGENTS)),
             links: HashMap::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
@@ -90,10 +100,27 @@ impl Runner {
             let wait = self.scheduler.next_tick(now).since(now);
             tokio::select! {
                 taken = self.inbox.recv_many(&mut group, GROUP) => if taken == 0 { return },
-                Some(read) = self.reads.join_next() => group.extend(read.ok()),
+                Some(read) = self.reads.join_next() => {
+                    group.push(read.expect("a read catches its panics and is never aborted"));
+                }
+                room = self.settle.reserve(), if !self.unsent.is_empty() => {
+                    match room {
+                        Ok(room) => {
+                            if let Some(item) = self.unsent.pop_front() {
+                                room.send(item);
+                            }
+                        }
+                        // The settle task is gone: the program is ending, and agents will report again.
+                        Err(_) => self.unsent.clear(),
+                    }
+                }
                 () = tokio::time::sleep(wait) => {}
             }
+            let late = self.clock.now().since(now + wait);
             let now = self.clock.now();
+            if late > SUSPENDED {
+                self.scheduler.stalled(now);
+            }
             for input in group.drain(..) {
                 self.take_in(input, now);
             }
@@ -121,8 +148,8 @@ impl Runner {
             Input::SetDrained(holders, drained) => {
                 holders.into_iter().for_each(|id| self.scheduler.set_drained(id, drained, now));
             }
-            Input::PoolChanged(name, fallback) => self.scheduler.pool_changed(&name, fallback, now),
-            Input::Reported(holder, reports) => {
+            Input::PoolChanged(name, terms) => self.scheduler.pool_changed(&name, terms, now),
+            Input::Reported(holder, reports, _room) => {
                 for (sequence, key, report) in reports {
                     let reported = Reported { holder, sequence };
                     self.scheduler.reported(reported, key, report, rand::random(), now);
@@ -255,36 +282,49 @@ impl Runner {
         }
     }
 
-    fn write(&self, item: Item) {
-        if self.settle.try_send(item).is_err() {
-            // Only possible when the settle task is gone: the program is ending.
-            error!("an outcome cannot be written; the agent will report it again");
+    fn write(&mut self, item: Item) {
+        if self.settle.is_closed() {
+            error!(
+                "an outcome cannot be written, because the settle task has ended; the agent will report it again"
+            );
+            return;
+        }
+        self.unsent.push_back(item);
+        while let Ok(room) = self.settle.try_reserve() {
+            let Some(item) = self.unsent.pop_front() else { return };
+            room.send(item);
         }
     }
 
     fn load(&mut self, lane: SubscriptionId, load: Load) {
         let (store, permits) = (self.store.clone(), self.read_permits.clone());
-        self.reads.spawn(async move {
+        let read = async move {
             let _permit = permits.acquire().await;
             match load {
                 Load::Fresh { from, limit } => {
-                    Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit).await).await)
+                    Input::Fresh(lane, slow_if_failed(store.fresh(lane, from, limit)).await)
                 }
                 Load::Open { from, limit } => {
-                    Input::Fresh(lane, slow_if_failed(store.open(lane, from, limit).await).await)
+                    Input::Fresh(lane, slow_if_failed(store.open(lane, from, limit)).await)
                 }
-                Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit).await).await),
+                Load::Due { limit } => Input::Due(lane, slow_if_failed(store.due(lane, limit)).await),
             }
-        });
+        };
+        self.reads.spawn(read.in_current_span());
     }
 
     fn read(&mut self, id: DeliveryId, why: Box<Why>) {
-        let (store, permits) = (self.store.clone(), self.read_permits.clone());
-        self.reads.spawn(async move {
+        let permits = match &*why {
+            Why::Recognise(..) | Why::Report { .. } => &self.agent_permits,
+            Why::Retry(_) | Why::Cancel(_) => &self.read_permits,
+        };
+        let (store, permits) = (self.store.clone(), permits.clone());
+        let read = async move {
             let _permit = permits.acquire().await;
-            let row = slow_if_failed(store.delivery(id).await).await;
+            let row = slow_if_failed(store.delivery(id)).await;
             Input::Row(id, why, Box::new(row.ok_or(())))
-        });
+        };
+        self.reads.spawn(read.in_current_span());
     }
 
     fn ticket(&mut self, asked: Asked) -> Ticket {
@@ -321,13 +361,13 @@ fn tell_of_fallback(pool: &PoolName, taken_over_by: Option<&PoolName>) {
     }
 }
 
-async fn slow_if_failed<T>(result: Result<T, crate::store::StoreError>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(error) => {
-            warn!(%error, "the store cannot be read; trying again");
-            tokio::time::sleep(READ_RETRY).await;
-            None
-        }
+/// What a read gives. A read that fails or panics is lost only for now: the lane hears of it and asks again.
+async fn slow_if_failed<T>(read: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    match caught(read).await {
+        Ok(Ok(value)) => return Some(value),
+        Ok(Err(error)) => warn!(%error, "the store cannot be read; trying again"),
+        Err(error) => error!(%error, "a read of the store panicked; trying again"),
     }
+    tokio::time::sleep(READ_RETRY).await;
+    None
 }

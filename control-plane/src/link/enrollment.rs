@@ -13,8 +13,10 @@ use super::callers::Callers;
 use crate::api::status;
 use crate::authority::{Authorities, AuthorityError, RequestedKey};
 use crate::clock::Clock;
-use crate::identities::{Candidate, EnrolError, Identities};
+use crate::identities::{Candidate, EnrolError, Identities, Refusal};
 use crate::listen::{AgentCertificate, Peer};
+use crate::metrics::Metrics;
+use crate::store::IdentityRow;
 
 /// Characters of a name for people.
 const MAX_NAME: usize = 200;
@@ -26,13 +28,19 @@ pub struct Registrar {
     identities: Arc<Identities>,
     clock: Clock,
     callers: Arc<Callers>,
+    metrics: Arc<Metrics>,
 }
 
 impl Registrar {
     /// One that issues by these authorities.
     #[must_use]
-    pub fn new(authorities: Arc<Authorities>, identities: Arc<Identities>, clock: Clock) -> Self {
-        Self { authorities, identities, clock, callers: Arc::new(Callers::new(clock)) }
+    pub fn new(
+        authorities: Arc<Authorities>,
+        identities: Arc<Identities>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { authorities, identities, clock, callers: Arc::new(Callers::new(clock)), metrics }
     }
 }
 
@@ -51,8 +59,7 @@ impl EnrollmentService for Registrar {
         }
         let now = self.clock.wall();
         let candidate = Candidate { token, key: key.pin, display_name: name, address: address.to_string() };
-        let issue =
-            |row: &crate::store::IdentityRow| self.authorities.issue(&row.agent, &row.pool, &key, now);
+        let issue = |row: &IdentityRow| self.authorities.issue(row, &key, now);
         match self.identities.enrol(candidate, now, issue).await {
             Ok(identity) => {
                 info!(agent = identity.agent_id, pool = identity.pool, %address, "an agent has enrolled");
@@ -60,6 +67,11 @@ impl EnrollmentService for Registrar {
             }
             Err(EnrolError::Unusable) => {
                 warn!(%address, "somebody tried to enrol with a join token that cannot be used");
+                Err(status::join_token_unusable())
+            }
+            Err(EnrolError::Refused(refusal)) => {
+                self.metrics.duplicate();
+                warn!(%address, %refusal, "rejected an enrolment with a used join token and the agent's first key");
                 Err(status::join_token_unusable())
             }
             Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
@@ -75,17 +87,23 @@ impl IdentityService for Registrar {
         self.callers.count(peer.network())?;
         let present = certificate(&peer)?;
         let key = read_key(&request.into_inner().certificate_request)?;
-        if key.pin == present.key {
+        if key.pin == present.key.key {
             let problem = "must be for a new key: this one is the present certificate's";
             return Err(status::invalid_field("certificate_request", problem));
         }
         let now = self.clock.wall();
         let agent = &present.identity.agent;
-        let issue =
-            |row: &crate::store::IdentityRow| self.authorities.issue(&row.agent, &row.pool, &key, now);
-        match self.identities.renew(agent, key.pin, peer.address.ip().to_string(), now, issue).await {
-            Ok(Some(identity)) => Ok(Response::new(RenewResponse { identity: Some(identity) })),
-            Ok(None) | Err(EnrolError::Unusable) => Err(status::agent_revoked()),
+        let issue = |row: &IdentityRow| self.authorities.issue(row, &key, now);
+        let address = peer.address.ip().to_string();
+        match self.identities.renew(agent, (present.key, key.pin), address, now, issue).await {
+            Ok(identity) => Ok(Response::new(RenewResponse { identity: Some(identity) })),
+            Err(EnrolError::Unusable | EnrolError::Refused(Refusal::Revoked)) => Err(status::agent_revoked()),
+            Err(EnrolError::Refused(Refusal::JustReplaced)) => Err(status::agent_key_just_replaced()),
+            Err(EnrolError::Refused(Refusal::Replaced)) => {
+                self.metrics.duplicate();
+                warn!(%agent, address = %peer.address.ip(), "rejected a renewal with a key that was replaced");
+                Err(status::agent_key_replaced())
+            }
             Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
             Err(EnrolError::Store(error)) => Err(status::store(&error)),
         }

@@ -1,17 +1,22 @@
 //! Judges an agent's Hello.
 
+use bytes::Bytes;
 use postrider_domain::id::{AgentId, PoolName};
 use postrider_domain::time::Timestamp;
 use postrider_proto::agent::{Hello, Reject, RejectCode};
 use postrider_proto::diagnosis;
-use postrider_proto::session::{JobKey, PROTOCOL};
+use postrider_proto::session::{JobKey, MAX_CREDIT, PROTOCOL, TEST_POST_CAPABILITY, max_claims};
 
+use crate::diagnoses::Abilities;
+use crate::job_tags::JobTags;
 use crate::listen::AgentCertificate;
 use crate::schedule::{Connected, Station};
 use crate::store::AgentRow;
 
 const MAX_IN_FLIGHT: u32 = 65_536;
 const MAX_TEXT: usize = 128;
+/// More outcomes than any process reports.
+const MAX_SEQUENCE: u64 = 1 << 62;
 /// Streams one process may have.
 pub(super) const MAX_STREAMS: u32 = 16;
 
@@ -25,8 +30,10 @@ pub struct Accepted {
     pub max_bytes: u64,
     /// The sequence of the first outcome that follows.
     pub next_outcome: u64,
-    /// Whether it can look at endpoints.
-    pub diagnoses: bool,
+    /// The tags of the jobs that it names, in their order.
+    pub tags: Vec<Bytes>,
+    /// What it can do beyond the protocol version.
+    pub abilities: Abilities,
 }
 
 /// Judges a Hello; `now` is what people see as the time of connection.
@@ -58,6 +65,14 @@ pub fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
     if [&hello.agent_version, &hello.egress_policy_hash].into_iter().any(|text| text.len() > MAX_TEXT) {
         return Err(bad("agent_version and egress_policy_hash", "must have at most 128 bytes"));
     }
+    let most = max_claims(hello.max_in_flight);
+    if hello.in_flight.len() > most {
+        return Err(bad("in_flight", &format!("must name at most {most} jobs with this max_in_flight")));
+    }
+    if hello.next_outcome_sequence > MAX_SEQUENCE {
+        return Err(bad("next_outcome_sequence", "must be the number of an outcome"));
+    }
+    let tags = hello.in_flight.iter().map(|key| key.tag.clone()).collect();
     let in_flight: Option<Vec<JobKey>> = hello.in_flight.iter().map(JobKey::read).collect();
     let in_flight = in_flight.ok_or_else(|| bad("in_flight", "must name deliveries"))?;
     let row = AgentRow {
@@ -72,16 +87,27 @@ pub fn judge(hello: Hello, now: Timestamp) -> Result<Accepted, Reject> {
         max_in_flight: hello.max_in_flight,
         drained: None,
     };
+    let can = |capability: &str| hello.capabilities.iter().any(|name| name == capability);
+    let abilities = Abilities { look: can(diagnosis::CAPABILITY), post: can(TEST_POST_CAPABILITY) };
     let station = Station { agent: id, instance: hello.instance_id, stream: hello.stream };
-    let max_in_flight = hello.max_in_flight as usize;
+    let max_in_flight = hello.max_in_flight.min(MAX_CREDIT) as usize;
     let connected = Connected { station, pool, max_in_flight, in_flight, drained: false };
     Ok(Accepted {
         connected,
         row,
         max_bytes: hello.max_in_flight_bytes.max(1),
-        next_outcome: hello.next_outcome_sequence,
-        diagnoses: hello.capabilities.iter().any(|name| name == diagnosis::CAPABILITY),
+        next_outcome: hello.next_outcome_sequence.max(1),
+        tags,
+        abilities,
     })
+}
+
+/// A job that is named and was not given to this agent, if there is one.
+#[must_use]
+pub fn false_claim(accepted: &Accepted, tags: &JobTags) -> Option<JobKey> {
+    let Connected { station, in_flight, .. } = &accepted.connected;
+    let mut claims = in_flight.iter().zip(&accepted.tags);
+    claims.find(|(key, tag)| !tags.was_given(**key, &station.agent, tag)).map(|(key, _)| *key)
 }
 
 /// What is claimed must be what the certificate says.
@@ -127,7 +153,13 @@ mod tests {
     #[test]
     fn each_bad_field_is_refused_by_name() {
         assert!(judge(hello(), Timestamp::default()).is_ok());
-        let bad: [(Hello, &str); 8] = [
+        let named = postrider_proto::agent::JobKey {
+            delivery_id: format!("dlv_{}-1", "0".repeat(26)),
+            ..Default::default()
+        };
+        let bad: [(Hello, &str); 10] = [
+            (Hello { in_flight: vec![named.clone(); 1_033], ..hello() }, "at most 1032 jobs"),
+            (Hello { next_outcome_sequence: u64::MAX, ..hello() }, "next_outcome_sequence"),
             (Hello { protocol_min: 2, ..hello() }, "protocol"),
             (Hello { protocol_max: 0, ..hello() }, "protocol"),
             (Hello { agent_id: "A".into(), ..hello() }, "agent_id"),
@@ -140,6 +172,8 @@ mod tests {
                 "must name deliveries",
             ),
         ];
+        let most = Hello { in_flight: vec![named; 1_032], ..hello() };
+        assert!(judge(most, Timestamp::default()).is_ok());
         for (hello, word) in bad {
             let reject = judge(hello, Timestamp::default()).err().unwrap();
             assert!(reject.permanent && reject.message.contains(word), "{reject:?}");

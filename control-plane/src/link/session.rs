@@ -1,36 +1,38 @@
 //! One stream of one agent, from Hello to its end.
 
+mod admission;
 mod jobs;
+mod outcomes;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_domain::audit::Entry;
 use postrider_domain::id::AgentId;
-use postrider_domain::outcome::Class;
-use postrider_domain::time::Timestamp;
+use postrider_domain::pace::{Meter, Pace};
 use postrider_proto::agent::agent_message::Message as FromAgent;
 use postrider_proto::agent::control_message::Message as ToAgent;
 use postrider_proto::agent::{
-    AgentMessage, Cancel, ControlMessage, Drain, HeartbeatAck, Hello, OutcomeAck, Outcomes, Reject,
-    RejectCode, Welcome,
+    AgentMessage, Cancel, ControlMessage, Drain, HeartbeatAck, OutcomeAck, Reject, RejectCode, Welcome,
 };
-use postrider_proto::session::{JobKey, PROTOCOL, Report, read_report};
+use postrider_proto::session::{JobKey, PROTOCOL};
+use postrider_telemetry::tasks::caught;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::{Code, Status, Streaming};
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{Instrument as _, error, info, info_span, warn};
 
+use self::admission::Admitted;
 use super::acks::Acks;
-use super::hello::{self, Accepted, permanent, temporary};
+use super::hello::{Accepted, permanent, temporary};
 use super::looks::Looks;
-use super::outbox::Outbox;
+use super::misconduct::Kind;
+use super::outbox::{Outbox, ROOM_WITHIN};
 use super::signed::Signed;
 use super::traced::Traced;
 use super::trust::Trust;
 use super::{HEARTBEAT_INTERVAL, HELLO_WITHIN, Links, SILENCE_LIMIT};
 use crate::diagnoses::Who;
-use crate::identities::own_entry;
 use crate::lanes::LinkCommand;
 use crate::listen::AgentCertificate;
 use crate::schedule::HolderId;
@@ -44,6 +46,10 @@ const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// How soon an agent comes back after we stop.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
+/// Messages of an agent beside outcomes, in a second, and at once.
+const SAID_A_SECOND: NonZeroU32 = NonZeroU32::new(50).expect("it is not zero");
+const SAID_AT_ONCE: NonZeroU32 = NonZeroU32::new(500).expect("it is not zero");
+
 type Outbound = mpsc::Sender<Result<ControlMessage, Status>>;
 
 /// Why a session ended.
@@ -54,6 +60,8 @@ enum End {
     Lost,
     /// The agent is told why.
     Rejected(Reject),
+    /// The agent did what no honest agent does: which job it spoke of, if it did of one, and what was wrong.
+    Misconduct(Kind, Option<JobKey>, &'static str),
     /// The agent is to come back on another connection: we are stopping, or its certificate has ended.
     Drained,
 }
@@ -81,8 +89,21 @@ pub(super) async fn run(
             return self::reject(&outbound, reject).await;
         }
     };
-    let span = info_span!("session", agent = %hello.agent_id, stream = hello.stream);
-    serve(links, certificate, hello, inbound, outbound).instrument(span).await;
+    let now = links.dispatcher.clock.wall();
+    let stream = hello.stream;
+    let admitted = admission::admit(&links, certificate.as_deref(), hello, now);
+    // Nothing that an agent says is logged before it is judged: its name is its certificate's.
+    let shown = certificate.as_ref().map(|shown| shown.identity.agent.clone());
+    let named = || admitted.as_ref().ok().map(|admitted| admitted.agent().clone());
+    let agent = shown.or_else(named);
+    let span = info_span!("session", agent = agent.as_ref().map(tracing::field::display), stream);
+    let serve = async {
+        match admitted {
+            Ok(admitted) => serve(links, admitted, inbound, outbound).await,
+            Err(refused) => admission::refuse(&links, agent.as_ref(), refused, now, &outbound).await,
+        }
+    };
+    serve.instrument(span).await;
 }
 
 /// Says why there is no session.
@@ -90,33 +111,14 @@ pub(super) async fn reject(outbound: &Outbound, reject: Reject) {
     let _already_gone = outbound.send(Ok(message(ToAgent::Reject(reject)))).await;
 }
 
-async fn serve(
-    links: Links,
-    certificate: Certificate,
-    hello: Hello,
-    inbound: Streaming<AgentMessage>,
-    outbound: Outbound,
-) {
-    let now = links.dispatcher.clock.wall();
-    let admitted = hello::judge(hello, now).and_then(|accepted| {
-        let trust =
-            Trust::of(certificate.as_deref(), &accepted.connected.station.agent, &links.identities, now)?;
-        hello::compare(&accepted, certificate.as_deref())?;
-        Ok((accepted, trust))
-    });
-    let (accepted, trust) = match admitted {
-        Ok(admitted) => admitted,
-        Err(reject) => {
-            warn!(reason = reject.message, "an agent was rejected");
-            links.metrics.connected(false);
-            links.note_mismatch(certificate.as_deref(), &reject, now).await;
-            return self::reject(&outbound, reject).await;
-        }
-    };
-    let agent = accepted.connected.station.agent.clone();
-    let Some(mut session) = Session::open(&links, accepted, trust, outbound).await else { return };
+async fn serve(links: Links, admitted: Admitted, inbound: Streaming<AgentMessage>, outbound: Outbound) {
+    let agent = admitted.agent().clone();
+    let Some(mut session) = Session::open(&links, admitted, outbound).await else { return };
     let holder = session.holder;
-    let end = session.run(inbound).await;
+    let end = caught(session.run(inbound)).await.unwrap_or_else(|error| {
+        error!(%error, "a session failed for a fault of ours; its agent comes back");
+        End::Lost
+    });
     let lost = matches!(end, End::Lost);
     if lost {
         links.metrics.lost();
@@ -124,22 +126,6 @@ async fn serve(
     session.finish(end).await;
     links.lanes.disconnected(holder).await;
     links.agents.disconnected(&agent, holder, lost, links.dispatcher.clock.wall()).await;
-}
-
-impl Links {
-    /// An agent that claims to be another one has been tampered with: that goes on record.
-    async fn note_mismatch(&self, certificate: Option<&AgentCertificate>, reject: &Reject, now: Timestamp) {
-        let (RejectCode::IdentityMismatch, Some(certificate)) = (reject.code(), certificate) else { return };
-        let agent = &certificate.identity.agent;
-        let entry = Entry {
-            actor: agent.to_string(),
-            detail: reject.message.clone(),
-            ..own_entry("RejectAgent", agent, now)
-        };
-        if let Err(error) = self.dispatcher.store.put_audit_entry(entry).await {
-            warn!(%error, "that an agent claims to be another one was not written down");
-        }
-    }
 }
 
 struct Session {
@@ -154,12 +140,16 @@ struct Session {
     traced: Traced,
     looks: Looks,
     trust: Trust,
+    /// How much it says beside outcomes.
+    said: Meter,
 }
 
 impl Session {
     /// Makes the stream known to all that want to know; nothing when we are stopping.
-    async fn open(links: &Links, accepted: Accepted, trust: Trust, outbound: Outbound) -> Option<Self> {
-        let Accepted { mut connected, row, max_bytes, next_outcome, diagnoses: can_look } = accepted;
+    async fn open(links: &Links, admitted: Admitted, outbound: Outbound) -> Option<Self> {
+        let Admitted { accepted, trust } = admitted;
+        let Accepted { mut connected, row, max_bytes, next_outcome, abilities, tags: _ } = accepted;
+        let outbox = Outbox::new(max_bytes, &connected.in_flight);
         let (agent, pool) = (connected.station.agent.clone(), connected.pool.clone());
         let (sender, commands) = mpsc::channel(connected.max_in_flight + COMMANDS);
         let was_drained = links.agents.drained(&agent, &row.instance).is_some();
@@ -167,7 +157,7 @@ impl Session {
         let holder = links.lanes.connected(connected, sender).await?;
         info!(pool = row.pool, version = row.version, "agent connected");
         links.metrics.connected(true);
-        let who = Who { agent: agent.clone(), pool, version: row.version.clone(), can_look };
+        let who = Who { agent: agent.clone(), pool, version: row.version.clone(), abilities };
         let (seat, questions) = links.diagnoses.sit(holder, who);
         let instance = row.instance.clone();
         links.agents.connected(row, holder).await;
@@ -181,12 +171,13 @@ impl Session {
             holder,
             outbound,
             commands,
-            acks: Acks::new(next_outcome.max(1)),
-            outbox: Outbox::new(max_bytes),
+            acks: Acks::new(next_outcome),
+            outbox,
             signed: Signed::default(),
             traced: Traced::new(links.dispatcher.traces.clone(), links.dispatcher.clock),
             looks: Looks::new(seat, questions),
             trust,
+            said: Meter::default(),
             links: links.clone(),
         })
     }
@@ -196,7 +187,7 @@ impl Session {
             return end;
         }
         let mut group = Vec::with_capacity(GROUP);
-        let mut silent_at = silence();
+        let (mut silent_at, mut room_by) = (silence(), from_now(ROOM_WITHIN));
         let closing = self.links.closing.clone();
         let ended = self.trust.ended.clone();
         let expires = self.trust.expires;
@@ -205,15 +196,20 @@ impl Session {
                 said = inbound.message() => {
                     silent_at = silence();
                     match said {
-                        Ok(Some(AgentMessage { message: Some(said) })) => self.hear(said).await,
-                        Ok(Some(AgentMessage { message: None })) => Ok(()),
+                        Ok(Some(AgentMessage { message })) => self.hear(message).await,
+                        Err(status) if status.code() == Code::OutOfRange => Err(flood("a message is larger than any may be")),
                         Ok(None) | Err(_) => Err(End::Lost),
                     }
                 }
                 taken = self.commands.recv_many(&mut group, GROUP) => {
-                    if taken == 0 { Err(protocol_error("the link did not take its commands")) } else { self.obey(&mut group).await }
+                    if taken == 0 { Err(stuck()) } else { self.obey(&mut group).await }
                 }
-                look = self.looks.next() => self.send(ToAgent::Diagnose(look)).await,
+                asked = self.looks.next() => self.send(asked).await,
+                () = sleep_until(room_by) => {
+                    room_by = from_now(ROOM_WITHIN);
+                    self.give_back_overdue().await;
+                    Ok(())
+                }
                 () = sleep_until(silent_at) => Err(End::Rejected(temporary(RejectCode::Unavailable, "nothing was heard for 30 seconds"))),
                 () = closing.cancelled() => Err(End::Drained),
                 () = ended.cancelled() => Err(End::Rejected(revoked())),
@@ -237,17 +233,24 @@ impl Session {
         self.send(ToAgent::Welcome(welcome)).await
     }
 
-    async fn hear(&mut self, said: FromAgent) -> Result<(), End> {
+    async fn hear(&mut self, said: Option<FromAgent>) -> Result<(), End> {
+        if let Some(FromAgent::Outcomes(outcomes)) = said {
+            return self.hear_outcomes(outcomes).await;
+        }
+        if pace().take(&mut self.said, self.links.dispatcher.clock.since_start()).is_err() {
+            return Err(flood("messages come more often than any agent sends them"));
+        }
         match said {
-            FromAgent::Hello(_) => Err(protocol_error("a stream has one Hello")),
-            FromAgent::Outcomes(outcomes) => self.hear_outcomes(outcomes).await,
-            FromAgent::Heartbeat(heartbeat) => {
+            // What a newer agent says, and this control plane does not understand.
+            None | Some(FromAgent::Outcomes(_)) => Ok(()),
+            Some(FromAgent::Hello(_)) => Err(nonsense("a stream has one Hello")),
+            Some(FromAgent::Heartbeat(heartbeat)) => {
                 self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
                 let server_time_ms = self.links.dispatcher.clock.monotonic_ms();
                 self.send(ToAgent::HeartbeatAck(HeartbeatAck { nonce: heartbeat.nonce, server_time_ms }))
                     .await
             }
-            FromAgent::Draining(_) => {
+            Some(FromAgent::Draining(_)) => {
                 info!("agent draining");
                 self.links.agents.draining(&self.agent);
                 self.links.lanes.agent_draining(self.holder).await;
@@ -258,57 +261,19 @@ impl Session {
                 }
                 self.obey(&mut last).await
             }
-            FromAgent::Diagnosis(said) => {
-                if self.looks.answered(said) {
+            Some(FromAgent::Diagnosis(said)) => {
+                let good = self.looks.answered(said);
+                if good { Ok(()) } else { Err(nonsense("a diagnosis must say how it ended")) }
+            }
+            Some(FromAgent::TestPostOutcome(said)) => {
+                let good = self.looks.posted(said);
+                if good {
                     Ok(())
                 } else {
-                    Err(protocol_error("a diagnosis must say how it ended"))
+                    Err(nonsense("the outcome of a test event must say what happened"))
                 }
             }
-            FromAgent::Goodbye(_) => Err(End::Closed),
-        }
-    }
-
-    async fn hear_outcomes(&mut self, outcomes: Outcomes) -> Result<(), End> {
-        let mut reports = Vec::with_capacity(outcomes.outcomes.len());
-        for outcome in outcomes.outcomes {
-            let sequence = outcome.sequence;
-            let key = outcome.key.as_ref().and_then(JobKey::read);
-            if !outcome.refusal_code.is_empty() {
-                info!(
-                    delivery.id = key.map(|key| key.delivery.to_string()),
-                    code = outcome.refusal_code,
-                    "refused by the agent's egress policy"
-                );
-            }
-            let (Some(key), Some(mut report)) = (key, read_report(outcome)) else {
-                return Err(protocol_error("an outcome must name its job and say what happened"));
-            };
-            if let Report::Made(outcome) = &mut report
-                && let Some(response) = &mut outcome.response
-                && let Some(row) = self.links.dispatcher.registry.get(key.delivery.subscription)
-            {
-                row.subscription.headers.hide_in(response);
-            }
-            self.note_answer(key, &report);
-            self.traced.heard(sequence, key, &report);
-            self.outbox.done(key.delivery);
-            reports.push((sequence, key, report));
-        }
-        self.links.agents.seen(&self.agent, self.links.dispatcher.clock.wall());
-        if let Some((last, _, _)) = reports.last() {
-            self.acks.heard(*last, self.links.dispatcher.clock.since_start());
-        }
-        self.links.lanes.reported(self.holder, reports).await;
-        self.send_jobs().await
-    }
-
-    /// A success of what one key alone has signed shows that the receiver has that key.
-    fn note_answer(&mut self, key: JobKey, report: &Report) {
-        let Some((signer, signed)) = self.signed.answered(key) else { return };
-        if matches!(report, Report::Made(outcome) if outcome.class == Class::Success) {
-            let dispatcher = &self.links.dispatcher;
-            dispatcher.uses.accepted(key.delivery.subscription, signer, signed, dispatcher.clock.wall());
+            Some(FromAgent::Goodbye(_)) => Err(End::Closed),
         }
     }
 
@@ -317,8 +282,9 @@ impl Session {
         for command in group.drain(..) {
             match command {
                 LinkCommand::Jobs(jobs) => {
-                    self.links.metrics.given(&jobs, self.links.dispatcher.clock.now());
-                    self.outbox.push(jobs);
+                    let now = self.links.dispatcher.clock.now();
+                    self.links.metrics.given(&jobs, now);
+                    self.outbox.push(jobs, now);
                 }
                 LinkCommand::Acknowledge(sequences) => {
                     self.traced.stored(&sequences);
@@ -329,12 +295,15 @@ impl Session {
                         self.signed.forget(*key);
                         self.traced.forget(*key);
                     }
-                    forget.extend(self.outbox.forget(keys));
+                    let (unsent, sent) = self.outbox.forget(keys);
+                    self.not_started(unsent).await;
+                    forget.extend(sent);
                 }
                 LinkCommand::Trespassed(key) => trespassed = Some(key),
                 LinkCommand::Replaced(by_another_process) => {
                     if by_another_process {
                         let now = self.links.dispatcher.clock.wall();
+                        self.links.metrics.duplicate();
                         self.links.identities.note_duplicate(&self.agent, now).await;
                     }
                     return Err(End::Rejected(replaced(by_another_process)));
@@ -342,7 +311,8 @@ impl Session {
             }
         }
         if !forget.is_empty() {
-            let keys = forget.iter().map(JobKey::write).collect();
+            let tags = &self.links.tags;
+            let keys = forget.into_iter().map(|key| tags.write(key, &self.agent)).collect();
             self.send(ToAgent::Cancel(Cancel { keys })).await?;
         }
         self.send_jobs().await?;
@@ -352,28 +322,22 @@ impl Session {
             self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await?;
         }
         match trespassed {
-            Some(key) => Err(self.trespassed(key).await),
+            Some(key) => Err(End::Misconduct(Kind::Outcome, Some(key), outcomes::NOT_GIVEN)),
             None => Ok(()),
         }
-    }
-
-    /// A job is answered only by an agent that can have got it: anything else goes on record.
-    async fn trespassed(&self, key: JobKey) -> End {
-        let entry = Entry {
-            actor: self.agent.to_string(),
-            detail: format!("spoke of attempt {} of a delivery that is not its pool's", key.attempt),
-            ..own_entry("RejectAgent", key.delivery, self.links.dispatcher.clock.wall())
-        };
-        if let Err(error) = self.links.dispatcher.store.put_audit_entry(entry).await {
-            warn!(%error, "that an agent spoke of another pool's job was not written down");
-        }
-        protocol_error("a job was named that is not this pool's")
     }
 
     async fn finish(&mut self, end: End) {
         let unsent = self.outbox.drain();
         self.not_started(unsent).await;
         let last = match end {
+            End::Misconduct(kind, job, problem) => {
+                warn!(kind = kind.as_str(), problem, "session ended for misconduct of the agent");
+                let now = self.links.dispatcher.clock.wall();
+                let target = job.map_or_else(|| self.agent.to_string(), |job| job.delivery.to_string());
+                self.links.misconduct.note(&self.agent, kind, &target, problem, now).await;
+                ToAgent::Reject(temporary(RejectCode::ProtocolError, problem))
+            }
             End::Closed => return info!("agent disconnected"),
             End::Lost => return warn!("the connection to the agent is lost"),
             End::Rejected(reject) => {
@@ -415,8 +379,22 @@ fn replaced(by_another_process: bool) -> Reject {
     }
 }
 
-fn protocol_error(problem: &str) -> End {
-    End::Rejected(temporary(RejectCode::ProtocolError, problem))
+/// An agent that does not take its commands is slow, not dishonest.
+fn stuck() -> End {
+    End::Rejected(temporary(RejectCode::ProtocolError, "the link did not take its commands"))
+}
+
+fn nonsense(problem: &'static str) -> End {
+    End::Misconduct(Kind::Protocol, None, problem)
+}
+
+fn flood(problem: &'static str) -> End {
+    End::Misconduct(Kind::Flood, None, problem)
+}
+
+/// How often an agent says something beside outcomes: a few messages for each heartbeat, and an answer to each question.
+fn pace() -> Pace {
+    Pace::new(SAID_A_SECOND, SAID_AT_ONCE)
 }
 
 fn message(said: ToAgent) -> ControlMessage {

@@ -2,13 +2,42 @@
 
 use postrider_domain::id::AgentId;
 use postrider_domain::time::Timestamp;
-use postrider_proto::agent::Reject;
+use postrider_proto::agent::{Reject, RejectCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
+use super::Links;
+use super::hello::{permanent, temporary};
 use super::session::{from_now, revoked};
-use crate::identities::Identities;
-use crate::listen::AgentCertificate;
+use crate::identities::{Identities, Refusal};
+use crate::listen::{AgentCertificate, Peer};
+
+/// Judges the key of an agent's certificate before anything that the agent says: it must be the agent's newest, or good
+/// for a reason that `postrider_domain::identity::keys` names.
+pub(super) async fn use_key(links: &Links, shown: &AgentCertificate, peer: &Peer) -> Result<(), Reject> {
+    let (agent, address) = (&shown.identity.agent, peer.address.ip().to_string());
+    let used = links.identities.use_key(agent, shown.key, &address, links.dispatcher.clock.wall()).await;
+    used.map_err(|refusal| {
+        links.metrics.connected(false);
+        warn!(%agent, address, %refusal, "an agent was rejected");
+        match refusal {
+        Refusal::Revoked => revoked(),
+        Refusal::JustReplaced => temporary(
+            RejectCode::Replaced,
+            "a newer key of this agent has just come into use; connect with the newest certificate",
+        ),
+        Refusal::Replaced => {
+            links.metrics.duplicate();
+            permanent(
+                RejectCode::DuplicateAgent,
+                "this certificate's key was replaced by a newer one, so another process uses the same identity; remove \
+                 this copy, or revoke the agent and enrol again with a new join string",
+            )
+        }
+        }
+    })
+}
 
 /// How long the session may go on.
 pub(super) struct Trust {

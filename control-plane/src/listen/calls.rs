@@ -12,7 +12,9 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::connection::Peer;
+use super::places::Holder;
 use super::usage::Call;
+use crate::api::status;
 
 /// What is handed to the transport at once. The rest of a large message waits here, where it is seen to wait.
 const PIECE: usize = 16 * 1024;
@@ -20,8 +22,8 @@ const PIECE: usize = 16 * 1024;
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub struct Calls {
-    /// Whether a request is from somebody known.
-    pub from_somebody_known: fn(&Extensions) -> bool,
+    /// Who makes a request, if that is somebody known.
+    pub caller: fn(&Extensions) -> Option<Holder>,
 }
 
 impl<S> Layer<S> for Calls {
@@ -54,9 +56,9 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let extensions = request.extensions();
-        let known = (self.calls.from_somebody_known)(extensions);
-        let Some(call) = extensions.get().map(|peer: &Peer| peer.begin(known)) else {
-            return Box::pin(self.inner.call(request));
+        let Some(peer) = extensions.get::<Peer>() else { return Box::pin(self.inner.call(request)) };
+        let Some(call) = peer.begin(|| (self.calls.caller)(extensions)) else {
+            return Box::pin(async { Ok(status::too_many_connections().into_http()) });
         };
         let answer = self.inner.call(request.map(|body| call.incoming(body)));
         Box::pin(async move { Ok(answer.await?.map(|body| counted(body, call))) })
@@ -113,7 +115,7 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-    use crate::listen::places::{Places, Taking};
+    use crate::listen::places::{Holder, Places, Taking};
     use crate::listen::usage::{STUCK_LAST, Usage, now};
 
     struct Whole(Option<Bytes>);
@@ -134,7 +136,7 @@ mod tests {
     async fn a_large_answer_is_handed_over_in_pieces_and_waits_for_its_client() {
         let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
         let usage = Arc::new(Usage::new(place.seat().clone()));
-        usage.seat().is_of_somebody_known();
+        assert!(usage.seat().is_of(&Holder::alone("somebody".into())));
         let data: Bytes = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut answer = counted(Body::new(Whole(Some(data.clone()))), usage.begin());
         let mut got = Vec::new();

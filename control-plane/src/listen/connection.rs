@@ -5,9 +5,10 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use postrider_domain::identity::AgentIdentity;
+use postrider_domain::identity::keys::ShownKey;
 use postrider_domain::join::Pin as KeyPin;
 use postrider_domain::time::Timestamp;
 use rustls::pki_types::CertificateDer;
@@ -17,14 +18,19 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 use tracing::debug;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
-use super::places::Place;
+use super::frames::{Floods, Frames};
+use super::places::{Holder, Place};
 use super::socket::Socket;
 use super::usage::{Call, End, STUCK_LAST, Usage, now};
+use crate::authority::generation_of;
 
 /// What every HTTP/2 client says first. Source: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Who holds the place of a connection without TLS, on which nobody has said who it is.
+const ANYBODY: &str = "anybody";
 
 /// Who is at the other end; handlers find it among a request's extensions.
 #[derive(Clone, Debug)]
@@ -45,12 +51,21 @@ impl Peer {
         network_of(self.address.ip())
     }
 
-    /// A call begins on the connection. Without TLS, whoever calls is believed.
-    pub(super) fn begin(&self, known: bool) -> Call {
-        if known || !self.secured {
-            self.usage.seat().is_of_somebody_known();
+    /// A call begins on the connection; `None` when there is no place for one more connection of the caller's. Without
+    /// TLS, whoever calls is believed.
+    pub(super) fn begin(&self, caller: impl FnOnce() -> Option<Holder>) -> Option<Call> {
+        let seat = self.usage.seat();
+        if seat.is_known() {
+            return Some(self.usage.begin());
         }
-        self.usage.begin()
+        if let Some(caller) = caller() {
+            return seat.is_of(&caller).then(|| self.usage.begin());
+        }
+        if !self.secured {
+            // Where there is no room, it stays a stranger.
+            let _fits = seat.is_of(&Holder::alone(ANYBODY.into()));
+        }
+        Some(self.usage.begin())
     }
 }
 
@@ -67,8 +82,10 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
 pub struct AgentCertificate {
     /// Who.
     pub identity: AgentIdentity,
-    /// The fingerprint of its public key.
-    pub key: KeyPin,
+    /// Its public key.
+    pub key: ShownKey,
+    /// When the certificate begins.
+    pub begins: Timestamp,
     /// When the certificate ends.
     pub expires: Timestamp,
 }
@@ -81,14 +98,17 @@ impl AgentCertificate {
         if !rest.is_empty() {
             return None;
         }
+        let time = |time: ASN1Time| Timestamp::from_millis(time.timestamp().saturating_mul(1000));
         let names = certificate.subject_alternative_name().ok()??;
         let [GeneralName::URI(uri)] = names.value.general_names.as_slice() else { return None };
         Some(Self {
             identity: uri.parse().ok()?,
-            key: KeyPin::of(certificate.public_key().raw),
-            expires: Timestamp::from_millis(
-                certificate.validity().not_after.timestamp().saturating_mul(1000),
-            ),
+            key: ShownKey {
+                key: KeyPin::of(certificate.public_key().raw),
+                generation: generation_of(certificate.raw_serial()),
+            },
+            begins: time(certificate.validity().not_before),
+            expires: time(certificate.validity().not_after),
         })
     }
 }
@@ -124,10 +144,14 @@ pub struct Connection {
     unread: &'static [u8],
     /// When it is looked at whether it must end.
     look: Pin<Box<Sleep>>,
-    /// While the client is a stranger: done when it must make room.
-    lost: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Done when it must make room.
+    lost: Pin<Box<WaitForCancellationFutureOwned>>,
     /// It has ended, whatever else is said on it.
     ended: Option<End>,
+    /// Counted from the preface on.
+    frames: Option<Frames>,
+    /// Where it is reported when they are too many.
+    floods: Option<Arc<Floods>>,
     _place: Place,
 }
 
@@ -164,10 +188,17 @@ impl Connection {
             peer,
             unread: &[],
             look: Box::pin(sleep_until(now())),
-            lost: Some(Box::pin(lost)),
+            lost: Box::pin(lost),
             ended: None,
+            frames: None,
+            floods: None,
             _place: place,
         }
+    }
+
+    /// The connection, with where it is reported when its client floods it.
+    pub(super) fn reporting(self, floods: Arc<Floods>) -> Self {
+        Self { floods: Some(floods), ..self }
     }
 
     /// Waits for the first words of HTTP/2.
@@ -178,6 +209,7 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak HTTP/2"));
         }
         self.unread = PREFACE;
+        self.frames = Some(Frames::default());
         Ok(self)
     }
 
@@ -193,12 +225,8 @@ impl Connection {
     }
 
     fn find_end(&mut self, context: &mut Context<'_>) -> Result<(), End> {
-        let known = self.peer.usage.seat().is_known();
-        if known {
-            self.lost = None;
-        }
-        if self.lost.as_mut().is_some_and(|lost| lost.as_mut().poll(context).is_ready()) {
-            return Err(End::PushedOut);
+        if self.lost.as_mut().poll(context).is_ready() {
+            return Err(if self.peer.usage.seat().is_known() { End::MadeRoom } else { End::PushedOut });
         }
         while self.look.as_mut().poll(context).is_ready() {
             let now = now();
@@ -210,6 +238,32 @@ impl Connection {
             self.look.as_mut().reset(stuck_at.map_or(again, |at| at.min(again)));
         }
         Ok(())
+    }
+
+    /// What was read after the preface. It may be too much.
+    fn count_read(&mut self, read: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        let Err(end) = frames.read(read, &self.peer.usage) else { return Ok(()) };
+        if self.ended.replace(end).is_none()
+            && let Some(floods) = &self.floods
+        {
+            let agent =
+                self.peer.agent.as_deref().map(|agent| &agent.identity.agent as &dyn std::fmt::Display);
+            floods.note(self.peer.address, agent);
+        }
+        Err(io::Error::other(end))
+    }
+
+    /// What came of writing so many bytes.
+    fn wrote(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), Some(frames)) = (&written, &mut self.frames) {
+            frames.wrote(*bytes);
+        }
+        self.written(context, written)
     }
 
     /// What came of writing. While nothing does, the connection may have to end.
@@ -242,9 +296,13 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         match self.poll_end(context) {
-            Ok(()) => both!(self, stream => Pin::new(stream).poll_read(context, buffer)),
+            Ok(()) => {
+                let before = buffer.filled().len();
+                ready!(both!(self, stream => Pin::new(stream).poll_read(context, buffer)))?;
+                Poll::Ready(self.count_read(&buffer.filled()[before..]))
+            }
             // As if the client had said goodbye, so that it is answered in kind.
-            Err(End::Idle) => Poll::Ready(Ok(())),
+            Err(End::Idle | End::MadeRoom) => Poll::Ready(Ok(())),
             Err(end) => Poll::Ready(Err(io::Error::other(end))),
         }
     }
@@ -257,7 +315,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = both!(self, stream => Pin::new(stream).poll_write(context, bytes));
-        self.written(context, written)
+        self.wrote(context, written)
     }
 
     fn poll_write_vectored(
@@ -266,7 +324,7 @@ impl AsyncWrite for Connection {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = both!(self, stream => Pin::new(stream).poll_write_vectored(context, bytes));
-        self.written(context, written)
+        self.wrote(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -322,6 +380,10 @@ mod tests {
         (connection, client)
     }
 
+    fn somebody() -> Option<Holder> {
+        Some(Holder::alone("somebody".into()))
+    }
+
     async fn ends(connection: &mut Connection) -> (Option<End>, Duration) {
         let begun = now();
         let read = connection.read(&mut [0; 8]).await;
@@ -338,7 +400,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_call_ends_as_if_its_client_had_gone() {
         let (mut connection, _client) = connection().await;
-        drop(connection.peer.begin(true));
+        drop(connection.peer.begin(somebody));
         assert_eq!(ends(&mut connection).await, (Some(End::Idle), IDLE_LAST));
     }
 
@@ -349,10 +411,46 @@ mod tests {
         assert_eq!(ends(&mut connection).await, (Some(End::PushedOut), Duration::ZERO));
     }
 
+    #[tokio::test]
+    async fn a_client_that_sends_frames_without_end_loses_its_connection() {
+        let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+        for known in [false, true] {
+            let (mut connection, mut client) = connection().await;
+            let _call = known.then(|| connection.peer.begin(somebody));
+            let (portion, length) = (ping.repeat(1000), ping.len());
+            let flood = tokio::spawn(async move { while client.write_all(&portion).await.is_ok() {} });
+            let mut read = 0;
+            let error = loop {
+                match connection.read(&mut [0; 4096]).await {
+                    Ok(bytes) => read += bytes,
+                    Err(error) => break error,
+                }
+            };
+            assert!(error.to_string().contains("too many HTTP/2 frames"), "{error}");
+            assert_eq!(connection.ended, Some(End::Flooding));
+            let pings = read / length;
+            assert!(
+                if known { (9_000..12_000).contains(&pings) } else { (1_000..=2_000).contains(&pings) },
+                "{pings}"
+            );
+            assert!(connection.read(&mut [0; 8]).await.is_err(), "it stays ended");
+            drop(connection);
+            flood.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_holds_more_than_others_makes_room_as_if_it_had_gone() {
+        let (mut connection, _client) = connection().await;
+        drop(connection.peer.begin(somebody));
+        connection.peer.usage.seat().lose();
+        assert_eq!(ends(&mut connection).await, (Some(End::MadeRoom), Duration::ZERO));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_no_bytes_loses_its_connection() {
         let (mut connection, client) = connection().await;
-        let _call = connection.peer.begin(true);
+        let _call = connection.peer.begin(somebody);
         let begun = now();
         let mut written = 0_usize;
         let error = loop {

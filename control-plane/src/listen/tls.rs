@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use postrider_domain::certificate::Facts;
+use postrider_domain::time::Timestamp;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
 
 use super::SharedTls;
+use super::certificate::{ApiCertificate, Reminder, authorities_fault, facts};
 use crate::authority::verifier::AgentVerifier;
+use crate::clock::Clock;
+use crate::secret_file::{self, SecretFileError};
 
 /// How often files are looked at: a certificate that a tool has renewed is in use this soon.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -31,6 +37,14 @@ pub enum TlsError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A private key is not read.
+    #[error("{setting}: {source}")]
+    Key {
+        /// The setting that names it.
+        setting: &'static str,
+        /// Why.
+        source: SecretFileError,
     },
     /// A file does not hold what it should.
     #[error("{setting}: {path} holds no {expected} in PEM", path = path.display())]
@@ -67,11 +81,35 @@ pub struct ApiFiles {
 #[derive(PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
-    key: zeroize::Zeroizing<Vec<u8>>,
+    key: Zeroizing<Vec<u8>>,
     client_ca: Option<Vec<u8>>,
 }
 
 impl ApiFiles {
+    /// Whether the files can be used, and what people must know of the certificates in them: what
+    /// has expired, or is not valid yet, as mistakes, and what expires soon.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn check(&self, now: Timestamp) -> Result<(Vec<String>, Option<String>), TlsError> {
+        let contents = self.read()?;
+        self.settings(&contents)?;
+        let leaf = self.facts(&contents)?.map(|facts| facts.validity);
+        let expired = leaf.and_then(|validity| validity.fault(now));
+        let expired = expired.map(|fault| {
+            format!(
+                "tls_cert: the certificate in {} {fault}; clients refuse it: renew it",
+                self.cert.display()
+            )
+        });
+        let authorities = self.client_ca_fault(&contents, now)?;
+        let authorities = authorities.map(|fault| format!("tls_client_ca: {fault}"));
+        let soon =
+            leaf.filter(|validity| validity.is_valid(now)).and_then(|validity| validity.complaint(now));
+        let soon = soon.map(|soon| format!("tls_cert: the certificate {soon}: renew it"));
+        Ok((expired.into_iter().chain(authorities).collect(), soon))
+    }
+
     /// The settings that the files make now.
     ///
     /// # Errors
@@ -81,45 +119,122 @@ impl ApiFiles {
     }
 
     /// Shares the settings, and the task that replaces them whenever the files change.
+    /// `certificate` shows what is in use.
+    ///
+    /// A certificate that has expired is taken at a start: deliveries and agents do not depend on
+    /// it, and a restart must not stop them.
     ///
     /// # Errors
     /// [`TlsError`].
-    pub fn share(self) -> Result<(SharedTls, impl Future<Output = ()> + use<>), TlsError> {
+    pub fn share(
+        self,
+        certificate: ApiCertificate,
+        clock: Clock,
+    ) -> Result<(SharedTls, impl Future<Output = ()> + use<>), TlsError> {
         let contents = self.read()?;
         let shared: SharedTls = Arc::new(ArcSwap::from_pointee(self.settings(&contents)?));
-        Ok((shared.clone(), self.follow(contents, shared)))
+        certificate.serve(self.facts(&contents)?);
+        let mut reminder = Reminder::default();
+        reminder.tell(certificate.facts().as_ref(), clock.wall());
+        if let Some(fault) = self.client_ca_fault(&contents, clock.wall())? {
+            error!("no client's certificate can be accepted: tls_client_ca: {fault}");
+        }
+        Ok((shared.clone(), self.follow(contents, shared, certificate, reminder, clock)))
     }
 
-    async fn follow(self, mut contents: Contents, shared: SharedTls) {
-        let mut told = String::new();
+    async fn follow(
+        self,
+        mut contents: Contents,
+        shared: SharedTls,
+        certificate: ApiCertificate,
+        mut reminder: Reminder,
+        clock: Clock,
+    ) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let read = self.read().and_then(|found| {
-                let settings = (found != contents).then(|| self.settings(&found)).transpose()?;
-                Ok(settings.map(|settings| (found, settings)))
-            });
-            match read {
-                Ok(None) => told.clear(),
+            let now = clock.wall();
+            match self.changed(&contents, &certificate, now) {
+                Ok(None) if certificate.refused().is_some() => {
+                    certificate.refuse(None);
+                    info!("tls_cert, tls_key and tls_client_ca hold again what is in use");
+                }
+                Ok(None) => {}
                 Ok(Some((found, settings))) => {
+                    let facts = self.facts(&found).ok().flatten();
+                    let expires = facts.as_ref().map(|facts| facts.validity.until.to_string());
                     contents = found;
                     shared.store(Arc::new(settings));
-                    told.clear();
-                    info!(file = %self.cert.display(), "the API's certificate was read anew");
+                    certificate.serve(facts);
+                    info!(file = %self.cert.display(), expires, "the API's certificate was reloaded");
                 }
-                // The files may be half written: what was read before stays in use.
-                Err(error) if error.to_string() != told => {
-                    told = error.to_string();
-                    warn!("the API's former certificate stays in use: {told}");
+                // The files may be half written, or wrong: what was read before stays in use.
+                Err(error) => {
+                    let why = error.to_string();
+                    if certificate.refused().as_ref() != Some(&why) {
+                        warn!("the API's former certificate stays in use: {why}");
+                        certificate.refuse(Some(why));
+                    }
                 }
-                Err(_) => {}
+            }
+            reminder.tell(certificate.facts().as_ref(), now);
+        }
+    }
+
+    /// What the files hold now, and the settings that they make, if they have changed and may be
+    /// used.
+    fn changed(
+        &self,
+        known: &Contents,
+        certificate: &ApiCertificate,
+        now: Timestamp,
+    ) -> Result<Option<(Contents, ServerConfig)>, TlsError> {
+        let found = self.read()?;
+        if found == *known {
+            return Ok(None);
+        }
+        let settings = self.settings(&found)?;
+        if found.cert != known.cert
+            && let Some(former) = certificate.facts()
+        {
+            let new = self.facts(&found)?.ok_or_else(|| TlsError::Content {
+                setting: "tls_cert",
+                path: self.cert.clone(),
+                expected: "certificate that can be read",
+            })?;
+            if let Some(refusal) = new.refusal(&former, now) {
+                let problem = format!(
+                    "the certificate in {} {refusal}; replace it, or restart the control plane to use it all the same",
+                    self.cert.display()
+                );
+                return Err(TlsError::Unusable { setting: "tls_cert", problem });
             }
         }
+        match self.client_ca_fault(&found, now)? {
+            Some(problem) if found.client_ca != known.client_ca => {
+                Err(TlsError::Unusable { setting: "tls_client_ca", problem })
+            }
+            _ => Ok(Some((found, settings))),
+        }
+    }
+
+    /// What the certificate says that clients are shown; nothing when it cannot be read.
+    fn facts(&self, contents: &Contents) -> Result<Option<Facts>, TlsError> {
+        Ok(certificates("tls_cert", &self.cert, &contents.cert)?.first().and_then(facts))
+    }
+
+    /// Why no client's certificate could be accepted.
+    fn client_ca_fault(&self, contents: &Contents, now: Timestamp) -> Result<Option<String>, TlsError> {
+        let (Some(path), Some(pem)) = (&self.client_ca, &contents.client_ca) else { return Ok(None) };
+        let fault = authorities_fault(&certificates("tls_client_ca", path, pem)?, now);
+        Ok(fault.map(|fault| {
+            format!("no authority in {} is valid: the first one {fault}; replace the file", path.display())
+        }))
     }
 
     fn read(&self) -> Result<Contents, TlsError> {
         Ok(Contents {
             cert: read("tls_cert", &self.cert)?,
-            key: read("tls_key", &self.key)?.into(),
+            key: read_key("tls_key", &self.key)?,
             client_ca: self.client_ca.as_deref().map(|path| read("tls_client_ca", path)).transpose()?,
         })
     }
@@ -199,6 +314,17 @@ pub(crate) fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsErr
     std::fs::read(path).map_err(|source| TlsError::File { setting, path: path.to_owned(), source })
 }
 
+/// Reads a private key that a setting names: only when nobody else can.
+pub(crate) fn read_key(setting: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    match secret_file::read(path) {
+        Ok(text) => Ok(Zeroizing::new(text.as_bytes().to_vec())),
+        Err(SecretFileError::Unreadable { cause: source, .. }) => {
+            Err(TlsError::File { setting, path: path.to_owned(), source })
+        }
+        Err(source) => Err(TlsError::Key { setting, source }),
+    }
+}
+
 /// The certificates in a PEM text: at least one.
 pub(crate) fn certificates(
     setting: &'static str,
@@ -214,3 +340,6 @@ pub(crate) fn certificates(
 fn unusable(setting: &'static str, error: &dyn std::error::Error) -> TlsError {
     TlsError::Unusable { setting, problem: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

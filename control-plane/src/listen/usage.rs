@@ -33,6 +33,9 @@ pub(super) enum End {
     /// A stranger's, to make room, or for too many calls.
     #[error("others need the place of one who has not shown who it is")]
     PushedOut,
+    /// That of one who is known, to make room for one who holds fewer.
+    #[error("others, who hold fewer connections, need its place")]
+    MadeRoom,
     /// A stranger's, after [`STRANGERS_LAST`].
     #[error("its client has not shown in time who it is")]
     Stranger,
@@ -42,6 +45,9 @@ pub(super) enum End {
     /// After [`STUCK_LAST`].
     #[error("its client has taken nothing of what it asked for in 30 seconds")]
     Stuck,
+    /// For too many frames that carry no body.
+    #[error("its client has sent too many HTTP/2 frames that carry no body")]
+    Flooding,
 }
 
 /// See the [module](self).
@@ -77,11 +83,22 @@ impl Usage {
         &self.seat
     }
 
+    /// How many calls there have been.
+    pub(super) fn made(&self) -> u64 {
+        self.calls().made
+    }
+
+    /// How long the connection has lasted.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.duration_since(self.came)
+    }
+
     /// A call begins.
     pub(super) fn begin(self: &Arc<Self>) -> Call {
         let mut calls = self.calls();
         calls.made += 1;
         calls.open += 1;
+        self.seat.begin();
         let many = calls.made > STRANGERS_CALLS || calls.open > STRANGERS_CALLS_AT_ONCE;
         if many && !self.seat.is_known() {
             self.seat.lose();
@@ -167,6 +184,7 @@ impl Drop for Call {
         let mut calls = self.usage.calls();
         calls.untaken.remove(&self.number);
         calls.open -= 1;
+        self.usage.seat.end();
         if calls.open == 0 {
             calls.free_since = now();
         }
@@ -181,7 +199,7 @@ pub(super) fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::places::{Place, Places, Taking};
+    use crate::listen::places::{Holder, Place, Places, Taking};
     use tokio::time::advance;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -194,7 +212,7 @@ mod tests {
 
     fn known() -> (Place, Arc<Usage>) {
         let (place, usage) = usage();
-        usage.seat().is_of_somebody_known();
+        assert!(usage.seat().is_of(&Holder::alone("somebody".into())));
         (place, usage)
     }
 

@@ -51,8 +51,10 @@ pub(super) struct Levels {
     in_flight: IntGaugeVec,
     credit: IntGaugeVec,
     agents: IntGaugeVec,
+    at_destinations: IntGauge,
     breakers: IntGauge,
     subscriptions: IntGaugeVec,
+    clock: IntGauge,
     /// Held from the questions until the answers are shown: two scrapes must not mix.
     names: Mutex<Names>,
 }
@@ -72,6 +74,8 @@ impl Levels {
             description, or had an agent within a day.";
         let breakers =
             "Subscriptions whose endpoint does nothing but fail and is probed by one attempt at a time.";
+        let at_destinations = "Subscriptions with deliveries that wait because their endpoint's host and port get as many as \
+            destination_rate allows.";
         Self {
             waiting: all.gauges("postrider_deliveries_waiting", waiting, &POOL),
             oldest: all.float_gauges("postrider_oldest_waiting_seconds", oldest, &POOL),
@@ -87,7 +91,13 @@ impl Levels {
             ),
             agents: all.gauges("postrider_agents", agents, &POOL_AND_VERSION),
             breakers: all.gauge("postrider_breakers_open", breakers),
+            at_destinations: all.gauge("postrider_subscriptions_at_destination_limit", at_destinations),
             subscriptions: all.gauges("postrider_subscriptions", "Subscriptions, by state.", &STATE),
+            clock: all.gauge(
+                "postrider_wall_clock_trusted",
+                "1 while the wall clock is believed; 0 after it has jumped by more than an hour: then nothing is removed for \
+                    its age.",
+            ),
             names: Mutex::new(Names { pools: Bounded::default(), versions: Bounded::new(VERSIONS) }),
         }
     }
@@ -95,6 +105,7 @@ impl Levels {
     /// Asks everybody. What is returned is dropped when the answers are shown.
     pub(super) async fn ask(&self, sources: &Sources) -> MutexGuard<'_, Names> {
         let mut names = self.names.lock().await;
+        self.clock.set(i64::from(sources.clock.is_trusted()));
         for (state, count) in sources.registry.count_by_state() {
             self.subscriptions.with_label_values(&[state]).set(whole(count));
         }
@@ -121,6 +132,7 @@ impl Levels {
         self.credit.reset();
         self.oldest.reset();
         self.breakers.set(whole(levels.breakers_open));
+        self.at_destinations.set(whole(levels.at_destinations));
         let now = clock.now();
         for (pool, level) in &levels.pools {
             let pool = [names.label(pool.as_str())];

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_domain::certificate::Validity;
+use postrider_domain::time::Timestamp;
+use postrider_telemetry::blocking;
 use postrider_telemetry::metrics::{Catalogue, IntGaugeVec, Known, Label};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::Metrics;
-use crate::authority::{self, Authorities};
+use crate::authority::Authorities;
+use crate::listen::certificate::{ApiCertificate, facts};
 use crate::store::Store;
 
 /// How often.
@@ -31,8 +33,8 @@ pub struct Watched {
     pub store: Arc<dyn Store>,
     /// The folder on whose disk it is.
     pub data_dir: PathBuf,
-    /// The API's certificate, if it has one.
-    pub api_certificate: Option<PathBuf>,
+    /// The certificate that the API shows.
+    pub api_certificate: ApiCertificate,
     /// Those that issue agents' certificates.
     pub authorities: Arc<Authorities>,
 }
@@ -44,8 +46,8 @@ pub struct Seen {
     pub size: Option<u64>,
     /// Bytes that are free on its disk.
     pub free: Option<u64>,
-    /// When the API's certificate ends.
-    pub api_certificate_ends: Option<i64>,
+    /// When the certificate that the API shows is valid.
+    pub api_certificate: Option<Validity>,
     /// When the authority of agents' certificates ends.
     pub authority_ends: Option<i64>,
 }
@@ -74,7 +76,8 @@ impl Kept {
     fn show(&self, seen: &Seen) {
         seen.size.into_iter().for_each(|size| self.size.set(bytes(size)));
         seen.free.into_iter().for_each(|free| self.free.set(bytes(free)));
-        seen.api_certificate_ends.into_iter().for_each(|end| self.expires("api", end));
+        let api = seen.api_certificate.map(|validity| validity.until.as_seconds());
+        api.into_iter().for_each(|end| self.expires("api", end));
         seen.authority_ends.into_iter().for_each(|end| self.expires("agents_authority", end));
     }
 
@@ -89,11 +92,35 @@ impl Watched {
         let size = self.store.size().await;
         let size = size.inspect_err(|error| debug!(%error, "how large the store is cannot be seen")).ok();
         let authority = self.authorities.trusted().first().map(|authority| authority.expires);
-        let (folder, certificate) = (self.data_dir.clone(), self.api_certificate.clone());
-        let looked = tokio::task::spawn_blocking(move || (free(&folder), certificate.and_then(end_of)));
-        let (free, api_certificate_ends) = looked.await.unwrap_or_default();
+        let folder = self.data_dir.clone();
+        let free = blocking::run(move || free(&folder)).await.unwrap_or_default();
+        let api_certificate = self.api_certificate.facts().map(|facts| facts.validity);
         let authority_ends = authority.map(|expires| expires.as_millis() / 1000);
-        Seen { size, free, api_certificate_ends, authority_ends }
+        Seen { size, free, api_certificate, authority_ends }
+    }
+
+    /// What people must know of certificates: those that expire soon or have expired, and those
+    /// that were not taken over. A sentence each.
+    #[must_use]
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
+        let issuing = self.authorities.trusted().first().cloned();
+        let complaint = issuing.and_then(|issuing| facts(&issuing.certificate)?.validity.complaint(now));
+        let complaint = complaint.map(|complaint| {
+            format!("the agents' authority {complaint}; rotate it, or renew the files in agent_ca")
+        });
+        let api = self.api_certificate.complaint(now);
+        api.into_iter().chain(complaint).chain(self.refused()).collect()
+    }
+
+    /// Files with certificates that have changed and were not taken over, and why. A sentence each.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        let api = self.api_certificate.refused();
+        let api = api.map(|why| format!("the API's former certificate stays in use: {why}"));
+        let authorities = self.authorities.refused();
+        let authorities =
+            authorities.map(|why| format!("the former authorities of agents stay in force: {why}"));
+        api.into_iter().chain(authorities).collect()
     }
 }
 
@@ -105,10 +132,4 @@ fn bytes(bytes: u64) -> i64 {
 fn free(folder: &std::path::Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// When the first certificate of a file ends. Half a file is left alone: it is being written.
-fn end_of(path: PathBuf) -> Option<i64> {
-    let certificate = CertificateDer::pem_file_iter(path).ok()?.next()?.ok()?;
-    Some(authority::end_of(&certificate).ok()?.as_millis() / 1000)
 }

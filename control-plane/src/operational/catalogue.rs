@@ -116,7 +116,9 @@ pub async fn prepare(store: &dyn Store, registry: &Registry, now: Timestamp) -> 
             ..EventType::default()
         };
         match event_type::read(&wanted) {
-            Ok(read) => registry.catalogues.put(&tenant, parsed, read),
+            Ok(read) => {
+                let _number = registry.catalogues.put(&tenant, parsed, read);
+            }
             Err(violation) => tell(name, &violation),
         }
         store.put_event_type(wanted, entry(action, name)).await?;

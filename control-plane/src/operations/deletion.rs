@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use postrider_domain::audit::Entry;
-use postrider_domain::id::{OperationId, TenantId, TokenId};
+use postrider_domain::id::{TenantId, TokenId};
 use postrider_domain::operation::State;
 use postrider_proto::operation::write_state;
 use postrider_proto::time;
 use postrider_proto::v1;
 use postrider_proto::v1::operation::Work;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{OperationError, Operations, Slot, Step};
 use crate::api::Api;
@@ -58,12 +58,13 @@ impl Operations {
             other.operation.set_state(write_state(State::Cancelled));
             other.operation.end_time = Some(time::write(self.clock.wall()));
             other.operation.problem = "the tenant is being deleted".to_owned();
+            let (id, changed) = (other.id, self.slot(other.id).map(|slot| slot.changed));
             // Its row goes with the tenant; a restart before that finds nothing that it could do.
-            let id = other.id;
-            self.replace(other);
-            if let Some(slot) = self.slot(id) {
-                slot.changed.notify_one();
+            if let Err(error) = self.store.put_operation(&other, None).await {
+                warn!(operation = %id, %error, "the end of a deleted tenant's operation was not written");
             }
+            self.replace(other);
+            changed.into_iter().for_each(|changed| changed.notify_one());
         }
         self.slots().insert(row.id, Slot::new(row.clone()));
         let _stopping = self.begin.send(row.id);
@@ -79,12 +80,14 @@ impl Operations {
     }
 
     /// Whether any operation of a tenant is remembered.
-    #[must_use]
-    pub fn has_any(&self, tenant: &TenantId) -> bool {
-        self.slots().values().any(|slot| slot.row.operation.tenant == tenant.as_str())
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn has_any(&self, tenant: &TenantId) -> Result<bool, StoreError> {
+        Ok(!self.store.operations_of(tenant, None, 1).await?.items.is_empty())
     }
 
-    fn unfinished(&self, tenant: &str) -> Vec<OperationRow> {
+    pub(super) fn unfinished(&self, tenant: &str) -> Vec<OperationRow> {
         let slots = self.slots();
         let own =
             slots.values().filter(|slot| slot.row.operation.tenant == tenant && !slot.state().has_ended());
@@ -94,21 +97,12 @@ impl Operations {
     /// Nothing is left of the tenant: its row goes, in one write with the word that this operation is done.
     pub(super) async fn finish_deletion(&self, api: &Api, row: &OperationRow) -> Result<(), StoreError> {
         let tenant = tenant_of(row)?;
-        let others: Vec<OperationId> = {
-            let slots = self.slots();
-            let of_tenant = slots.values().filter(|slot| slot.row.operation.tenant == row.operation.tenant);
-            // Earlier deletions, of tenants of the same name, are remembered for as long as others are.
-            let other =
-                of_tenant.filter(|slot| !matches!(slot.row.operation.work, Some(Work::TenantDeletion(_))));
-            other.map(|slot| slot.row.id).collect()
-        };
         let audit = Entry {
             tenant: Some(tenant.clone()),
             detail: format!("{}: {} rows are removed", row.id, row.operation.done),
             ..Entry::by_postrider("TenantDeleted", &tenant, self.clock.wall())
         };
-        self.store.finish_tenant_deletion(&tenant, row, &others, audit).await?;
-        others.iter().for_each(|id| drop(self.slots().remove(id)));
+        self.store.finish_tenant_deletion(&tenant, row, audit).await?;
         api.emitter.limit(&tenant, None);
         api.registry.end_deletion(&tenant);
         info!(%tenant, rows = row.operation.done, "a tenant is deleted");

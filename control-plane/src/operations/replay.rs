@@ -14,6 +14,7 @@ use postrider_proto::time;
 use postrider_proto::v1::{self, DeliveryState};
 
 use super::Step;
+use crate::emit::Emitter;
 use crate::lanes::Lanes;
 use crate::schedule::Refusal;
 use crate::store::{EventRow, OperationRow, Store, StoreError};
@@ -151,6 +152,14 @@ pub(super) async fn step(
     })
 }
 
+/// What was put back counts for the tenant's rate of deliveries: the next step waits until there is room for it and for
+/// new events.
+pub(super) fn paced(step: Step, row: &OperationRow, emitter: &Emitter) -> Step {
+    let Ok(tenant) = row.operation.tenant.parse() else { return step };
+    let done = usize::try_from(step.done).unwrap_or(usize::MAX);
+    Step { wait: step.wait.max(emitter.replayed(&tenant, done)), ..step }
+}
+
 /// How many deliveries a step puts back at this rate.
 fn lot(rate: u32) -> usize {
     let steps = (rate / LOT).clamp(STEPS, MOST_STEPS);
@@ -161,17 +170,17 @@ fn lot(rate: u32) -> usize {
 async fn find(store: &dyn Store, range: &Range, place: Place, size: usize) -> Result<Found, StoreError> {
     let mut found = Found { owed: Vec::new(), erased: 0, place, finished: false };
     for _ in 0..PAGES {
-        let rows = store.events_from(&range.tenant, found.place.event, range.end, EVENTS).await?;
-        let last_page = rows.len() < EVENTS;
-        for row in rows {
+        let page = store.events_from(&range.tenant, found.place.event, range.end, EVENTS).await?;
+        for row in page.items {
             if !look(store, range, &row, size, &mut found).await? {
                 return Ok(found);
             }
         }
-        if last_page {
+        let Some(next) = page.next else {
             found.finished = true;
             break;
-        }
+        };
+        found.place = Place { event: next, seen: 0 };
     }
     Ok(found)
 }

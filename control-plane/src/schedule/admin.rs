@@ -5,7 +5,7 @@ use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::{Place, Rest};
 use postrider_domain::outcome::Outcome;
 use postrider_domain::time::Timestamp;
-use postrider_proto::session::{JobKey, Report};
+use postrider_proto::session::JobKey;
 
 use super::agents::HolderId;
 use super::{Effect, Reported, Scheduler};
@@ -35,6 +35,9 @@ pub enum Refusal {
     /// Its subscription is gone.
     #[error("the subscription is deleted")]
     SubscriptionDeleted,
+    /// Its subscription's pool does not allow its tenant.
+    #[error("the subscription's pool does not allow the tenant")]
+    PoolNotAllowed,
 }
 
 /// Why a row was read.
@@ -68,12 +71,16 @@ pub enum Condition {
     Attempting,
     /// Its lane is held.
     Held,
+    /// Its pool does not allow its tenant.
+    PoolNotAllowed,
     /// No agent takes jobs for it.
     NoAgent,
     /// Its endpoint is left alone.
     Resting(Rest),
     /// An earlier one must end first.
     Behind,
+    /// Its destination is at its limit.
+    Destination,
 }
 
 impl Scheduler {
@@ -90,15 +97,17 @@ impl Scheduler {
     /// What is true of a delivery only now.
     #[must_use]
     pub fn condition(&self, id: DeliveryId, now: Timestamp) -> Condition {
-        if self.assigned.contains_key(&id) {
+        if self.places.holder(id).is_some() {
             return Condition::Attempting;
         }
         match self.lanes.get(&id.subscription) {
             Some(slot) if slot.settings.held || slot.settings.probed_every.is_some() => Condition::Held,
+            Some(slot) if slot.barred => Condition::PoolNotAllowed,
             Some(slot) if !self.is_served(&slot.settings) => Condition::NoAgent,
             Some(slot) => match slot.lane.rest(now) {
                 Some(rest) => Condition::Resting(rest),
                 None if slot.lane.is_behind(id.sequence) => Condition::Behind,
+                None if slot.waits_for.is_some() => Condition::Destination,
                 None => Condition::None,
             },
             None => Condition::None,
@@ -165,7 +174,7 @@ impl Scheduler {
                 }
             }
             Why::Report { reported, key, outcome, chance } => {
-                self.reported(reported, key, Report::Made(outcome), chance, now);
+                self.reported_again(reported, key, *outcome, chance, now);
             }
             Why::Retry(_) | Why::Cancel(_) => self.decide(id, why, now),
         }
@@ -191,7 +200,7 @@ impl Scheduler {
             return;
         };
         slot.lane.adopt(delivery);
-        if delivery.attempts + 1 == key.attempt {
+        if delivery.next_attempt() == key.attempt {
             self.assign(holder, key, now);
         } else {
             self.give_back(key.delivery, now);
@@ -207,6 +216,7 @@ impl Scheduler {
         let Some(why) = self.while_reading(id, why) else { return };
         let refused = match self.lanes.get_mut(&id.subscription).filter(|slot| !slot.deleted) {
             None => Refusal::SubscriptionDeleted,
+            Some(slot) if slot.barred && matches!(why, Why::Retry(_)) => Refusal::PoolNotAllowed,
             Some(slot) => match slot.lane.claim(id.sequence) {
                 Place::InFlight => Refusal::UnderWay,
                 Place::Settling => Refusal::Busy,

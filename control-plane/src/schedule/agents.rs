@@ -10,11 +10,20 @@ use postrider_domain::time::Timestamp;
 use postrider_domain::warm;
 use postrider_proto::session::JobKey;
 
+use super::places::Account;
 use super::{Effect, Scheduler, Why};
 
 /// After a link is lost, its jobs are given away when their timeout and this have passed: the agent may have been
 /// cut off just after it began.
 const LOST_MARGIN: Duration = Duration::from_secs(3);
+
+/// A connected agent's job is taken back when its timeout and this have passed: it may wait for room at the agent's link,
+/// start 20 seconds after it was signed, and its outcome must come back.
+pub(super) const OVERDUE_MARGIN: Duration = Duration::from_secs(30);
+/// How often it is looked for such jobs, at the most.
+const OVERDUE_INTERVAL: Duration = Duration::from_secs(1);
+/// The store is slow when it has written nothing for so long.
+const STALL: Duration = Duration::from_secs(1);
 
 /// One stream of one run of one agent, as long as its jobs may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +49,7 @@ pub struct Connected {
     pub pool: PoolName,
     /// How many jobs it can hold.
     pub max_in_flight: usize,
-    /// The jobs it still has.
+    /// The jobs it still has. Each was given to this agent: it has shown the tag.
     pub in_flight: Vec<JobKey>,
     /// Whether it gets no jobs until it is undrained.
     pub drained: bool,
@@ -51,7 +60,8 @@ pub(super) struct Holder {
     pub(super) pool: PoolName,
     pub(super) max_in_flight: usize,
     pub(super) jobs: HashMap<DeliveryId, Held>,
-    /// Jobs that it has but that are not its to settle (yet): they take room all the same.
+    /// Jobs that it has named, or was given, and that are not its to settle (yet): they take room all the same, until it
+    /// reports them, once.
     pub(super) others: HashSet<JobKey>,
     connected: bool,
     /// The agent is stopping.
@@ -66,18 +76,25 @@ pub(super) struct Holder {
 pub(super) struct Held {
     pub(super) key: JobKey,
     pub(super) started: Timestamp,
+    /// From when on its agent could report: since it began, or since the agent is back.
+    awaited: Timestamp,
     timeout: Duration,
 }
 
 impl Holder {
     pub(super) fn give(&mut self, key: JobKey, now: Timestamp, timeout: Duration) {
         self.others.remove(&key);
-        self.jobs.insert(key.delivery, Held { key, started: now, timeout });
+        self.jobs.insert(key.delivery, Held { key, started: now, awaited: now, timeout });
     }
 
     /// Whether it takes jobs, when it has credit.
     pub(super) fn serves(&self) -> bool {
         self.connected && !self.draining && !self.drained
+    }
+
+    /// Whether it takes no jobs and has some.
+    pub(super) fn is_stranded(&self) -> bool {
+        !self.serves() && !self.jobs.is_empty()
     }
 
     pub(super) fn has_credit(&self) -> bool {
@@ -89,9 +106,20 @@ impl Holder {
         warm::Load { jobs: self.jobs.len() + self.others.len(), most: self.max_in_flight }
     }
 
+    fn keys(&self) -> impl Iterator<Item = JobKey> + '_ {
+        self.jobs.values().map(|held| held.key)
+    }
+
     fn expiry(&self, held: &Held) -> Option<Timestamp> {
         self.lost_at.map(|lost| lost + held.timeout + LOST_MARGIN)
     }
+}
+
+/// What a holder that was replaced by another process may still report.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) station: Station,
+    pub(super) jobs: HashSet<JobKey>,
 }
 
 /// After a restart: until when, and for whom, deliveries accepted before it wait.
@@ -134,7 +162,7 @@ impl Scheduler {
 
     /// A stream said Hello.
     pub fn connected(&mut self, hello: Connected, now: Timestamp) -> HolderId {
-        self.fence_other_processes(&hello.station, now);
+        self.replace_other_processes(&hello.station, now);
         let id = match self.stations.get(&hello.station).copied() {
             Some(id) => self.reattach(id, &hello, now),
             None => self.attach(&hello, now),
@@ -144,19 +172,14 @@ impl Scheduler {
             if self.has(id, key) {
                 continue;
             }
-            let of_another_life = self.is_of_another_life(key);
-            if !of_another_life && self.is_foreign(id, key) {
-                forget.push(key);
-                self.effects.push(Effect::Trespass { holder: id, key });
-                continue;
-            }
             // It is under way, whatever becomes of it, and takes its room until it is reported.
             if let Some(holder) = self.holders.get_mut(&id) {
                 holder.others.insert(key);
             }
             // It may have another attempt of the same delivery, and that is the one that counts.
-            let other_attempt = self.assigned.get(&key.delivery) == Some(&id);
-            if of_another_life || other_attempt || !self.recognise(id, key, now) {
+            let other_attempt = self.places.holder(key.delivery) == Some(id);
+            let counts_for_nothing = self.is_of_another_life(key) || self.is_foreign(id, key);
+            if counts_for_nothing || other_attempt || !self.recognise(id, key, now) {
                 forget.push(key);
             }
         }
@@ -174,8 +197,8 @@ impl Scheduler {
         held.is_some_and(|held| held.key == key)
     }
 
-    /// Whether a job can only have been given to agents of another pool than the holder's, by the settings of now: it is
-    /// neither the subscription's, nor the one that may stand in for it.
+    /// Whether a job is of a subscription that has left the holder's pool since: by the settings of now the pool is neither
+    /// the subscription's, nor the one that may stand in for it. What its agents still say of it counts for nothing.
     pub(super) fn is_foreign(&self, id: HolderId, key: JobKey) -> bool {
         let holder = self.holders.get(&id);
         let slot = self.lanes.get(&key.delivery.subscription);
@@ -184,6 +207,7 @@ impl Scheduler {
 
     /// A stream ended. Its jobs may still be under way.
     pub fn disconnected(&mut self, id: HolderId, now: Timestamp) {
+        self.replaced.remove(&id);
         let Some(holder) = self.holders.get_mut(&id) else { return };
         holder.connected = false;
         holder.lost_at = Some(now);
@@ -242,12 +266,13 @@ impl Scheduler {
             self.holders.get_mut(&old).map(|holder| std::mem::take(&mut holder.jobs)).unwrap_or_default();
         self.remove_holder(old);
         let id = self.attach(hello, now);
+        let named: HashSet<JobKey> = hello.in_flight.iter().copied().collect();
         let mut free = Vec::new();
         for (delivery, held) in jobs {
-            if hello.in_flight.contains(&held.key) {
-                self.assigned.insert(delivery, id);
+            if named.contains(&held.key) {
+                self.places.move_to(delivery, id);
                 if let Some(holder) = self.holders.get_mut(&id) {
-                    holder.jobs.insert(delivery, held);
+                    holder.jobs.insert(delivery, Held { awaited: now, ..held });
                 }
             } else {
                 free.push(delivery);
@@ -265,7 +290,7 @@ impl Scheduler {
         let Some(why) = self.while_reading(key.delivery, Why::Recognise(id, key)) else { return true };
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else { return false };
         match slot.lane.claim(key.delivery.sequence) {
-            Place::Taken(delivery) if delivery.attempts + 1 == key.attempt => {
+            Place::Taken(delivery) if delivery.next_attempt() == key.attempt => {
                 self.assign(id, key, now);
                 self.recount(key.delivery.subscription, now);
                 true
@@ -283,12 +308,14 @@ impl Scheduler {
     }
 
     pub(super) fn assign(&mut self, id: HolderId, key: JobKey, now: Timestamp) {
-        let timeout =
-            self.lanes.get(&key.delivery.subscription).map_or(Duration::ZERO, |slot| slot.settings.timeout);
+        let slot = self.lanes.get(&key.delivery.subscription);
+        let (timeout, account) =
+            slot.map_or_else(Default::default, |slot| (slot.settings.timeout, slot.account));
         match self.holders.get_mut(&id) {
             Some(holder) => {
                 holder.give(key, now, timeout);
-                self.assigned.insert(key.delivery, id);
+                let pool = self.places.pool(&holder.pool);
+                self.places.assign(key.delivery, id, Account { pool, ..account });
             }
             // It left while we were looking.
             None => self.give_back(key.delivery, now),
@@ -297,7 +324,7 @@ impl Scheduler {
 
     /// A job was not started: its delivery is as it was before.
     pub(super) fn give_back(&mut self, delivery: DeliveryId, now: Timestamp) {
-        self.assigned.remove(&delivery);
+        self.places.unassign(delivery);
         if let Some(slot) = self.lanes.get_mut(&delivery.subscription) {
             slot.lane.give_back(delivery.sequence);
         }
@@ -305,20 +332,29 @@ impl Scheduler {
         self.sweep_deleted(delivery.subscription);
     }
 
-    /// Another process uses the agent's id: the newer one wins, the older one's streams end.
-    fn fence_other_processes(&mut self, station: &Station, now: Timestamp) {
-        let others: Vec<HolderId> = self
-            .holders
-            .iter()
-            .filter(|(_, holder)| holder.connected)
-            .filter(|(_, holder)| {
-                holder.station.agent == station.agent && holder.station.instance != station.instance
-            })
-            .map(|(id, _)| *id)
-            .collect();
+    /// Another process uses the agent's id: the newer one wins. Streams of the older one end, and its jobs are free at
+    /// once: it was killed, or may report nothing any more. How they ended, nobody will know.
+    fn replace_other_processes(&mut self, station: &Station, now: Timestamp) {
+        let is_other = |holder: &Holder| {
+            holder.station.agent == station.agent && holder.station.instance != station.instance
+        };
+        let mut others: Vec<HolderId> =
+            self.holders.iter().filter(|(_, holder)| is_other(holder)).map(|(id, _)| *id).collect();
+        others.sort_unstable();
         for id in others {
-            self.effects.push(Effect::Replace { holder: id, by_another_process: true });
-            self.disconnected(id, now);
+            let mut jobs: Vec<JobKey> = self.holders.get(&id).into_iter().flat_map(Holder::keys).collect();
+            if let Some(holder) = self.holders.get(&id).filter(|holder| holder.connected) {
+                let owed = jobs.iter().chain(&holder.others).copied().collect();
+                let replaced = Replaced { station: holder.station.clone(), jobs: owed };
+                self.effects.push(Effect::Replace { holder: id, by_another_process: true });
+                self.disconnected(id, now);
+                self.replaced.insert(id, replaced);
+            }
+            jobs.sort_unstable_by_key(|key| key.delivery);
+            for key in jobs {
+                let detail = "the agent's process was replaced; the endpoint may have seen the request";
+                self.lose(id, key, detail, now);
+            }
         }
     }
 
@@ -333,15 +369,55 @@ impl Scheduler {
             .map(|(id, _, held)| (id, held))
             .collect();
         for (id, held) in expired {
-            let outcome = Outcome {
-                request_sent: true,
-                ..Outcome::failure(
-                    Class::AgentLost,
-                    "the agent was lost; the endpoint may have seen the request",
-                )
-            };
-            self.conclude(id, held.key, &outcome, None, 0.5, now);
+            let detail = "the agent was lost; the endpoint may have seen the request";
+            self.lose(id, held.key, detail, now);
         }
+    }
+
+    /// Gives a job up whose outcome nobody will know.
+    fn lose(&mut self, id: HolderId, key: JobKey, detail: &str, now: Timestamp) {
+        let outcome = Outcome { request_sent: true, ..Outcome::failure(Class::AgentLost, detail) };
+        self.conclude(id, key, &outcome, None, 0.5, now);
+    }
+
+    /// Takes jobs back whose agent is connected and should have reported them long ago. It still owes their outcomes, and
+    /// has no credit for other jobs in their place.
+    pub(super) fn take_back_overdue(&mut self, now: Timestamp) {
+        if self.places.is_writing() && now.since(self.wrote_at) > STALL {
+            self.stalled(now);
+        }
+        if !self.places.has_jobs() || now < self.overdue_at {
+            return;
+        }
+        let excused_until = self.stalled_at.map(|stalled| stalled + OVERDUE_MARGIN);
+        let due = |held: &Held| {
+            (held.awaited + held.timeout + OVERDUE_MARGIN).max(excused_until.unwrap_or_default())
+        };
+        let connected = self.holders.iter().filter(|(_, holder)| holder.lost_at.is_none());
+        let jobs = connected.flat_map(|(id, holder)| holder.jobs.values().map(move |held| (*id, held)));
+        let (mut overdue, mut next) = (Vec::new(), now + OVERDUE_MARGIN);
+        for (id, held) in jobs {
+            match due(held) {
+                due if due <= now => overdue.push((id, held.key)),
+                due => next = next.min(due),
+            }
+        }
+        // Not for each job at its own moment: that would be a walk through all jobs for each.
+        self.overdue_at = next.max(now + OVERDUE_INTERVAL);
+        overdue.sort_unstable_by_key(|(_, key)| key.delivery);
+        for (id, key) in overdue {
+            if let Some(holder) = self.holders.get_mut(&id) {
+                holder.others.insert(key);
+            }
+            let detail = "the agent did not report in time; the endpoint may have seen the request";
+            self.lose(id, key, detail, now);
+            self.effects.push(Effect::Withdraw { holder: id, key });
+        }
+    }
+
+    /// Outcomes are late for a reason of ours: the store does not write, or the process was suspended.
+    pub fn stalled(&mut self, now: Timestamp) {
+        self.stalled_at = Some(now);
     }
 
     pub(super) fn first_lost(&self) -> Option<Timestamp> {
@@ -363,6 +439,8 @@ impl Scheduler {
         }
         if let Some(pool) = self.pools.get_mut(&holder.pool) {
             pool.holders.retain(|other| *other != id);
+            let mut others = pool.holders.iter().filter_map(|id| self.holders.get(id));
+            pool.stranded = others.any(Holder::is_stranded);
         }
     }
 

@@ -31,7 +31,7 @@ impl Scheduler {
     #[must_use]
     pub fn survey(&self) -> Survey {
         let mut survey = Survey::default();
-        for (id, slot) in self.lanes.iter().filter(|(_, slot)| !slot.settings.held && !slot.deleted) {
+        for (id, slot) in self.lanes.iter().filter(|(_, slot)| !slot.is_out_of_use()) {
             let backlog = slot.lane.backlog();
             if backlog.count == 0 {
                 continue;
@@ -50,11 +50,12 @@ impl Scheduler {
         &mut self,
         id: SubscriptionId,
         outcome: &Outcome,
+        is_news: bool,
         chance: f64,
         now: Timestamp,
     ) -> bool {
         let Some(slot) = self.lanes.get_mut(&id) else { return false };
-        let turn = slot.health.heard(outcome, slot.lane.breaker(), &slot.settings.failure, now);
+        let turn = slot.health.heard(outcome, is_news, slot.lane.breaker(), &slot.settings.failure, now);
         if turn == Some(Turn::GivenUp) && !slot.settings.held {
             let every = slot.settings.failure.probe_every();
             slot.settings.probed_every = Some(every);
@@ -75,8 +76,25 @@ impl Scheduler {
 }
 
 impl Slot {
+    /// Whether the lane hands nothing out, whatever its endpoint does: it is held, barred or deleted.
+    pub(super) fn is_out_of_use(&self) -> bool {
+        self.settings.held || self.barred || self.deleted
+    }
+
+    /// The pool allows the tenant from now on, or does not any more. As after a pause, the endpoint's past is forgiven, unless
+    /// the subscription is disabled for it.
+    pub(super) fn bar(&mut self, barred: bool, now: Timestamp) {
+        let freed = self.barred && !barred && !self.settings.held;
+        if freed && self.settings.probed_every.is_none() {
+            self.health.forgive();
+        }
+        self.barred = barred;
+        self.lane.hold(self.is_out_of_use());
+        self.doze(self.settings.probed_every, now);
+    }
+
     /// Takes over new settings, as far as they say whether and how the endpoint is tried.
-    pub(super) fn follow_state(&mut self, settings: &LaneSettings, now: Timestamp) {
+    pub(super) fn follow_state(&mut self, settings: &LaneSettings, barred: bool, now: Timestamp) {
         let stays = |settings: &LaneSettings| settings.held || settings.probed_every.is_some();
         let (dozed, free) = (stays(&self.settings) && !self.settings.held, !stays(settings));
         if free && stays(&self.settings) {
@@ -85,8 +103,8 @@ impl Slot {
         if free && dozed {
             self.lane.release_endpoint();
         }
-        self.lane.hold(settings.held);
-        self.doze(settings.probed_every, now);
+        (self.settings.held, self.settings.probed_every) = (settings.held, settings.probed_every);
+        self.bar(barred, now);
     }
 
     /// A disabled subscription's endpoint is probed every so often; each at its own time, also after a restart.

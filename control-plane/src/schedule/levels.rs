@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use postrider_domain::destination::Destinations;
 use postrider_domain::id::{PoolName, SubscriptionId};
 use postrider_domain::lane::Breaker;
 use postrider_domain::time::Timestamp;
 
+use super::places::Number;
 use super::{Scheduler, Slot};
 
 /// How things are now, all over.
@@ -18,6 +20,8 @@ pub struct Levels {
     pub pools: BTreeMap<PoolName, Level>,
     /// Lanes whose breaker is open.
     pub breakers_open: usize,
+    /// Lanes that wait for a destination, which is at its limit.
+    pub at_destinations: usize,
 }
 
 /// How a pool is now.
@@ -52,26 +56,36 @@ pub(super) struct Tally {
 
 #[derive(Debug, Default)]
 struct Sum {
-    lanes: usize,
+    /// How many lanes each tenant has.
+    lanes: HashMap<Number, usize>,
     waiting: u64,
     since: BTreeSet<(Timestamp, SubscriptionId)>,
 }
 
 impl Tally {
     /// A lane is new in a pool.
-    pub(super) fn enter(&mut self, pool: &PoolName) {
-        self.pools.entry(pool.clone()).or_default().lanes += 1;
+    pub(super) fn enter(&mut self, pool: &PoolName, tenant: Number) {
+        *self.pools.entry(pool.clone()).or_default().lanes.entry(tenant).or_default() += 1;
     }
 
     /// A lane of a pool is gone, or goes to another.
-    pub(super) fn leave(&mut self, pool: &PoolName, id: SubscriptionId, share: Share) {
+    pub(super) fn leave(&mut self, pool: &PoolName, id: SubscriptionId, tenant: Number, share: Share) {
         self.change(pool, id, share, Share::default());
-        if let Some(sum) = self.pools.get_mut(pool) {
-            sum.lanes -= 1;
-            if sum.lanes == 0 {
-                self.pools.remove(pool);
+        let Some(sum) = self.pools.get_mut(pool) else { return };
+        if let Some(lanes) = sum.lanes.get_mut(&tenant) {
+            *lanes -= 1;
+            if *lanes == 0 {
+                sum.lanes.remove(&tenant);
             }
         }
+        if sum.lanes.is_empty() {
+            self.pools.remove(pool);
+        }
+    }
+
+    /// Whether several tenants have lanes in a pool.
+    pub(super) fn is_shared(&self, pool: &PoolName) -> bool {
+        self.pools.get(pool).is_some_and(|sum| sum.lanes.len() > 1)
     }
 
     /// A lane's share is another one.
@@ -90,7 +104,7 @@ impl Tally {
 impl Slot {
     /// What the lane counts for now.
     pub(super) fn share(&self, now: Timestamp) -> Share {
-        if self.deleted || self.settings.held {
+        if self.is_out_of_use() {
             return Share::default();
         }
         let breaker_open = self.lane.breaker() == Breaker::Open;
@@ -102,7 +116,9 @@ impl Scheduler {
     /// How things are now, without a look at the lanes.
     #[must_use]
     pub fn levels(&self) -> Levels {
-        let mut levels = Levels { breakers_open: self.tally.breakers_open, pools: BTreeMap::new() };
+        let at_destinations = self.destinations.as_ref().map_or(0, Destinations::waiting);
+        let breakers_open = self.tally.breakers_open;
+        let mut levels = Levels { breakers_open, at_destinations, pools: BTreeMap::new() };
         for (name, sum) in &self.tally.pools {
             let oldest = sum.since.first().map(|(since, _)| *since);
             let level = Level { waiting: sum.waiting, oldest, ..Level::default() };

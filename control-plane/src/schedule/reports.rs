@@ -23,18 +23,16 @@ pub struct Reported {
 impl Scheduler {
     /// A holder reports of a job. `chance` in 0..1 is for the next attempt's jitter.
     pub fn reported(&mut self, reported: Reported, key: JobKey, report: Report, chance: f64, now: Timestamp) {
-        if let Some(holder) = self.holders.get_mut(&reported.holder) {
-            holder.others.remove(&key);
+        let own = self.has(reported.holder, key);
+        if !own && !self.still_owes(reported.holder, key) {
+            // A stream that has ended reports again on the next one. What the link itself says has no number.
+            if self.holders.contains_key(&reported.holder) && reported.sequence != 0 {
+                self.effects.push(Effect::Trespass { holder: reported.holder, key });
+            }
+            return;
         }
         if self.is_of_another_life(key) {
             self.effects.push(Effect::Acknowledge(reported));
-            return;
-        }
-        let own = self.has(reported.holder, key);
-        if !own && self.is_foreign(reported.holder, key) {
-            // Acknowledged, or the agent would report it for ever.
-            self.effects.push(Effect::Acknowledge(reported));
-            self.effects.push(Effect::Trespass { holder: reported.holder, key });
             return;
         }
         match (own, report) {
@@ -51,6 +49,30 @@ impl Scheduler {
         }
     }
 
+    /// What was reported while the delivery's row was being read. The holder may have the job by now.
+    pub(super) fn reported_again(
+        &mut self,
+        reported: Reported,
+        key: JobKey,
+        outcome: Outcome,
+        chance: f64,
+        now: Timestamp,
+    ) {
+        if self.has(reported.holder, key) {
+            self.conclude(reported.holder, key, &outcome, Some(reported), chance, now);
+        } else {
+            self.reported_late(reported, key, outcome, chance, now);
+        }
+    }
+
+    /// Whether a holder has a job that is not its to settle: it may report it once.
+    fn still_owes(&mut self, holder: HolderId, key: JobKey) -> bool {
+        match self.holders.get_mut(&holder) {
+            Some(holder) => holder.others.remove(&key),
+            None => self.replaced.get_mut(&holder).is_some_and(|replaced| replaced.jobs.remove(&key)),
+        }
+    }
+
     /// Records the outcome of a job that its holder had.
     pub(super) fn conclude(
         &mut self,
@@ -62,7 +84,7 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let started = self.take_from_holder(holder, key.delivery).unwrap_or(now);
-        self.assigned.remove(&key.delivery);
+        self.places.unassign(key.delivery);
         let in_flight = self
             .lanes
             .get(&key.delivery.subscription)
@@ -78,11 +100,11 @@ impl Scheduler {
         self.drop_if_done(holder);
     }
 
-    /// An outcome of a job that is not known to be its holder's: we have restarted, or had given it up.
+    /// An outcome of a job that its holder was given and that is not its to settle: we have restarted, or had given it up.
     ///
     /// If it is of the delivery's next attempt, nobody has repeated it, and it counts. If it is older, only a success
     /// counts: the receiver has the event.
-    fn reported_late(
+    pub(super) fn reported_late(
         &mut self,
         reported: Reported,
         key: JobKey,
@@ -90,6 +112,10 @@ impl Scheduler {
         chance: f64,
         now: Timestamp,
     ) {
+        if self.is_foreign(reported.holder, key) {
+            self.effects.push(Effect::Acknowledge(reported));
+            return;
+        }
         let why = Why::Report { reported, key, outcome: Box::new(outcome.clone()), chance };
         let Some(why) = self.while_reading(key.delivery, why) else { return };
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
@@ -123,7 +149,7 @@ impl Scheduler {
         now: Timestamp,
     ) {
         let success = outcome.class == Class::Success;
-        if delivery.attempts + 1 == key.attempt {
+        if delivery.next_attempt() == key.attempt {
             let attempt = self.attempt(reported.holder, key, now, outcome);
             self.follow(key.delivery, delivery, attempt, Some(reported), chance, now);
         } else if success {
@@ -152,12 +178,9 @@ impl Scheduler {
         chance: f64,
         now: Timestamp,
     ) {
-        let delivered =
-            |row: &DeliveryRow| matches!(row.delivery.state, postrider_domain::delivery::State::Delivered(_));
-        let useful = row.filter(|row| {
-            !row.delivery.state.has_ended() || (outcome.class == Class::Success && !delivered(row))
-        });
-        match (useful, self.lanes.get_mut(&key.delivery.subscription)) {
+        // What has ended stays as it is, whatever an agent says: delivered, exhausted, and above all cancelled.
+        let open = row.filter(|row| !row.delivery.state.has_ended());
+        match (open, self.lanes.get_mut(&key.delivery.subscription)) {
             (Some(row), Some(slot)) => {
                 slot.lane.adopt(row.delivery);
                 self.judge_late(reported, key, row.delivery, outcome, chance, now);
@@ -178,10 +201,11 @@ impl Scheduler {
         let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };
         let (mut settled, consequence) =
             delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, chance);
-        if let Some(turned) = slot.lane.heard(&attempt.outcome, attempt.started, now, chance) {
+        let heard = slot.lane.heard(id.sequence, &attempt.outcome, now, chance);
+        if let Some(turned) = heard.turned {
             self.effects.push(Effect::Breaker(id.subscription, turned));
         }
-        let dozes = self.weigh(id.subscription, &attempt.outcome, chance, now);
+        let dozes = self.weigh(id.subscription, &attempt.outcome, heard.is_news, chance, now);
         if dozes && !matches!(settled.state, State::Delivered(_)) {
             settled = settled.kept(now);
         }
@@ -201,9 +225,11 @@ impl Scheduler {
     }
 
     fn attempt(&self, holder: HolderId, key: JobKey, started: Timestamp, outcome: Outcome) -> Attempt {
-        let agent = self.holders.get(&holder).map_or_else(
+        let station = self.holders.get(&holder).map(|holder| &holder.station);
+        let station = station.or_else(|| self.replaced.get(&holder).map(|replaced| &replaced.station));
+        let agent = station.map_or_else(
             || "unknown".parse().expect("it is a valid agent id"),
-            |holder| holder.station.agent.clone(),
+            |station| station.agent.clone(),
         );
         Attempt { number: key.attempt, started, agent, outcome }
     }
@@ -214,7 +240,7 @@ impl Scheduler {
 
     /// The job that somebody else has for this delivery is not needed any more.
     fn withdraw(&mut self, delivery: DeliveryId) {
-        let Some(holder) = self.assigned.remove(&delivery) else { return };
+        let Some(holder) = self.places.unassign(delivery) else { return };
         let held = self.holders.get_mut(&holder).and_then(|holder| holder.jobs.remove(&delivery));
         if let Some(held) = held {
             if let Some(holder) = self.holders.get_mut(&holder) {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use postrider_domain::id::{PoolName, SubscriptionId};
+use postrider_domain::destination::Destination;
+use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::lane::{FailurePolicy, RateLimit};
 use postrider_domain::order::{HeadOfLine, Order};
 use postrider_domain::retry;
@@ -13,8 +14,12 @@ use postrider_domain::subscription::{DisableCause, State, Subscription};
 pub struct LaneSettings {
     /// Which one.
     pub id: SubscriptionId,
+    /// Whose: the pool, and its fallback, must allow it.
+    pub tenant: TenantId,
     /// Who delivers.
     pub pool: PoolName,
+    /// Where its endpoint is.
+    pub destination: Destination,
     /// Whether the pool's fallback may.
     pub allow_fallback: bool,
     /// When to try again.
@@ -43,7 +48,9 @@ impl From<&Subscription> for LaneSettings {
         };
         Self {
             id: subscription.id,
+            tenant: subscription.tenant.clone(),
             pool: subscription.pool.clone(),
+            destination: Destination::of(&subscription.url),
             retry: retry::Policy {
                 endless: subscription.order != Order::None && subscription.head_of_line == HeadOfLine::Block,
                 ..subscription.retry.clone()

@@ -1,23 +1,32 @@
 //! The schedule in a simulated world: agents that come, go and lose messages, a store that is slow, endpoints that
 //! fail, and a control plane that is killed. Seeded: a failing seed is printed, and becomes a test.
 
+mod cuts;
+mod destinations;
+mod distrust;
 mod health;
 mod levels;
+mod liar;
 mod order;
 mod outage;
 mod pools;
+mod replaced;
 mod rules;
+mod shares;
 mod world;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use postrider_domain::delivery::{Delivery, State};
+use postrider_domain::egress::EndpointUrl;
 use postrider_domain::id::{AgentId, DeliveryId, EventKey, SubscriptionId};
 use postrider_domain::lane::{FailurePolicy, Load, RateLimit};
 use postrider_domain::order::Order;
 use postrider_domain::outcome::{Class, Outcome, Response};
+use postrider_domain::pace::Pace;
+use postrider_domain::pool::Tenants;
 use postrider_domain::retry;
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::{JobKey, Report};
@@ -41,10 +50,22 @@ fn lane(number: u64) -> SubscriptionId {
     SubscriptionId::new(start(), u128::from(number))
 }
 
+fn host(number: u64) -> Destination {
+    let url = format!("https://host-{number}.example/in");
+    Destination::of(&EndpointUrl::parse(&url).expect("it is a valid URL"))
+}
+
+fn pace(per_second: u32, burst: u32) -> Pace {
+    let number = |number| NonZeroU32::new(number).expect("it is not 0");
+    Pace::new(number(per_second), number(burst))
+}
+
 fn settings(number: u64) -> LaneSettings {
     LaneSettings {
         id: lane(number),
+        tenant: "acme".parse().expect("it is a tenant's id"),
         pool: PoolName::default_pool(),
+        destination: host(number % 2),
         allow_fallback: false,
         retry: retry::Policy::default(),
         max_in_flight: CAP,
@@ -54,6 +75,25 @@ fn settings(number: u64) -> LaneSettings {
         held: false,
         probed_every: None,
         timeout: TIMEOUT,
+    }
+}
+
+/// A pool that every tenant may use.
+fn open_to_all(fallback: Option<Fallback>) -> PoolTerms {
+    PoolTerms { tenants: Tenants::Every, fallback }
+}
+
+fn hello(agent: &str, instance: &str, max_in_flight: usize, in_flight: Vec<JobKey>) -> Connected {
+    Connected {
+        station: Station {
+            agent: agent.parse().expect("it is a valid agent id"),
+            instance: instance.to_owned(),
+            stream: 0,
+        },
+        pool: PoolName::default_pool(),
+        max_in_flight,
+        in_flight,
+        drained: false,
     }
 }
 

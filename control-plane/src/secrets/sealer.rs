@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hmac::{Hmac, Mac as _};
+use postrider_domain::audit::AuditKey;
 use postrider_domain::id::DataKeyId;
 use postrider_domain::sealed::{Context, DataKey, KekId, KeyBytes, OpenError, Sealed};
 use sha2::Sha256;
@@ -75,6 +76,24 @@ impl Sealer {
         let digest =
             mac.expect("HMAC takes keys of any length").chain_update(content).finalize().into_bytes();
         *digest.first_chunk().expect("it has 32 bytes")
+    }
+
+    /// The key of [`crate::job_tags`]. It is derived, so that it is the same after a restart and a rewrap. No request's
+    /// content begins with the byte that begins its label, so that it is no digest of a request either.
+    #[must_use]
+    pub fn job_tag_key(&self) -> Zeroizing<[u8; 32]> {
+        let mac = Hmac::<Sha256>::new_from_slice(self.0.digest_key.expose());
+        let mac = mac.expect("HMAC takes keys of any length").chain_update(b"\xffpostrider job tags");
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+
+    /// What authenticates the audit log: made of the key of [`Sealer::digest`], so it is sealed as that is and outlives
+    /// every rewrap.
+    #[must_use]
+    pub fn audit_key(&self) -> AuditKey {
+        let mac = Hmac::<Sha256>::new_from_slice(self.0.digest_key.expose());
+        let mac = mac.expect("HMAC takes keys of any length");
+        AuditKey::new(mac.chain_update(b"\xffpostrider audit key").finalize().into_bytes().into())
     }
 
     /// The key of [`Sealer::digest`], to be sealed beside a new data key.

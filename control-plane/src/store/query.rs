@@ -83,8 +83,23 @@ pub struct ChangeQuery {
     pub after: u64,
     /// Up to this one.
     pub until: u64,
-    /// From this event on.
-    pub from: EventKey,
+    /// From this place on.
+    pub from: ChangePlace,
+}
+
+/// A place among all that has happened to a tenant's deliveries: that of a delivery of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangePlace {
+    /// The event.
+    pub event: EventKey,
+    /// How many of its deliveries come before the place.
+    pub seen: usize,
+}
+
+impl From<EventKey> for ChangePlace {
+    fn from(event: EventKey) -> Self {
+        Self { event, seen: 0 }
+    }
 }
 
 /// Something that has happened to a delivery.

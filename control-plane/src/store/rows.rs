@@ -3,8 +3,9 @@
 use postrider_domain::access::{Role, Scope};
 use postrider_domain::audit;
 use postrider_domain::delivery::Delivery;
-use postrider_domain::event::Event;
-use postrider_domain::id::{AgentId, DeliveryId, OperationId, PoolName, TenantId, TokenId};
+use postrider_domain::event::{Event, EventTypeName};
+use postrider_domain::id::{AgentId, DeliveryId, EventId, OperationId, PoolName, TenantId, TokenId};
+use postrider_domain::identity::keys::{KeyRecord, ShownKey};
 use postrider_domain::join::Pin;
 use postrider_domain::lane::LowWater;
 use postrider_domain::lane::health::Trouble;
@@ -58,10 +59,12 @@ pub struct LaneRow {
 /// An event as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventRow {
-    /// The event; its data is empty when erased.
+    /// The event; its data is empty when erased, and in lists.
     pub event: Event,
     /// The size of the data before it was erased.
     pub data_size: u32,
+    /// Whether retention has erased the data.
+    pub erased: bool,
     /// Its deliveries.
     pub deliveries: Vec<DeliveryId>,
 }
@@ -70,8 +73,19 @@ impl EventRow {
     /// Whether retention has erased the data.
     #[must_use]
     pub fn is_erased(&self) -> bool {
-        self.event.data.is_empty() && self.data_size > 0
+        self.erased
     }
+}
+
+/// What deliveries tell of their event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHead {
+    /// The event's id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: EventTypeName,
+    /// Whether retention has erased its data.
+    pub erased: bool,
 }
 
 /// What a request id points to.
@@ -140,6 +154,8 @@ pub struct TokenRow {
     pub expires: Option<Timestamp>,
     /// When it was last used.
     pub last_used: Option<Timestamp>,
+    /// The tokens that it descends from, the root first, its parent last. They may be revoked by now.
+    pub ancestors: Vec<TokenId>,
 }
 
 /// What agents enrol by. A revoked one has no row.
@@ -186,6 +202,28 @@ pub struct IdentityRow {
     pub revoked: Option<Timestamp>,
     /// When two processes were last seen with it.
     pub duplicate: Option<Timestamp>,
+    /// The public key before the present one.
+    pub former_key: Option<Pin>,
+    /// Which of the agent's keys the present one is, from 1; 0 when it was not counted.
+    pub generation: u64,
+    /// When the present key was first used.
+    pub first_use: Option<Timestamp>,
+}
+
+impl IdentityRow {
+    /// The agent's keys, as they are judged.
+    #[must_use]
+    pub fn keys(&self) -> KeyRecord {
+        let newest = ShownKey { key: self.key, generation: self.generation };
+        KeyRecord { newest, former: self.former_key, first_use: self.first_use }
+    }
+
+    /// The same identity with these keys.
+    #[must_use]
+    pub fn with_keys(self, keys: KeyRecord) -> Self {
+        let KeyRecord { newest, former, first_use } = keys;
+        Self { key: newest.key, generation: newest.generation, former_key: former, first_use, ..self }
+    }
 }
 
 /// An operation, and where it goes on.
@@ -219,4 +257,6 @@ pub struct AuditSpan {
     pub start: audit::Head,
     /// The last record.
     pub end: audit::Head,
+    /// The first record that has an authentication code, and the code of that number.
+    pub since: Option<(u64, audit::Code)>,
 }

@@ -1,20 +1,31 @@
 //! The embedded store, on sled 0.34: one tree, keys by prefix, so that a batch over all kinds of rows is atomic.
 //!
-//! All writes go through one thread ([`writer`]), which commits whatever has gathered in one batch and flushes it
-//! once. Reads run on the blocking pool. Nothing of sled shows outside.
+//! All writes go through one thread ([`writer`]), which makes one commit of whatever has gathered. A commit is synced in the
+//! journal and then given to sled ([`commits`]); what sled lacks after a crash it gets from there ([`recovery`]). Reads run on the
+//! blocking pool. Nothing of sled shows outside.
 
 mod audit;
 mod backup;
+mod body;
 mod change;
+mod check;
+mod cleaning;
 mod codec;
+mod commits;
 mod data_keys;
+mod engine;
 mod group;
 mod key;
 mod key_use;
+mod lists;
 mod opening;
 mod operation;
 mod pool;
+mod pulse;
 mod read;
+mod reading;
+mod real_sync;
+mod recovery;
 mod restore;
 mod retention;
 mod tap;
@@ -24,12 +35,14 @@ mod trust;
 mod usage;
 mod writer;
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use postrider_domain::audit::{Entry, Record};
+use postrider_domain::audit::{AuditKey, Entry, Head, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
     AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId,
@@ -39,20 +52,29 @@ use postrider_domain::join::Pin;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
+use postrider_telemetry::blocking;
 use prost::Message as _;
 use tokio::sync::Mutex;
 
+pub use self::check::{Checked, check};
+use self::commits::Commits;
 use self::data_keys::DataKeys;
 pub(super) use self::data_keys::keks_of;
-pub(super) use self::opening::SCHEMA;
-use self::opening::{check_schema, damaged, failure, identity, number, open_files, opening};
+use self::engine::{Engine, Opening, guarded};
+#[cfg(test)]
+pub(crate) use self::opening::age;
+pub(super) use self::opening::{OLDEST, SCHEMA};
+use self::opening::{begin_epoch, check_schema, damaged, failure, identity, number};
+use self::reading::Reading;
 pub use self::restore::{Restored, restore};
 use self::writer::{Change, Writer};
+use super::space::{self, Space};
 use super::{
-    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, BackupParts, ChangeQuery,
-    Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow,
-    FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page, PoolRow, RequestKey,
-    RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, BackupParts, ChangePlace,
+    ChangeQuery, Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows,
+    EventHead, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow,
+    Page, PoolRow, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow,
+    TokenRow,
 };
 use crate::metrics::{Metrics, Writes};
 
@@ -67,15 +89,21 @@ pub struct Options {
 
 /// The embedded store.
 pub struct SledStore {
-    db: sled::Db,
+    engine: Engine,
     writer: Writer,
+    folder: PathBuf,
     /// Locked while the file is read and written anew.
     data_keys: Arc<Mutex<DataKeys>>,
     identity: Bytes,
     epoch: u64,
     fence: u64,
+    reserve: Option<u64>,
     /// Held while rows are read that are removed then, by retention or with their tenant.
     sweeping: Mutex<()>,
+    /// Where the audit log's key is put.
+    audit_key: Arc<std::sync::OnceLock<AuditKey>>,
+    /// Bytes of rows that lists have looked at.
+    looked: Arc<AtomicU64>,
 }
 
 impl SledStore {
@@ -84,41 +112,83 @@ impl SledStore {
     /// # Errors
     /// When another process has it open, another version wrote it, it is damaged, or the disk refuses.
     pub fn open(options: &Options) -> Result<Self, StoreError> {
-        Self::open_measured(options, Metrics::new().writes())
+        Self::open_measured(options, Metrics::new().writes(), None)
     }
 
-    /// The same, and says how its writes go.
+    /// The same, and says how its writes go. `reserve` is how many bytes of the disk must be free for events to be
+    /// accepted; without it that follows from the disk's size.
     ///
     /// # Errors
     /// As those of [`SledStore::open`].
-    pub fn open_measured(options: &Options, writes: Writes) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(&options.path)
-            .cache_capacity(options.cache_bytes)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None);
-        let db = open_files(&config).map_err(|error| opening(&options.path, error))?;
-        check_schema(&db)?;
-        let data_keys = Arc::new(Mutex::new(DataKeys::open(&options.path, &db)?));
-        let identity = identity(&db)?;
-        let epoch = number(&db, "epoch")? + 1;
-        db.insert(key::meta("epoch"), &epoch.to_be_bytes()).map_err(failure)?;
-        db.flush().map_err(failure)?;
-        usage::count(&db)?;
-        let ends = audit::Ends::load(&db)?;
-        let writer = Writer::spawn(db.clone(), ends, tenant::closed(&db)?, writes);
-        let fence = number(&db, key::FENCE)?;
-        Ok(Self { db, writer, data_keys, identity, epoch, fence, sweeping: Mutex::default() })
+    pub fn open_measured(
+        options: &Options,
+        writes: Writes,
+        reserve: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let folder = options.path.clone();
+        let opening = Opening {
+            path: folder.clone(),
+            cache_bytes: options.cache_bytes,
+            compared_up_to: recovery::COMPARED_UP_TO,
+        };
+        let mut commits = Commits::open(opening)?;
+        check_schema(&mut commits)?;
+        let data_keys = Arc::new(Mutex::new(DataKeys::open(&mut commits)?));
+        let identity = identity(&mut commits)?;
+        let epoch = begin_epoch(&mut commits)?;
+        usage::count(&mut commits)?;
+        operation::list_former(&mut commits)?;
+        let db = commits.db()?;
+        let (ends, closed, fence) = (audit::Ends::load(db)?, tenant::closed(db)?, number(db, key::FENCE)?);
+        let (engine, audit_key) = (commits.engine(), ends.key());
+        let writer = Writer::spawn(commits, ends, closed, Space::new(folder.clone(), reserve), writes);
+        let (sweeping, looked) = (Mutex::default(), Arc::default());
+        Ok(Self {
+            engine,
+            writer,
+            folder,
+            data_keys,
+            identity,
+            epoch,
+            fence,
+            reserve,
+            sweeping,
+            audit_key,
+            looked,
+        })
     }
 
-    /// Reads on the blocking pool: a page may have to come from the disk.
+    /// Bytes of rows that lists have looked at since the store was opened, those of events' data
+    /// among them.
+    #[must_use]
+    pub fn bytes_looked_at(&self) -> u64 {
+        self.looked.load(Ordering::Relaxed)
+    }
+
+    /// Reads on the blocking pool: a page may have to come from the disk. When nobody waits for the
+    /// result any more, the read ends at its next row, and one that has not begun does not begin.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&sled::Tree) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Reading) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let tree: sled::Tree = (*self.db).clone();
-        let done = tokio::task::spawn_blocking(move || work(&tree)).await;
-        done.map_err(|error| StoreError::Unavailable(format!("a read was cut off: {error}")))?
+        let (reading, waiting) = Reading::begin(self.engine.tree()?, self.looked.clone());
+        let read = move || reading.check().and_then(|()| work(&reading));
+        let done = blocking::run(move || guarded(read)).await;
+        drop(waiting);
+        let done = done.map_err(|lost| StoreError::Unavailable(format!("a read was cut off: {lost}")))?;
+        if matches!(done, Err(StoreError::Unavailable(_) | StoreError::Full(_))) && self.engine.suspect() {
+            self.writer.probe();
+        }
+        done
+    }
+
+    /// Bytes of all files.
+    async fn files_size(&self) -> Result<u64, StoreError> {
+        let folder = self.folder.clone();
+        let size = blocking::run(move || size_of(&folder)).await;
+        let size =
+            size.map_err(|lost| StoreError::Unavailable(format!("a look at its files was cut off: {lost}")))?;
+        size.map_err(|error| failure(error.into()))
     }
 
     async fn change_data_keys<T: Send + 'static>(
@@ -127,8 +197,8 @@ impl SledStore {
     ) -> Result<T, StoreError> {
         let locked = self.data_keys.lock().await;
         let keys = locked.clone();
-        let done = tokio::task::spawn_blocking(move || work(&keys)).await;
-        done.map_err(|error| StoreError::Unavailable(format!("the data keys' file: {error}")))?
+        let done = blocking::run(move || work(&keys)).await;
+        done.map_err(|lost| StoreError::Unavailable(format!("the data keys' file: {lost}")))?
     }
 
     async fn put(&self, key: Vec<u8>, value: Vec<u8>) -> Result<(), StoreError> {
@@ -143,13 +213,20 @@ impl Store for SledStore {
     }
 
     async fn beat(&self) -> Result<(), StoreError> {
-        self.put(key::meta("beat"), Vec::new()).await
+        self.put(key::meta("beat"), Vec::new()).await?;
+        // It can be written, and may refuse events all the same.
+        match space::short(&self.folder, self.reserve) {
+            None => Ok(()),
+            Some(short) => Err(StoreError::Full(short.to_string())),
+        }
+    }
+
+    async fn failed(&self) -> String {
+        self.writer.failed().await
     }
 
     async fn size(&self) -> Result<u64, StoreError> {
-        let db = self.db.clone();
-        let size = tokio::task::spawn_blocking(move || db.size_on_disk().map_err(failure)).await;
-        size.map_err(|error| StoreError::Unavailable(format!("a look at its files was cut off: {error}")))?
+        self.files_size().await
     }
 
     fn fence(&self) -> u64 {
@@ -201,17 +278,33 @@ impl Store for SledStore {
         self.read(|tree| number(tree, key::LAST_POSITION)).await
     }
 
-    async fn changes(&self, query: ChangeQuery) -> Result<Page<super::Change, EventKey>, StoreError> {
+    async fn changes(&self, query: ChangeQuery) -> Result<Page<super::Change, ChangePlace>, StoreError> {
         self.read(move |tree| change::page(tree, &query)).await
     }
 
     async fn deliveries(&self, query: DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
-        self.read(move |tree| read::deliveries(tree, &query)).await
+        self.read(move |tree| lists::deliveries(tree, &query)).await
     }
 
     async fn events(&self, keys: Vec<(TenantId, EventKey)>) -> Result<Vec<Option<EventRow>>, StoreError> {
-        self.read(move |tree| keys.iter().map(|(tenant, key)| read::event(tree, tenant, *key)).collect())
-            .await
+        self.read(move |tree| {
+            let event = |(tenant, key): &(TenantId, EventKey)| {
+                let row = read::event(tree, tenant, *key)?;
+                tree.look(row.as_ref().map_or(0, |row| row.event.data.len()))?;
+                Ok(row)
+            };
+            keys.iter().map(event).collect()
+        })
+        .await
+    }
+
+    async fn event_heads(
+        &self,
+        tenant: &TenantId,
+        keys: Vec<EventKey>,
+    ) -> Result<Vec<Option<EventHead>>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |tree| lists::event_heads(tree, &tenant, &keys)).await
     }
 
     async fn event_key(&self, tenant: &TenantId, id: &EventId) -> Result<Option<EventKey>, StoreError> {
@@ -220,7 +313,7 @@ impl Store for SledStore {
     }
 
     async fn list_events(&self, query: EventQuery) -> Result<Page<EventRow, EventKey>, StoreError> {
-        self.read(move |tree| read::events(tree, &query)).await
+        self.read(move |tree| lists::events(tree, &query)).await
     }
 
     async fn events_from(
@@ -229,9 +322,9 @@ impl Store for SledStore {
         from: EventKey,
         end: Timestamp,
         limit: usize,
-    ) -> Result<Vec<EventRow>, StoreError> {
+    ) -> Result<Page<EventRow, EventKey>, StoreError> {
         let tenant = tenant.clone();
-        self.read(move |tree| read::events_from(tree, &tenant, from, end, limit)).await
+        self.read(move |tree| lists::events_from(tree, &tenant, from, end, limit)).await
     }
 
     async fn put_tenant(&self, tenant: v1::Tenant, audit: Entry) -> Result<(), StoreError> {
@@ -248,9 +341,14 @@ impl Store for SledStore {
         self.read(move |tree| read::message(tree, &key)).await
     }
 
-    async fn tenants(&self, after: Option<TenantId>, limit: usize) -> Result<Vec<v1::Tenant>, StoreError> {
+    async fn tenants(
+        &self,
+        after: Option<TenantId>,
+        limit: usize,
+    ) -> Result<Page<v1::Tenant, TenantId>, StoreError> {
         let after = after.map(|after| key::tenant(&after));
-        self.read(move |tree| read::messages(tree, &key::tenants(), after, limit)).await
+        let name = |tenant: &v1::Tenant| tenant.id.parse().ok();
+        self.read(move |tree| lists::messages(tree, &key::tenants(), after, limit, name)).await
     }
 
     async fn stored_bytes(&self, tenants: Vec<TenantId>) -> Result<Vec<u64>, StoreError> {
@@ -281,10 +379,9 @@ impl Store for SledStore {
         &self,
         tenant: &TenantId,
         operation: &OperationRow,
-        others: &[OperationId],
         audit: Entry,
     ) -> Result<(), StoreError> {
-        self.writer.change(tenant::finish(tenant, operation, others, audit)).await
+        self.writer.change(tenant::finish(tenant, operation, audit)).await
     }
 
     async fn put_event_type(&self, event_type: v1::EventType, audit: Entry) -> Result<(), StoreError> {
@@ -309,9 +406,10 @@ impl Store for SledStore {
         tenant: &TenantId,
         after: Option<EventTypeName>,
         limit: usize,
-    ) -> Result<Vec<v1::EventType>, StoreError> {
+    ) -> Result<Page<v1::EventType, EventTypeName>, StoreError> {
         let (prefix, after) = (key::event_types(tenant), after.map(|after| key::event_type(tenant, &after)));
-        self.read(move |tree| read::messages(tree, &prefix, after, limit)).await
+        let name = |event_type: &v1::EventType| event_type.name.parse().ok();
+        self.read(move |tree| lists::messages(tree, &prefix, after, limit, name)).await
     }
 
     async fn delete_event_type(
@@ -386,7 +484,7 @@ impl Store for SledStore {
     }
 
     async fn key_uses(&self) -> Result<Vec<KeyUsesRow>, StoreError> {
-        self.read(key_use::all).await
+        self.read(|tree| key_use::all(tree)).await
     }
 
     async fn put_token(&self, row: &TokenRow, audit: Entry) -> Result<(), StoreError> {
@@ -399,7 +497,7 @@ impl Store for SledStore {
     }
 
     async fn bootstrap_tokens(&self) -> Result<Vec<TokenId>, StoreError> {
-        self.read(token::bootstrapped).await
+        self.read(|tree| token::bootstrapped(tree)).await
     }
 
     async fn put_token_uses(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError> {
@@ -412,19 +510,47 @@ impl Store for SledStore {
     }
 
     async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        self.read(token::all).await
+        self.read(|tree| token::all(tree)).await
     }
 
     async fn put_operation(&self, row: &OperationRow, audit: Option<Entry>) -> Result<(), StoreError> {
-        self.writer.write(vec![operation::write(row)], audit).await
+        self.writer.write(operation::write(row).into(), audit).await
     }
 
-    async fn delete_operation(&self, id: OperationId) -> Result<(), StoreError> {
-        self.writer.write(vec![(key::operation(id), None)], None).await
+    async fn delete_operations(&self, operations: Vec<(TenantId, OperationId)>) -> Result<(), StoreError> {
+        let rows = operations.iter().flat_map(|(tenant, id)| operation::remove(tenant.as_str(), *id));
+        self.writer.write(rows.collect(), None).await
     }
 
-    async fn operations(&self) -> Result<Vec<OperationRow>, StoreError> {
-        self.read(operation::all).await
+    async fn trim_operations(&self, tenant: &TenantId, keep: usize) -> Result<usize, StoreError> {
+        let tenant = tenant.clone();
+        let (count, writes) = self.read(move |tree| operation::trim(tree, &tenant, keep)).await?;
+        if count > 0 {
+            self.writer.write(writes, None).await?;
+        }
+        Ok(count)
+    }
+
+    async fn operation(&self, id: OperationId) -> Result<Option<OperationRow>, StoreError> {
+        self.read(move |tree| operation::one(tree, id)).await
+    }
+
+    async fn operations(
+        &self,
+        after: Option<OperationId>,
+        limit: usize,
+    ) -> Result<Page<OperationRow, OperationId>, StoreError> {
+        self.read(move |tree| operation::all(tree, after, limit)).await
+    }
+
+    async fn operations_of(
+        &self,
+        tenant: &TenantId,
+        before: Option<OperationId>,
+        limit: usize,
+    ) -> Result<Page<OperationRow, OperationId>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |tree| operation::of_tenant(tree, &tenant, before, limit)).await
     }
 
     async fn put_join_token(&self, row: &JoinTokenRow, audit: Entry) -> Result<(), StoreError> {
@@ -436,18 +562,18 @@ impl Store for SledStore {
     }
 
     async fn join_tokens(&self) -> Result<Vec<JoinTokenRow>, StoreError> {
-        self.read(trust::join_tokens).await
+        self.read(|tree| trust::join_tokens(tree)).await
     }
 
     async fn put_identity(
         &self,
         row: &IdentityRow,
         used: Option<&JoinTokenRow>,
-        audit: Entry,
+        audit: Option<Entry>,
     ) -> Result<(), StoreError> {
         let mut writes = vec![trust::write_identity(row)];
         writes.extend(used.map(trust::write_join_token));
-        self.writer.write(writes, Some(audit)).await
+        self.writer.write(writes, audit).await
     }
 
     async fn delete_identity(&self, agent: &AgentId) -> Result<(), StoreError> {
@@ -455,7 +581,7 @@ impl Store for SledStore {
     }
 
     async fn identities(&self) -> Result<Vec<IdentityRow>, StoreError> {
-        self.read(trust::identities).await
+        self.read(|tree| trust::identities(tree)).await
     }
 
     async fn put_authorities(&self, rows: &[AuthorityRow], audit: Entry) -> Result<(), StoreError> {
@@ -467,7 +593,7 @@ impl Store for SledStore {
     }
 
     async fn authorities(&self) -> Result<Vec<AuthorityRow>, StoreError> {
-        self.read(trust::authorities).await
+        self.read(|tree| trust::authorities(tree)).await
     }
 
     async fn put_audit_entry(&self, entry: Entry) -> Result<(), StoreError> {
@@ -483,7 +609,21 @@ impl Store for SledStore {
     }
 
     async fn audit_span(&self) -> Result<AuditSpan, StoreError> {
-        self.read(audit::span).await
+        self.read(|tree| audit::span(tree)).await
+    }
+
+    async fn authenticate_audit(&self, key: AuditKey, now: Timestamp) -> Result<(), StoreError> {
+        let span = self.audit_span().await?;
+        let code = |sequence| key.code(&Head { sequence, ..Head::default() });
+        let (since, last) = (span.end.sequence + 1, span.end.sequence);
+        let row = span.since.is_none().then(|| audit::write_since(since, code(since)));
+        let _set_before = self.audit_key.set(key.clone());
+        let Some(row) = row else { return Ok(()) };
+        let entry = (last > 1).then(|| Entry {
+            detail: format!("records up to {last} carry no authentication code"),
+            ..Entry::by_postrider("AuthenticateAuditLog", since, now)
+        });
+        self.writer.write(vec![row], entry).await
     }
 
     async fn put_pool(&self, row: &PoolRow, audit: Entry) -> Result<(), StoreError> {
@@ -495,7 +635,15 @@ impl Store for SledStore {
     }
 
     async fn pools(&self) -> Result<Vec<PoolRow>, StoreError> {
-        self.read(pool::all).await
+        self.read(|tree| pool::all(tree)).await
+    }
+
+    async fn pools_have_tenants(&self) -> Result<bool, StoreError> {
+        Ok(self.read(|tree| number(tree, "schema")).await? >= SCHEMA)
+    }
+
+    async fn set_pools_have_tenants(&self) -> Result<(), StoreError> {
+        self.put(key::meta("schema"), SCHEMA.to_be_bytes().to_vec()).await
     }
 
     async fn put_agent(&self, agent: &AgentRow) -> Result<(), StoreError> {
@@ -503,7 +651,7 @@ impl Store for SledStore {
     }
 
     async fn agents(&self) -> Result<Vec<AgentRow>, StoreError> {
-        self.read(read::agents).await
+        self.read(|tree| read::agents(tree)).await
     }
 
     async fn delete_agent(&self, id: &AgentId) -> Result<(), StoreError> {
@@ -528,7 +676,7 @@ impl Store for SledStore {
 
     async fn backup(&self, now: Timestamp) -> Result<BackupParts, StoreError> {
         let source = backup::Source {
-            tree: (*self.db).clone(),
+            engine: self.engine.clone(),
             writer: self.writer.handle(),
             data_keys: self.data_keys.clone(),
             store: self.identity.clone(),
@@ -538,16 +686,24 @@ impl Store for SledStore {
     }
 
     async fn size_on_disk(&self) -> Result<u64, StoreError> {
-        let db = self.db.clone();
-        let size = tokio::task::spawn_blocking(move || db.size_on_disk()).await;
-        size.map_err(|error| StoreError::Unavailable(error.to_string()))?.map_err(failure)
+        self.files_size().await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.writer.close().await;
-        let db = self.db.clone();
-        // Not by sled's own threads, which hold the files for a moment after they have answered.
-        let flushed = tokio::task::spawn_blocking(move || db.flush().map(drop).map_err(failure));
-        flushed.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+        self.writer.close().await
     }
+}
+
+fn size_of(folder: &Path) -> std::io::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        // Files come and go meanwhile.
+        let Ok(metadata) = entry.as_ref().map_err(|_| ()).and_then(|entry| entry.metadata().map_err(|_| ()))
+        else {
+            continue;
+        };
+        size +=
+            if metadata.is_dir() { size_of(&entry?.path()).unwrap_or(0) } else { metadata.blocks() * 512 };
+    }
+    Ok(size)
 }

@@ -4,7 +4,7 @@
 //! it. When later no admin's token is valid any more, only a file helps, which takes access to the machine; a token that
 //! a file has given before is not taken twice, for it may have been revoked with a reason.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use postrider_domain::access::{Role, Scope};
@@ -12,6 +12,7 @@ use postrider_domain::audit::Entry;
 use postrider_domain::id::TokenId;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
+use postrider_telemetry::blocking;
 use tracing::{error, warn};
 use zeroize::Zeroizing;
 
@@ -30,10 +31,13 @@ impl Tokens {
         file: Option<&Path>,
         now: Timestamp,
     ) -> anyhow::Result<Option<Zeroizing<String>>> {
-        let administers = |row: &TokenRow| {
-            row.role == Role::Admin && row.scope == Scope::Everything && !is_expired(row, now)
-        };
-        if self.list().iter().any(|row| administers(row)) {
+        if let Some(file) = file {
+            self.bootstrap_file.get_or_init(|| file.to_owned());
+        }
+        if self.has_admin(now) {
+            if let Some(file) = self.leftover_bootstrap_file(now).await {
+                warn!(file = %file.display(), "{LEFTOVER}");
+            }
             return Ok(None);
         }
         let before = self.store.bootstrap_tokens().await?;
@@ -56,6 +60,22 @@ impl Tokens {
         Ok(None)
     }
 
+    /// The file of `bootstrap_token_file`, when it exists although an unconfined admin token is
+    /// valid. It is no longer read then, but anyone who reads it has the token in it.
+    pub async fn leftover_bootstrap_file(&self, now: Timestamp) -> Option<PathBuf> {
+        let file = self.bootstrap_file.get().filter(|_| self.has_admin(now))?.clone();
+        let checked = file.clone();
+        let exists = blocking::run(move || checked.exists()).await.unwrap_or_default();
+        exists.then_some(file)
+    }
+
+    fn has_admin(&self, now: Timestamp) -> bool {
+        let administers = |row: &TokenRow| {
+            row.role == Role::Admin && row.scope == Scope::Everything && !is_expired(row, now)
+        };
+        self.list().iter().any(|row| administers(row))
+    }
+
     async fn print_first(&self, now: Timestamp) -> anyhow::Result<Zeroizing<String>> {
         let id = TokenId::new(now, rand::random());
         let token = Token::new(Kind::Api, id, rand::random::<[u8; SECRET_BYTES]>());
@@ -72,6 +92,7 @@ impl Tokens {
             scope: Scope::Everything,
             expires: None,
             last_used: None,
+            ancestors: Vec::new(),
         };
         let audit = Entry { detail: detail.to_owned(), ..Entry::by_postrider("CreateToken", row.id, now) };
         self.store.put_bootstrap_token(&row, audit).await?;
@@ -80,6 +101,9 @@ impl Tokens {
     }
 }
 
+const LEFTOVER: &str = "the bootstrap token file is no longer needed: an admin token is valid. \
+                        Create another admin token, revoke the one in the file, delete the file, \
+                        and unset bootstrap_token_file";
 const NOBODY: &str = "no admin's token is valid, so nobody can administer";
 
 /// What is in the file.

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use postrider_control_plane::api::Gate;
+use postrider_control_plane::diagnoses::{Abilities, Who};
+use postrider_control_plane::schedule::HolderId;
 use postrider_control_plane::store::Store as _;
 use postrider_domain::token::{Kind, Token};
 use postrider_proto::v1;
@@ -19,8 +21,7 @@ use tower::Layer as _;
 use crate::world::{Things, World, admin};
 
 /// Every verb that takes a record.
-const RECORDING: [&str; 10] = [
-    "accept",
+const RECORDING: [&str; 9] = [
     "settle",
     "put_tenant",
     "begin_tenant_deletion",
@@ -125,6 +126,14 @@ async fn what_cannot_be_recorded_does_not_happen() {
     let request = v1::CreateTokenRequest { role: v1::Role::Admin.into(), ..Default::default() };
     let made = world.api.create_token(admin(request)).await.unwrap().into_inner();
     let (before, head) = (picture(&world, &things).await, world.store.audit_span().await.unwrap());
+    // An agent that would send a test event if it was asked to.
+    let agent = Who {
+        agent: "agt-1".parse().unwrap(),
+        pool: "default".parse().unwrap(),
+        version: "test".into(),
+        abilities: Abilities { look: true, post: true },
+    };
+    let (_seat, mut asked) = world.api.diagnoses.sit(HolderId(1), agent);
 
     world.store.fail(&RECORDING);
     for (call, code) in attempt_everything(&world, &things, &made.token.unwrap().id).await {
@@ -136,6 +145,7 @@ async fn what_cannot_be_recorded_does_not_happen() {
         world.api.tokens.recognise(&token, world.api.clock.wall()).is_some(),
         "a revocation that failed counts"
     );
+    assert!(asked.try_recv().is_err(), "a test event was sent");
     world.store.fail(&[]);
     assert_eq!(world.store.audit_span().await.unwrap(), head);
     world.end().await;
@@ -182,7 +192,8 @@ async fn a_change_is_carried_through_though_its_caller_is_gone() {
     let token = Token::parse(Kind::Api, &made.secret).unwrap();
     let gate = Gate::new(Some(world.api.tokens.clone()), world.api.clock);
     let mut client = TokenServiceClient::new(gate.layer(TokenServiceServer::new(world.api.clone())));
-    let mut request = Request::new(v1::RevokeTokenRequest { token: made.token.unwrap().id });
+    let mut request =
+        Request::new(v1::RevokeTokenRequest { token: made.token.unwrap().id, ..Default::default() });
     request.metadata_mut().insert("authorization", format!("Bearer {}", made.secret).parse().unwrap());
 
     world.store.hold("delete_token");

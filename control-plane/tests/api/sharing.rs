@@ -11,7 +11,7 @@ use crate::world::World;
 
 const LARGE: usize = 256 * 1024;
 
-fn accept(tenant: &str, bytes: usize) -> Accept {
+pub(crate) fn accept(tenant: &str, bytes: usize) -> Accept {
     let now = Timestamp::from_millis(1_770_028_200_000);
     let key = EventKey::new(now, rand::random());
     let event_type: postrider_domain::event::EventTypeName = "a.b".parse().unwrap();
@@ -23,10 +23,9 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
         id: key.into(),
         tenant,
         event_type,
-        timestamp: now,
+        timestamp: now.into(),
         accepted: now,
         data,
-        probed_key: None,
         attributes: Attributes::default(),
         ordering_key: None,
         trace: None,
@@ -37,7 +36,6 @@ fn accept(tenant: &str, bytes: usize) -> Accept {
         idempotency: None,
         content,
         subscriptions: Vec::new(),
-        audit: None,
         max_stored: None,
     }
 }

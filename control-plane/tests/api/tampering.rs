@@ -55,13 +55,21 @@ fn raw(folder: &Path) -> sled::Db {
     opened.expect("the files can be opened")
 }
 
+/// Whoever tampers on purpose also removes what would find accidental damage: then the store looks like one of before there was
+/// a journal.
+fn cover_up(db: &sled::Db, folder: &Path) {
+    db.remove("Mcommit").unwrap();
+    db.flush().unwrap();
+    std::fs::remove_dir_all(folder.join("journal")).unwrap();
+}
+
 /// What is said of a log that was tampered with behind Postrider's back.
 async fn tampered(tamper: fn(&sled::Db), with_known: bool) -> String {
     let folder = tempfile::tempdir().unwrap();
     let head = recorded(folder.path()).await;
     let db = raw(folder.path());
     tamper(&db);
-    db.flush().unwrap();
+    cover_up(&db, folder.path());
     drop(db);
     let options = Options { path: folder.path().to_owned(), cache_bytes: 16 << 20 };
     match SledStore::open(&options) {

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use postrider_control_plane::store::{
     Accept, Accepted, AgentRow, AuditQuery, AuditRow, AuditSpan, AuthorityRow, BackupParts, Change,
-    ChangeQuery, Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows,
-    EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow, OperationRow, Page,
-    PoolRow, RequestKey, RequestRow, Retention, Settlement, Store, StoreError, SubscriptionRow, TokenRow,
+    ChangePlace, ChangeQuery, Conflict, DataKeyRow, Deletion, DeliveryPlace, DeliveryQuery, DeliveryRow,
+    DueRows, EventHead, EventQuery, EventRow, FreshRows, IdentityRow, JoinTokenRow, KeyUsesRow, LaneRow,
+    OperationRow, Page, PoolRow, RequestKey, RequestRow, Retention, Settlement, Store, StoreError,
+    SubscriptionRow, TokenRow,
 };
-use postrider_domain::audit::{Entry, Record};
+use postrider_domain::audit::{AuditKey, Entry, Record};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{
     AgentId, DataKeyId, DeliveryId, EventId, EventKey, OperationId, PoolName, SubscriptionId, TenantId,
@@ -26,6 +27,7 @@ pub(crate) struct Watched {
     inner: Arc<dyn Store>,
     seen: Mutex<Vec<&'static str>>,
     failing: Mutex<Vec<&'static str>>,
+    panicking: Mutex<Vec<&'static str>>,
     /// One permit lets a verb go that is held.
     pub(crate) held: Semaphore,
     holding: Mutex<Option<&'static str>>,
@@ -37,6 +39,7 @@ impl Watched {
             inner,
             seen: Mutex::default(),
             failing: Mutex::default(),
+            panicking: Mutex::default(),
             held: Semaphore::new(0),
             holding: Mutex::default(),
         })
@@ -52,6 +55,11 @@ impl Watched {
         *self.failing.lock().unwrap() = verbs.to_vec();
     }
 
+    /// These verbs panic from now on.
+    pub(crate) fn panic(&self, verbs: &[&'static str]) {
+        *self.panicking.lock().unwrap() = verbs.to_vec();
+    }
+
     /// This verb's answers are held back from now on.
     pub(crate) fn hold(&self, verb: &'static str) {
         *self.holding.lock().unwrap() = Some(verb);
@@ -59,6 +67,8 @@ impl Watched {
 
     fn enter(&self, verb: &'static str) -> Result<(), StoreError> {
         self.seen.lock().unwrap().push(verb);
+        let panics = self.panicking.lock().unwrap().contains(&verb);
+        assert!(!panics, "the test has {verb} panic");
         if self.failing.lock().unwrap().contains(&verb) {
             return Err(StoreError::Unavailable("the test says so".into()));
         }
@@ -113,21 +123,22 @@ verbs! {
     delivery_of(tenant: &TenantId, id: DeliveryId) -> Option<DeliveryRow>;
     attempts(id: DeliveryId) -> Vec<Attempt>;
     last_position() -> u64;
-    changes(query: ChangeQuery) -> Page<Change, EventKey>;
+    changes(query: ChangeQuery) -> Page<Change, ChangePlace>;
     deliveries(query: DeliveryQuery) -> Page<DeliveryRow, DeliveryPlace>;
     events(keys: Vec<(TenantId, EventKey)>) -> Vec<Option<EventRow>>;
+    event_heads(tenant: &TenantId, keys: Vec<EventKey>) -> Vec<Option<EventHead>>;
     event_key(tenant: &TenantId, id: &EventId) -> Option<EventKey>;
     list_events(query: EventQuery) -> Page<EventRow, EventKey>;
     put_tenant(tenant: v1::Tenant, audit: Entry) -> ();
     tenant(id: &TenantId) -> Option<v1::Tenant>;
-    tenants(after: Option<TenantId>, limit: usize) -> Vec<v1::Tenant>;
+    tenants(after: Option<TenantId>, limit: usize) -> Page<v1::Tenant, TenantId>;
     stored_bytes(tenants: Vec<TenantId>) -> Vec<u64>;
     begin_tenant_deletion(tenant: v1::Tenant, operation: &OperationRow, tokens: &[TokenId], audit: Entry) -> ();
     delete_of_tenant(tenant: &TenantId, place: &str) -> Deletion;
-    finish_tenant_deletion(tenant: &TenantId, operation: &OperationRow, others: &[OperationId], audit: Entry) -> ();
+    finish_tenant_deletion(tenant: &TenantId, operation: &OperationRow, audit: Entry) -> ();
     put_event_type(event_type: v1::EventType, audit: Entry) -> ();
     event_type(tenant: &TenantId, name: &EventTypeName) -> Option<v1::EventType>;
-    event_types(tenant: &TenantId, after: Option<EventTypeName>, limit: usize) -> Vec<v1::EventType>;
+    event_types(tenant: &TenantId, after: Option<EventTypeName>, limit: usize) -> Page<v1::EventType, EventTypeName>;
     delete_event_type(tenant: &TenantId, name: &EventTypeName, audit: Entry) -> ();
     put_subscription(row: &SubscriptionRow, request: Request, audit: Entry) -> ();
     subscriptions(after: Option<SubscriptionId>, limit: usize) -> Vec<SubscriptionRow>;
@@ -146,14 +157,17 @@ verbs! {
     put_token_uses(uses: Vec<(TokenId, Timestamp)>) -> ();
     delete_token(id: TokenId, audit: Entry) -> ();
     tokens() -> Vec<TokenRow>;
-    events_from(tenant: &TenantId, from: EventKey, end: Timestamp, limit: usize) -> Vec<EventRow>;
+    events_from(tenant: &TenantId, from: EventKey, end: Timestamp, limit: usize) -> Page<EventRow, EventKey>;
     put_operation(row: &OperationRow, audit: Option<Entry>) -> ();
-    delete_operation(id: OperationId) -> ();
-    operations() -> Vec<OperationRow>;
+    delete_operations(operations: Vec<(TenantId, OperationId)>) -> ();
+    trim_operations(tenant: &TenantId, keep: usize) -> usize;
+    operation(id: OperationId) -> Option<OperationRow>;
+    operations(after: Option<OperationId>, limit: usize) -> Page<OperationRow, OperationId>;
+    operations_of(tenant: &TenantId, before: Option<OperationId>, limit: usize) -> Page<OperationRow, OperationId>;
     put_join_token(row: &JoinTokenRow, audit: Entry) -> ();
     delete_join_token(id: TokenId, audit: Option<Entry>) -> ();
     join_tokens() -> Vec<JoinTokenRow>;
-    put_identity(row: &IdentityRow, used: Option<&JoinTokenRow>, audit: Entry) -> ();
+    put_identity(row: &IdentityRow, used: Option<&JoinTokenRow>, audit: Option<Entry>) -> ();
     delete_identity(agent: &AgentId) -> ();
     identities() -> Vec<IdentityRow>;
     put_authorities(rows: &[AuthorityRow], audit: Entry) -> ();
@@ -163,7 +177,10 @@ verbs! {
     audit_records(query: AuditQuery) -> Page<AuditRow, u64>;
     audit_records_after(sequence: u64, limit: usize) -> Vec<Record>;
     audit_span() -> AuditSpan;
+    authenticate_audit(key: AuditKey, now: Timestamp) -> ();
     put_pool(row: &PoolRow, audit: Entry) -> ();
+    pools_have_tenants() -> bool;
+    set_pools_have_tenants() -> ();
     delete_pool(name: &PoolName, audit: Entry) -> ();
     pools() -> Vec<PoolRow>;
     put_agent(agent: &AgentRow) -> ();

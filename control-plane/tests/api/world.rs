@@ -10,26 +10,34 @@ use postrider_control_plane::api::{Api, Caller};
 use postrider_control_plane::authority::{self, Authorities};
 use postrider_control_plane::backups::Backups;
 use postrider_control_plane::clock::Clock;
+use postrider_control_plane::compute::Compute;
 use postrider_control_plane::diagnoses::Diagnoses;
 use postrider_control_plane::emit::Emitter;
 use postrider_control_plane::identities::Identities;
+use postrider_control_plane::judging::Judge;
 use postrider_control_plane::key_uses::KeyUses;
 use postrider_control_plane::lanes::{Lanes, Runner};
-use postrider_control_plane::metrics::upkeep;
+use postrider_control_plane::listen::certificate::ApiCertificate;
+use postrider_control_plane::metrics::reads::ReadCounts;
+use postrider_control_plane::metrics::{Metrics, upkeep};
 use postrider_control_plane::operations::Operations;
 use postrider_control_plane::pools::Pools;
+use postrider_control_plane::reads::Reads;
 use postrider_control_plane::recent::RecentEvents;
 use postrider_control_plane::registry::Registry;
 use postrider_control_plane::schedule::Scheduler;
+use postrider_control_plane::schemas::Schemas;
 use postrider_control_plane::secrets::rewrap::{Holders, Rewrapper};
 use postrider_control_plane::secrets::{Keks, Sealer, VaultSettings};
 use postrider_control_plane::store::{Options, SledStore, Store};
 use postrider_control_plane::tokens::Tokens;
 use postrider_control_plane::watch::Updates;
+use postrider_control_plane::watchers::{Allowed, Watchers};
 use postrider_control_plane::{disabler, operational, settle};
 use postrider_domain::access::Scope;
 use postrider_domain::id::DataKeyId;
 use postrider_domain::identity::TrustDomain;
+use postrider_domain::quota::Quota;
 use postrider_domain::sealed::{DataKey, KEY_BYTES, KeyBytes};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::delivery_service_server::DeliveryService as _;
@@ -49,6 +57,7 @@ use crate::watched::Watched;
 pub(crate) struct World {
     pub(crate) api: Api,
     pub(crate) store: Arc<Watched>,
+    pub(crate) metrics: Arc<Metrics>,
     tasks: JoinSet<()>,
 }
 
@@ -65,7 +74,7 @@ pub(crate) struct Things {
 }
 
 /// With the same key each time.
-fn sealer() -> Sealer {
+pub(crate) fn sealer() -> Sealer {
     let id = DataKeyId::new(Timestamp::default(), 1);
     let key = DataKey::new(id, "kek_test".parse().unwrap(), KeyBytes::new([1; KEY_BYTES]));
     Sealer::new(key, KeyBytes::new([2; KEY_BYTES]))
@@ -91,7 +100,8 @@ async fn authorities(
         lifetime: Duration::from_secs(86_400),
         files: Vec::new(),
     };
-    let loaded = Authorities::load(store.clone(), sealer.clone(), settings, identities.clone(), clock.wall());
+    store.authenticate_audit(sealer.audit_key(), clock.wall()).await.unwrap();
+    let loaded = Authorities::load(store.clone(), sealer.clone(), settings, identities.clone(), clock);
     Arc::new(loaded.await.unwrap())
 }
 
@@ -103,9 +113,34 @@ fn looked_at(store: &Arc<dyn Store>, authorities: &Arc<Authorities>, folder: &Pa
     Arc::new(upkeep::Watched {
         store: store.clone(),
         data_dir: folder.to_owned(),
-        api_certificate: None,
+        api_certificate: ApiCertificate::default(),
         authorities: authorities.clone(),
     })
+}
+
+fn judge(store: &Arc<dyn Store>, registry: &Arc<Registry>, metrics: &Arc<Metrics>, clock: Clock) -> Judge {
+    let compute = Compute::start(None, clock, metrics.clone()).unwrap();
+    let schemas = Schemas::new(store.clone(), compute.clone(), metrics.clone());
+    Judge::new(registry.clone(), Arc::new(schemas), compute)
+}
+
+fn rewrapper(
+    store: &Arc<dyn Store>,
+    registry: &Arc<Registry>,
+    authorities: &Arc<Authorities>,
+    sealer: &Sealer,
+    (keks, clock): (Keks, Clock),
+) -> Arc<Rewrapper> {
+    let (store, registry, authorities) = (store.clone(), registry.clone(), authorities.clone());
+    Arc::new(Rewrapper::new(Holders { store, registry, authorities }, sealer.clone(), keks, clock))
+}
+
+async fn operations(store: &Arc<dyn Store>, clock: Clock) -> Arc<Operations> {
+    Arc::new(Operations::load(store.clone(), clock, ReadCounts::default()).await.unwrap())
+}
+
+fn watchers() -> Arc<Watchers> {
+    Arc::new(Watchers::new(Allowed::default(), ReadCounts::default()))
 }
 
 impl World {
@@ -114,32 +149,30 @@ impl World {
         let dynamic: Arc<dyn Store> = store.clone();
         let (clock, sealer) = (Clock::start(), sealer());
         let registry = Arc::new(Registry::load(&*dynamic, &sealer).await.unwrap());
-        let (agents, _) = Agents::load(dynamic.clone()).await.unwrap();
+        let agents = Arc::new(Agents::load(dynamic.clone()).await.unwrap().0);
         let tokens = Arc::new(Tokens::load(dynamic.clone()).await.unwrap());
-        let uses = KeyUses::load(dynamic.clone(), registry.clone()).await.unwrap();
+        let uses = Arc::new(KeyUses::load(dynamic.clone(), registry.clone()).await.unwrap());
         let identities = Arc::new(Identities::load(dynamic.clone()).await.unwrap());
         let authorities = authorities(&dynamic, &sealer, &identities, clock).await;
-        let holders =
-            Holders { store: dynamic.clone(), registry: registry.clone(), authorities: authorities.clone() };
-        let rewrapper = Arc::new(Rewrapper::new(holders, sealer.clone(), keks(folder), clock));
-        let (lanes, inbox) = Lanes::new();
-        let (settle, settle_queue) = settle::queue();
+        let rewrapper = rewrapper(&dynamic, &registry, &authorities, &sealer, (keks(folder), clock));
+        let ((lanes, inbox), (settle, settle_queue)) = (Lanes::new(), settle::queue());
         let ((changes, _nobody_disables), (notices, _nobody_emits)) =
             (disabler::queue(), operational::queue());
-        let recent = Arc::new(RecentEvents::new(1 << 20));
+        let (recent, metrics) = (Arc::new(RecentEvents::new(1 << 20)), Arc::<Metrics>::default());
         let updates = Updates::new(registry.clone(), 0, clock);
-        let emitting = Emitter::new(dynamic.clone(), lanes.clone(), recent, None, clock, Arc::default());
-        let (emitter, committer) = emitting;
-        let mut tasks = JoinSet::new();
+        let (emitter, committer) =
+            Emitter::new(dynamic.clone(), lanes.clone(), recent, &Quota::STANDARD, clock, Arc::default());
+        let (scheduler, mut tasks) = (Scheduler::new(dynamic.epoch()), JoinSet::new());
         tasks.spawn(committer.run());
-        let scheduler = Scheduler::new(dynamic.epoch());
         tasks.spawn(
             Runner::new(scheduler, inbox, dynamic.clone(), settle, changes.clone(), notices, clock).run(),
         );
         let run = settle::run(settle_queue, dynamic.clone(), lanes.clone(), updates.clone(), Arc::default());
         tasks.spawn(run);
+        let pools = Arc::new(Pools::load(dynamic.clone(), &registry, clock.wall()).await.unwrap());
         let api = Api {
-            pools: Arc::new(Pools::load(dynamic.clone()).await.unwrap()),
+            judge: judge(&dynamic, &registry, &metrics, clock),
+            pools,
             store: dynamic.clone(),
             sealer,
             registry,
@@ -147,31 +180,34 @@ impl World {
             lanes,
             changes,
             updates,
+            reads: Reads::new(CancellationToken::new(), ReadCounts::default()),
+            watchers: watchers(),
             watched: looked_at(&dynamic, &authorities, folder),
-            agents: Arc::new(agents),
+            agents,
             diagnoses: Diagnoses::new(clock),
             webhook_origin: None,
             tokens,
-            uses: Arc::new(uses),
+            uses,
             identities,
             authorities,
             rewrapper: rewrapper.clone(),
-            operations: Arc::new(Operations::load(dynamic.clone(), clock).await.unwrap()),
+            operations: operations(&dynamic, clock).await,
             agent_address: Some(("agents.example.com".into(), 7071)),
             backups: Arc::new(Backups::new(Arc::default(), clock)),
             caller: Caller::nobody(),
             traces: Traces::default(),
             clock,
+            audit_head_file: None,
             max_event_bytes: 1 << 18,
             stopping: CancellationToken::new(),
         };
         tasks.spawn(async move { rewrapper.run().await });
-        Self { api, store, tasks }
+        Self { api, store, metrics, tasks }
     }
 
     /// Ends it: the store can be opened again.
     pub(crate) async fn end(self) {
-        let Self { api, store, mut tasks } = self;
+        let Self { api, store, mut tasks, .. } = self;
         tasks.shutdown().await;
         api.store.close().await.unwrap();
         drop((api, store));
@@ -231,7 +267,8 @@ pub(crate) fn confined<T>(tenant: &str, message: T) -> Request<T> {
     by(Caller { actor: "tok_confined".into(), scope, ..Caller::postrider() }, message)
 }
 
-fn by<T>(caller: Caller, message: T) -> Request<T> {
+/// A request of this caller.
+pub(crate) fn by<T>(caller: Caller, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);
     request

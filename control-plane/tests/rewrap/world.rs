@@ -104,8 +104,8 @@ impl World {
             lifetime: Duration::from_secs(86_400),
             files: Vec::new(),
         };
-        let now = Clock::start().wall();
-        let authorities = Authorities::load(store.clone(), sealer.clone(), settings, identities, now);
+        let authorities =
+            Authorities::load(store.clone(), sealer.clone(), settings, identities, Clock::start());
         let authorities = Arc::new(authorities.await.unwrap());
         let holders =
             Holders { store: store.clone(), registry: registry.clone(), authorities: authorities.clone() };

@@ -13,7 +13,7 @@ use crate::Backend;
 use crate::suite::{accept, accept_one, at, fresh, lane, tenant};
 
 fn query(after: u64, until: u64) -> ChangeQuery {
-    let from = EventKey::first_at(Timestamp::default());
+    let from = EventKey::first_at(Timestamp::default()).into();
     ChangeQuery { tenant: tenant(), subscription: None, after, until, from }
 }
 

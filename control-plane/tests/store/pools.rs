@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_control_plane::store::PoolRow;
 use postrider_domain::audit::Entry;
-use postrider_domain::pool::Settings;
+use postrider_domain::pool::{Settings, Tenants};
 use postrider_domain::time::Timestamp;
 
 use crate::Backend;
@@ -17,6 +17,7 @@ pub(crate) async fn pools_are_kept_until_they_are_removed(backend: &dyn Backend)
             description: description.into(),
             fallback: Some("spare".parse().unwrap()),
             fallback_after: Duration::from_secs(5),
+            tenants: Tenants::Only(["acme".parse().unwrap()].into()),
         },
         created: at(0),
         updated,

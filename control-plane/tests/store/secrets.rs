@@ -169,13 +169,16 @@ async fn a_store_whose_file_of_data_keys_is_gone_says_so() {
     std::fs::write(folder.path().join("data-keys.new"), b"half").unwrap();
     drop(open().unwrap());
     assert!(!folder.path().join("data-keys.new").exists());
-    for content in [None, Some(Vec::new()), Some(kept[..kept.len() - 1].to_vec())] {
+    let flipped =
+        |at: usize| kept.iter().enumerate().map(|(n, byte)| byte ^ u8::from(n == at)).collect::<Vec<u8>>();
+    let flips = (0..kept.len()).step_by(13).map(|at| Some(flipped(at)));
+    for content in [None, Some(Vec::new()), Some(kept[..kept.len() - 1].to_vec())].into_iter().chain(flips) {
         match content {
             Some(content) => std::fs::write(&file, content).unwrap(),
             None => std::fs::remove_file(&file).unwrap(),
         }
         let error = open().err().unwrap().to_string();
-        assert!(error.contains("data-keys") && error.contains("restore it from a backup"), "{error}");
+        assert!(error.contains("data-keys") && error.contains("restore the latest backup"), "{error}");
     }
     std::fs::write(&file, kept).unwrap();
     drop(open().unwrap());

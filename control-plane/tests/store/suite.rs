@@ -61,10 +61,9 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
         id: key.into(),
         tenant: tenant(),
         event_type,
-        timestamp: now,
+        timestamp: now.into(),
         accepted: now,
         data,
-        probed_key: None,
         attributes: Attributes::default(),
         ordering_key: None,
         trace: None,
@@ -75,7 +74,6 @@ pub(crate) fn accept(number: u64, now: Timestamp, lanes: &[SubscriptionId]) -> A
         idempotency: None,
         content,
         subscriptions: lanes.to_vec(),
-        audit: None,
         max_stored: None,
     }
 }
@@ -557,27 +555,77 @@ pub(crate) async fn events_come_oldest_first_from_a_place_on(backend: &dyn Backe
     ];
     for (from, end, limit, expected) in table {
         let found = store.events_from(&tenant(), from, end, limit).await.unwrap();
-        let found: Vec<EventKey> = found.into_iter().map(|row| row.event.key).collect();
+        let found: Vec<EventKey> = found.items.into_iter().map(|row| row.event.key).collect();
         assert_eq!(found, expected, "from {from} to {end}, {limit}");
     }
     let other = "other".parse().unwrap();
-    assert!(store.events_from(&other, EventKey::first_at(at(0)), at(9), 9).await.unwrap().is_empty());
+    assert!(store.events_from(&other, EventKey::first_at(at(0)), at(9), 9).await.unwrap().items.is_empty());
 }
 
 pub(crate) async fn operations_are_kept_until_they_are_forgotten(backend: &dyn Backend) {
-    let operation = |number: u128, cursor: &str| {
+    let operation = |number: u128, tenant: &str, cursor: &str| {
         let id = OperationId::new(at(0), number);
-        let operation = v1::Operation { id: id.to_string(), matched: 7, ..v1::Operation::default() };
+        let operation = v1::Operation {
+            id: id.to_string(),
+            tenant: tenant.to_owned(),
+            matched: 7,
+            ..v1::Operation::default()
+        };
         OperationRow { id, operation, cursor: cursor.into() }
     };
     let store = backend.open();
-    store.put_operation(&operation(1, ""), Some(entry("ReplayDeliveries"))).await.unwrap();
-    store.put_operation(&operation(2, ""), None).await.unwrap();
-    store.put_operation(&operation(1, "there"), None).await.unwrap();
-    store.delete_operation(operation(2, "").id).await.unwrap();
+    store.put_operation(&operation(1, "acme", ""), Some(entry("ReplayDeliveries"))).await.unwrap();
+    for (number, tenant) in [(2, "acme"), (3, "other"), (4, "acme"), (5, "acme2")] {
+        store.put_operation(&operation(number, tenant, ""), None).await.unwrap();
+    }
+    store.put_operation(&operation(1, "acme", "there"), None).await.unwrap();
+    store.delete_operations(vec![("acme".parse().unwrap(), operation(2, "", "").id)]).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let store = backend.open();
-    assert_eq!(store.operations().await.unwrap(), [operation(1, "there")]);
+    let first = operation(1, "acme", "there");
+    assert_eq!(store.operation(first.id).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.operation(operation(2, "", "").id).await.unwrap(), None);
+    let page = store.operations(None, 2).await.unwrap();
+    assert_eq!(
+        (page.items, page.next),
+        (vec![first.clone(), operation(3, "other", "")], Some(operation(3, "", "").id))
+    );
+    let rest = store.operations(page.next, 9).await.unwrap();
+    assert_eq!((rest.items.len(), rest.next), (2, None));
+    let acme = "acme".parse().unwrap();
+    let page = store.operations_of(&acme, None, 1).await.unwrap();
+    assert_eq!((page.items, page.next), (vec![operation(4, "acme", "")], Some(operation(4, "", "").id)));
+    let rest = store.operations_of(&acme, page.next, 9).await.unwrap();
+    assert_eq!((rest.items, rest.next), (vec![first], None));
     assert_eq!(store.audit_span().await.unwrap().end.sequence, 1);
+}
+
+pub(crate) async fn the_oldest_operations_that_have_ended_are_trimmed(backend: &dyn Backend) {
+    let store = backend.open();
+    let (acme, other) = ("acme".parse().unwrap(), "other".parse().unwrap());
+    let operation = |number: u128, tenant: &TenantId, state: v1::OperationState| {
+        let id = OperationId::new(at(0), number);
+        let operation =
+            v1::Operation { tenant: tenant.to_string(), state: state.into(), ..v1::Operation::default() };
+        OperationRow { id, operation, cursor: String::new() }
+    };
+    for number in 1..=20 {
+        let state = match number {
+            1 | 15 => v1::OperationState::Running,
+            2 => v1::OperationState::Paused,
+            _ => v1::OperationState::Done,
+        };
+        store.put_operation(&operation(number, &acme, state), None).await.unwrap();
+        store.put_operation(&operation(100 + number, &other, v1::OperationState::Done), None).await.unwrap();
+    }
+    assert_eq!(store.trim_operations(&acme, 20).await.unwrap(), 0);
+    assert_eq!(store.trim_operations(&acme, 10).await.unwrap(), 8);
+    assert_eq!(store.trim_operations(&acme, 10).await.unwrap(), 0);
+    let left = store.operations_of(&acme, None, 99).await.unwrap().items;
+    let mut numbers: Vec<u128> = (11..=20).chain([1, 2]).collect();
+    numbers.sort_unstable_by(|one, other| other.cmp(one));
+    let expected: Vec<OperationId> = numbers.iter().map(|number| OperationId::new(at(0), *number)).collect();
+    assert_eq!(left.iter().map(|row| row.id).collect::<Vec<_>>(), expected);
+    assert_eq!(store.operations_of(&other, None, 99).await.unwrap().items.len(), 20);
 }

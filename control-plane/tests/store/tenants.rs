@@ -47,10 +47,7 @@ pub(crate) async fn delete(store: &Arc<dyn Store>, tenant: &TenantId, tokens: &[
         let step = store.delete_of_tenant(tenant, &place).await.unwrap();
         if step.finished {
             let operation = operation(1, tenant);
-            return store
-                .finish_tenant_deletion(tenant, &operation, &[], entry("TenantDeleted"))
-                .await
-                .unwrap();
+            return store.finish_tenant_deletion(tenant, &operation, entry("TenantDeleted")).await.unwrap();
         }
         place = step.place;
     }
@@ -109,7 +106,7 @@ async fn picture(store: &Arc<dyn Store>, tenant: &TenantId, deliveries: &[Delive
         after: None,
     };
     let events = store.list_events(query).await.unwrap().items;
-    let types = store.event_types(tenant, None, 10).await.unwrap();
+    let types = store.event_types(tenant, None, 10).await.unwrap().items;
     let stored = store.stored_bytes(vec![tenant.clone()]).await.unwrap();
     let named = store.event_key(tenant, &"own-1".parse().unwrap()).await.unwrap();
     let asked = store.request(&request(tenant.clone())).await.unwrap();
@@ -160,11 +157,11 @@ pub(crate) async fn nothing_is_left_of_a_deleted_tenant_and_others_are_untouched
     }
     assert!(removed > 200, "{removed}");
     let done = operation(1, &tenant());
-    let others = [operation(2, &tenant()).id];
-    store.finish_tenant_deletion(&tenant(), &done, &others, entry("TenantDeleted")).await.unwrap();
+    store.finish_tenant_deletion(&tenant(), &done, entry("TenantDeleted")).await.unwrap();
     assert_eq!(picture(&store, &tenant(), &own).await.0, 0);
     assert_eq!(picture(&store, &other(), &foreign).await, before);
-    assert_eq!(store.operations().await.unwrap(), [done]);
+    assert_eq!(store.operations(None, 9).await.unwrap().items, std::slice::from_ref(&done));
+    assert_eq!(store.operations_of(&tenant(), None, 9).await.unwrap().items, [done]);
     // The id is free, and stands for a new tenant.
     store.put_tenant(row(&tenant(), v1::TenantState::Active), entry("CreateTenant")).await.unwrap();
     accept_one(&store, of(tenant(), 1, &[lane(9)])).await.unwrap();
@@ -208,7 +205,7 @@ pub(crate) async fn what_comes_late_for_a_tenant_that_is_being_deleted_is_refuse
         }
         place = step.place;
     }
-    store.finish_tenant_deletion(&tenant(), &operation(1, &tenant()), &[], entry("x")).await.unwrap();
+    store.finish_tenant_deletion(&tenant(), &operation(1, &tenant()), entry("x")).await.unwrap();
     assert_eq!(picture(&store, &tenant(), &own).await.0, 0);
     assert_eq!(store.lane(lane(1)).await.unwrap().low_water.number, 1, "the lane's row is written again");
 }

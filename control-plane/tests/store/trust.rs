@@ -36,6 +36,9 @@ fn identity(number: u128) -> IdentityRow {
         certificate_expires: at(86_400),
         revoked: None,
         duplicate: None,
+        former_key: Some(Pin::of(b"first")),
+        generation: 2,
+        first_use: Some(at(7)),
     }
 }
 
@@ -47,9 +50,9 @@ pub(crate) async fn an_identity_and_the_use_of_its_join_token_are_one_write(back
     }
     let used = JoinTokenRow { uses: 1, ..token };
     let agent = identity(1);
-    store.put_identity(&agent, Some(&used), entry("EnrollAgent")).await.unwrap();
+    store.put_identity(&agent, Some(&used), Some(entry("EnrollAgent"))).await.unwrap();
     let revoked = IdentityRow { revoked: Some(at(9)), duplicate: Some(at(8)), ..identity(2) };
-    store.put_identity(&revoked, None, entry("RevokeAgent")).await.unwrap();
+    store.put_identity(&revoked, None, Some(entry("RevokeAgent"))).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let store = backend.open();

@@ -1,10 +1,13 @@
 //! Following the chain: whether a log is what was written, and where it is not.
 
-use super::{Entry, Head, Record};
+use super::{AuditKey, Entry, Head, Record};
 use crate::time::Timestamp;
 
 /// What the log is told when its oldest records age out.
 pub const CUT: &str = "CutAuditLog";
+
+/// What a restored log is told, by a program that has no key.
+pub const RESTORE: &str = "Restore";
 
 /// The entry that vouches for a log that does not begin with record 1 any more.
 #[must_use]
@@ -26,13 +29,21 @@ pub struct Check {
     known: Option<Head>,
     /// Whether a record says that what is before the start has aged out.
     vouched: bool,
+    /// What authenticates records, and since which.
+    key: Option<(AuditKey, u64)>,
 }
 
 impl Check {
     /// Of a log that, by its own rows, begins after `start` and ends with `end`. `known` is a record that was seen before.
     #[must_use]
     pub fn new(start: Head, end: Head, known: Option<Head>) -> Self {
-        Self { start, head: start, end, known, vouched: start.sequence == 0 }
+        Self { start, head: start, end, known, vouched: start.sequence == 0, key: None }
+    }
+
+    /// The same, which demands that the records since this number have the authentication codes of this key.
+    #[must_use]
+    pub fn authenticated(self, key: AuditKey, since: u64) -> Self {
+        Self { key: Some((key, since)), ..self }
     }
 
     /// The last record that was found to be as it was written.
@@ -68,11 +79,25 @@ impl Check {
         if self.known.is_some_and(|known| known.sequence == number && known != self.head) {
             return Err(format!("record {number} is not the one that was seen before"));
         }
+        self.authenticate(record)?;
         let cut = &record.entry;
         self.vouched |= cut.action == CUT
             && cut.target == self.start.sequence.to_string()
             && cut.detail == vouching(&self.start);
         Ok(())
+    }
+
+    /// Whether the record, which follows, was written with the key.
+    fn authenticate(&self, record: &Record) -> Result<(), String> {
+        let Some((key, since)) = &self.key else { return Ok(()) };
+        let number = record.sequence;
+        let why = match &record.code {
+            Some(code) if key.is_code(&self.head, code) => return Ok(()),
+            Some(_) => "its authentication code is wrong",
+            None if number < *since || record.entry.action == RESTORE => return Ok(()),
+            None => "it has no authentication code",
+        };
+        Err(format!("record {number} was not written by Postrider: {why}"))
     }
 
     /// Judges the whole, when no record follows.
@@ -192,6 +217,35 @@ mod tests {
             let later = head_of(&whole[cut]);
             prop_assert!(check(later, end, None, &whole[cut + 1..]).is_err(), "one more than was said");
         }
+    }
+
+    /// Somebody who can write the store makes a new chain, but has no key.
+    #[test]
+    fn a_chain_without_the_key_is_refused() {
+        let key = AuditKey::new([1; 32]);
+        let codes = |key: &AuditKey, since: usize| -> Vec<Record> {
+            let code = |mut record: Record| {
+                record.code = (record.sequence >= since as u64).then(|| key.code(&head_of(&record)));
+                record
+            };
+            log(10).into_iter().map(code).collect()
+        };
+        let check = |log: &[Record], since: u64| {
+            let mut check =
+                Check::new(Head::default(), head_of(&log[9]), None).authenticated(key.clone(), since);
+            log.iter().try_for_each(|record| check.follow(record))?;
+            check.finish()
+        };
+        let whole = codes(&key, 1);
+        assert_eq!(check(&whole, 1), Ok(()));
+        assert_eq!(check(&codes(&key, 4), 4), Ok(()), "a log of before there were codes");
+        let stripped = check(&codes(&key, 4), 1).unwrap_err();
+        assert_eq!(stripped, "record 1 was not written by Postrider: it has no authentication code");
+        let forged = check(&codes(&AuditKey::new([2; 32]), 1), 1).unwrap_err();
+        assert_eq!(forged, "record 1 was not written by Postrider: its authentication code is wrong");
+        let mut moved = whole.clone();
+        moved[6].code = whole[5].code;
+        assert!(check(&moved, 1).unwrap_err().starts_with("record 7 was not written"));
     }
 
     fn alter(altered: &mut Entry, field: usize) {

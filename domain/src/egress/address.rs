@@ -80,7 +80,7 @@ const V4_IN_LOW_BITS: &[Ipv6Net] = &[
 /// A [`Refusal`] with the code of the range that `ip`, or the IPv4 address it carries, belongs to.
 pub fn judge(ip: IpAddr) -> Result<(), Refusal> {
     match forbidden(ip) {
-        Some(code) => Err(Refusal::new(code, describe(ip))),
+        Some(code) => Err(Refusal::new(code, describe(ip, inner(ip)))),
         None => Ok(()),
     }
 }
@@ -158,8 +158,7 @@ pub(super) fn plain_net(net: IpNet) -> IpNet {
 }
 
 /// `ip` as the subject of a refusal, with what it carries.
-pub(super) fn describe(ip: IpAddr) -> String {
-    let inner = inner(ip);
+pub(super) fn describe(ip: IpAddr, inner: IpAddr) -> String {
     if inner == ip {
         format!("the address {ip}")
     } else {

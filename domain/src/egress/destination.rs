@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::address;
 use super::name::HostPattern;
-use super::url::Host;
+use super::url::{EndpointUrl, Host};
 
 /// A name such as `vault.corp`, names such as `*.svc`, an address, or a range such as `10.20.0.0/16`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +65,61 @@ impl fmt::Display for Destination {
     }
 }
 
+/// A destination on one port, such as `vault.corp:8200`, `*.svc:443`, `10.20.0.0/16:8443` or `[fd00::/8]:443`; or on all
+/// ports, without one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Service {
+    /// Where.
+    pub destination: Destination,
+    /// On which port alone.
+    pub port: Option<u16>,
+}
+
+impl Service {
+    /// Says whether `url` is meant, by its host and its port: that of its scheme, if it names none.
+    pub fn covers(&self, url: &EndpointUrl) -> bool {
+        self.port.is_none_or(|port| port == url.port()) && self.destination.covers(url.host())
+    }
+}
+
+impl FromStr for Service {
+    type Err = InvalidService;
+
+    fn from_str(text: &str) -> Result<Service, InvalidService> {
+        // An address of version 6 is full of colons, so a port after it needs brackets.
+        if let Ok(destination) = text.parse() {
+            return Ok(Service { destination, port: None });
+        }
+        let invalid = || InvalidService { text: text.to_owned() };
+        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let destination = bracketed.unwrap_or(host).parse().map_err(|_| invalid())?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(invalid)?;
+        Ok(Service { destination, port: Some(port) })
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.destination, self.port) {
+            (destination, None) => destination.fmt(f),
+            (Destination::Addresses(IpNet::V6(_)), Some(port)) => write!(f, "[{}]:{port}", self.destination),
+            (destination, Some(port)) => write!(f, "{destination}:{port}"),
+        }
+    }
+}
+
+/// Text that is no destination, with a port or without one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{text:?} is neither a host nor a range; write a name such as `vault.corp`, `*.svc` for every name below `svc`, an \
+     address, or a range such as 10.20.0.0/16, without a scheme; for one port alone, write it after a colon, as in \
+     `vault.corp:8200` or `[fd00::/8]:443`"
+)]
+pub struct InvalidService {
+    text: String,
+}
+
 /// Text that is neither a name nor an address nor a range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -115,6 +170,43 @@ mod tests {
         let address = "64:ff9b::a01:203".parse().unwrap();
         assert!("10.1.0.0/16".parse::<Destination>().unwrap().covers_address(address));
         assert!(!"*.svc".parse::<Destination>().unwrap().covers_address(address));
+    }
+
+    #[test]
+    fn a_service_is_a_destination_on_one_port_or_on_all() {
+        for (service, url, covered) in [
+            ("vault.corp", "https://vault.corp/", true),
+            ("vault.corp", "https://vault.corp:8200/", true),
+            ("vault.corp:8200", "https://vault.corp:8200/", true),
+            ("vault.corp:8200", "https://vault.corp/", false),
+            ("vault.corp:443", "https://vault.corp/", true),
+            ("vault.corp:443", "http://vault.corp/", false),
+            ("*.svc:80", "http://a.svc/", true),
+            ("10.1.0.0/16:8443", "https://[::ffff:10.1.2.3]:8443/", true),
+            ("10.1.0.0/16:8443", "https://10.1.2.3/", false),
+            ("[fd00::/8]:443", "https://[fd12::1]/", true),
+            ("[fd12::1]:8443", "https://[fd12::1]/", false),
+        ] {
+            let service: Service = service.parse().unwrap();
+            assert_eq!(service.covers(&EndpointUrl::parse(url).unwrap()), covered, "{service} {url}");
+            assert_eq!(service.to_string().parse(), Ok(service));
+        }
+        for text in [
+            "",
+            "a.corp:",
+            "a.corp:0",
+            "a.corp:65536",
+            "a.corp:x",
+            ":443",
+            "https://a.corp",
+            "[a.corp:1",
+            "*:443",
+        ] {
+            let error = text.parse::<Service>().unwrap_err().to_string();
+            assert!(error.contains("for one port alone"), "{text}: {error}");
+        }
+        let address: Service = "fd00::1:443".parse().unwrap();
+        assert_eq!(address.port, None, "it is all address");
     }
 
     #[test]

@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::address;
-use super::destination::Destination;
+use super::destination::Service;
 use super::name::{self, HostPattern};
+use super::nat64::Nat64Prefix;
 use super::refusal::{Code, Refusal, UNLOCK};
 use super::url::{EndpointUrl, Host, Scheme};
 
@@ -30,8 +31,9 @@ use super::url::{EndpointUrl, Host, Scheme};
 /// 6. anything else: allowed.
 ///
 /// An IPv4-mapped or NAT64 (`64:ff9b::/96`) address counts as the IPv4 address inside, so it is the IPv4 range
-/// that has to be listed; listing NAT64's own range opens nothing, and denying it denies NAT64. Rules 1 and 2
-/// also look into 6to4, ISATAP and other tunnel addresses, so a listed range of those opens no way around them.
+/// that has to be listed; listing NAT64's own range opens nothing, and denying it denies NAT64. The same goes for
+/// addresses under one of `nat64_prefixes`. Rules 1 and 2 also look into 6to4, ISATAP and other tunnel addresses, so a
+/// listed range of those opens no way around them.
 ///
 /// A name is judged by its answers: one that resolves to a private address needs that address in
 /// `allow_cidrs`, whether or not the name is in `allow_hosts`.
@@ -50,6 +52,8 @@ pub struct Policy {
     pub allow_http: bool,
     /// Ranges that may not be called, whatever the other settings say.
     pub deny_cidrs: Vec<IpNet>,
+    /// Prefixes of the NAT64 translators of the agent's network, beside `64:ff9b::/96`.
+    pub nat64_prefixes: Vec<Nat64Prefix>,
     /// Whether `allow_cidrs` also opens link-local and metadata addresses that it covers. Those services give
     /// credentials to anyone who can reach them. By itself this setting opens nothing.
     pub dangerously_allow_link_local_and_metadata: bool,
@@ -61,11 +65,11 @@ pub struct Policy {
     pub own_addresses: Vec<IpAddr>,
 }
 
-/// A host, or several, for which the agent holds credentials.
+/// A host, or several, for which the agent holds credentials, on one port or all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CredentialHost {
     /// Which.
-    pub host: Destination,
+    pub host: Service,
     /// Whether it may be called over `http`, which shows the credentials to everyone on the way.
     pub allow_http: bool,
 }
@@ -78,6 +82,7 @@ impl Default for Policy {
             allow_ports: vec![443, 8443],
             allow_http: false,
             deny_cidrs: Vec::new(),
+            nat64_prefixes: Vec::new(),
             dangerously_allow_link_local_and_metadata: false,
             credential_hosts: Vec::new(),
             own_addresses: Vec::new(),
@@ -134,13 +139,15 @@ impl Policy {
     ///
     /// A [`Refusal`] by the rules in the order that [`Policy`] gives.
     pub fn judge_address(&self, ip: IpAddr) -> Result<(), Refusal> {
-        let refuse = |code| Refusal::new(code, address::describe(ip));
-        if address::destinations(ip).any(|ip| covers(&self.deny_cidrs, ip)) {
+        let inner = self.inner(ip);
+        let refuse = |code| Refusal::new(code, address::describe(ip, inner));
+        let mut destinations = address::destinations(ip).chain(address::destinations(inner));
+        if destinations.any(|ip| covers(&self.deny_cidrs, ip)) {
             return Err(refuse(Code::PolicyDenied));
         }
-        let listed = covers(&self.allow_cidrs, address::inner(ip));
-        let forbidden = address::forbidden(ip);
-        if address::is_link_local_or_metadata(ip) {
+        let listed = covers(&self.allow_cidrs, inner);
+        let forbidden = address::forbidden(inner);
+        if [ip, inner].into_iter().any(address::is_link_local_or_metadata) {
             if listed && self.dangerously_allow_link_local_and_metadata {
                 return Ok(());
             }
@@ -153,11 +160,19 @@ impl Policy {
         if let Some(code) = forbidden {
             return Err(refuse(code));
         }
-        let inner = address::inner(ip);
-        if self.own_addresses.iter().any(|&own| address::inner(own) == inner) {
+        if self.own_addresses.iter().any(|&own| self.inner(own) == inner) {
             return Err(refuse(Code::OwnAddress));
         }
         Ok(())
+    }
+
+    /// The address that a packet to `ip` goes to, also through a NAT64 translator of the agent's network. Where prefixes
+    /// overlap, the longest counts, as in routing.
+    fn inner(&self, ip: IpAddr) -> IpAddr {
+        let IpAddr::V6(v6) = ip else { return ip };
+        let translated = |prefix: &Nat64Prefix| Some((prefix.length(), prefix.translated(v6)?));
+        let longest = self.nat64_prefixes.iter().filter_map(translated).max_by_key(|(length, _)| *length);
+        longest.map_or_else(|| address::inner(ip), |(_, v4)| v4.into())
     }
 
     /// A fingerprint of the owner's settings: SHA-256 in lower-case hex.
@@ -179,7 +194,7 @@ impl Policy {
     /// The first entry that covers the host counts, as it does for the credentials themselves.
     fn judge_credentials(&self, url: &EndpointUrl) -> Result<(), Refusal> {
         let mut listed = self.credential_hosts.iter();
-        match listed.find(|listed| listed.host.covers(url.host())) {
+        match listed.find(|listed| listed.host.covers(url)) {
             Some(listed) if url.scheme() == Scheme::Http && !listed.allow_http => {
                 Err(Refusal::new(Code::CredentialsNeedHttps, url.origin()))
             }
@@ -197,6 +212,7 @@ impl Policy {
         push_all(&mut form, "allow_port", self.allow_ports.iter().collect());
         push_all(&mut form, "allow_http", BTreeSet::from([self.allow_http]));
         push_all(&mut form, "deny_cidr", nets(&self.deny_cidrs));
+        push_all(&mut form, "nat64_prefix", self.nat64_prefixes.iter().collect());
         push_all(
             &mut form,
             "dangerously_allow_link_local_and_metadata",

@@ -47,7 +47,7 @@ macro_rules! codes {
 }
 
 codes! {
-    UrlInvalid = "url_invalid", "cannot be read as an absolute URL", "write it as https://host/path";
+    UrlInvalid = "url_invalid", "cannot be read", "write it as https://host/path";
     UrlTooLong = "url_too_long", "is longer than 2048 bytes", "shorten it";
     UrlControlChar = "url_control_char", "contains a space, a line break or another control character",
         "remove it, or write a space in the path as %20";

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ::url::{Position, Url};
+use ::url::{ParseError, Position, Url};
 
 use super::name;
 use super::refusal::{Code, Refusal};
@@ -66,7 +66,7 @@ impl EndpointUrl {
         refuse_ambiguous_bytes(text)?;
         let authority = raw_authority(text)?;
         let written_host = raw_host(authority)?;
-        let mut url = Url::parse(text).map_err(|_| invalid())?;
+        let mut url = Url::parse(text).map_err(unread)?;
         let host = match url.host() {
             Some(::url::Host::Ipv4(ip)) => {
                 if written_host != ip.to_string() {
@@ -251,6 +251,25 @@ fn refuse_host(code: Code, host: &str) -> Refusal {
 
 fn invalid() -> Refusal {
     Refusal::new(Code::UrlInvalid, "the URL")
+}
+
+/// Names the part that the parser does not take.
+fn unread(error: ParseError) -> Refusal {
+    let next_step = match error {
+        ParseError::InvalidPort => "its port must be a number from 1 to 65535",
+        ParseError::InvalidIpv4Address => {
+            "its host ends in a number and is no IPv4 address; write four numbers from 0 to 255, or a name"
+        }
+        ParseError::InvalidIpv6Address => {
+            "write an IPv6 address in brackets, as in https://[2001:db8::1]/path"
+        }
+        ParseError::IdnaError => {
+            "its host has a label that begins with xn-- and is not valid Punycode of a name"
+        }
+        ParseError::InvalidDomainCharacter => "its host has a character that no name may have",
+        _ => return invalid(),
+    };
+    invalid().with_next_step(next_step)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! What events hold is known when they come, so `event.data` and all below it has any type; everything else has one.
 
+use std::ops::{AddAssign, SubAssign};
+
 use cel::IdedExpr;
 use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, Expr, LiteralValue, SelectExpr};
@@ -18,19 +20,38 @@ pub(super) struct Mistake {
     pub(super) problem: String,
 }
 
-/// What an evaluation costs at most.
+/// What evaluations cost at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cost {
+pub struct Cost {
+    filters: u64,
     parts: u64,
     /// What each byte of the event costs, for the parts that may look at all of them.
     scans: u64,
 }
 
 impl Cost {
-    /// For an event of so many bytes. A byte that is looked at costs about a unit.
-    pub(super) fn of(self, size: usize) -> u64 {
+    /// For an event of so many bytes, in units of about a nanosecond. A byte that is looked at costs about one.
+    #[must_use]
+    pub fn of(self, size: usize) -> u64 {
         let size = u64::try_from(size).unwrap_or(u64::MAX);
-        (BASE_COST + self.parts * PART_COST).saturating_add(self.scans.saturating_mul(size))
+        let fixed = self.filters * BASE_COST + self.parts * PART_COST;
+        fixed.saturating_add(self.scans.saturating_mul(size))
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.filters += other.filters;
+        self.parts += other.parts;
+        self.scans += other.scans;
+    }
+}
+
+impl SubAssign for Cost {
+    fn sub_assign(&mut self, other: Self) {
+        self.filters -= other.filters;
+        self.parts -= other.parts;
+        self.scans -= other.scans;
     }
 }
 
@@ -121,7 +142,7 @@ fn tokens(text: &str) -> Result<(), FilterError> {
 
 /// Judges an expression, and says what it costs.
 pub(super) fn meaning(expression: &IdedExpr) -> Result<Cost, Mistake> {
-    let mut judge = Judge { cost: Cost::default(), nesting: 0 };
+    let mut judge = Judge { cost: Cost { filters: 1, ..Cost::default() }, nesting: 0 };
     let found = judge.part(expression)?;
     if found.is(&[Type::Bool]) {
         Ok(judge.cost)
@@ -328,7 +349,7 @@ impl Judge {
     }
 }
 
-const GETTERS: [&str; 10] = [
+pub(super) const GETTERS: [&str; 10] = [
     "getFullYear",
     "getMonth",
     "getDate",

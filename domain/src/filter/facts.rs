@@ -8,16 +8,24 @@ use cel::objects::{Key, KeyRef, Map};
 use cel::{Context, Env, Value};
 
 use super::anchor::Found;
-use super::{BUDGET, Unanswered, json};
+use super::{BUDGET, Unanswered, compare, json};
 use crate::event::{Attributes, EventTypeName};
-use crate::time::Timestamp;
+use crate::time::EventTime;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+pub(super) static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::stdlib();
+    compare::declare(&mut environment);
+    Arc::new(environment)
+});
+
+/// What it costs to read an event's data, and each byte of it.
+const READ_BASE: u64 = 1_000;
+const READ_BYTE: u64 = 15;
 
 /// An event as filters see it.
 pub struct Facts<'e> {
     event_type: &'e EventTypeName,
-    timestamp: Timestamp,
+    timestamp: EventTime,
     attributes: &'e Attributes,
     json: &'e [u8],
     data: OnceCell<Result<Value, Unanswered>>,
@@ -30,13 +38,13 @@ impl<'e> Facts<'e> {
     #[must_use]
     pub fn new(
         event_type: &'e EventTypeName,
-        timestamp: Timestamp,
+        timestamp: impl Into<EventTime>,
         attributes: &'e Attributes,
         json: &'e [u8],
     ) -> Self {
         Self {
             event_type,
-            timestamp,
+            timestamp: timestamp.into(),
             attributes,
             json,
             data: OnceCell::new(),
@@ -65,6 +73,24 @@ impl<'e> Facts<'e> {
             },
             _ => Found::NoPlace,
         }
+    }
+
+    /// Reads the data now, so that it is not read while somebody waits.
+    pub fn prepare(&self) {
+        let _read_or_not = self.data();
+    }
+
+    /// What was used for the event so far, in units of about a nanosecond: to read its data, and by filters.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let read = if self.data.get().is_some() { Self::reading(self.size()) } else { 0 };
+        read + (BUDGET - self.budget.get())
+    }
+
+    /// What it costs to read an event of so many bytes.
+    #[must_use]
+    pub fn reading(size: usize) -> u64 {
+        READ_BASE + READ_BYTE * size as u64
     }
 
     /// Bytes that a filter may have to look at.
@@ -97,8 +123,7 @@ impl<'e> Facts<'e> {
     }
 
     fn data(&self) -> Result<&Value, Unanswered> {
-        let read =
-            || json::read(self.json).map_err(|_| Unanswered("the data has a number out of range".into()));
+        let read = || json::read(self.json).map_err(|_| Unanswered("the data is not JSON".into()));
         self.data.get_or_init(read).as_ref().map_err(Clone::clone)
     }
 
@@ -108,7 +133,8 @@ impl<'e> Facts<'e> {
     }
 
     fn event(&self) -> Result<Value, Unanswered> {
-        let timestamp = chrono::DateTime::from_timestamp_millis(self.timestamp.as_millis())
+        let (seconds, nanos) = (self.timestamp.cut().as_seconds(), self.timestamp.subsec_nanos());
+        let timestamp = chrono::DateTime::from_timestamp(seconds, nanos)
             .ok_or_else(|| Unanswered("the timestamp is out of range".into()))?;
         let attributes = self.attributes.iter().map(|(name, value)| (name, text(value)));
         let known = [

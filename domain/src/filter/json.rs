@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// Reads JSON text that is not nested deeper than events may be.
 pub(super) fn read(json: &[u8]) -> Result<Value, serde_json::Error> {
-    serde_json::from_slice::<Json>(json).map(|json| json.0)
+    crate::json::read::<Json>(json).map(|json| json.0)
 }
 
 struct Json(Value);

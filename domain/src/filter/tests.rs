@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{Attributes, EventTypeName};
 use crate::pattern::{Index, Pattern};
-use crate::time::Timestamp;
+use crate::time::{EventTime, Timestamp};
 
 fn filter(text: &str) -> Filter {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -12,7 +12,7 @@ fn filter(text: &str) -> Filter {
 fn ask(text: &str, data: &str) -> Result<bool, Unanswered> {
     let event_type: EventTypeName = "order.placed".parse().unwrap();
     let attributes = Attributes::new([("region".to_owned(), "eu".to_owned())]).unwrap();
-    let timestamp = Timestamp::parse("2026-02-02T10:30:00Z").unwrap();
+    let timestamp = EventTime::parse("2026-02-02T10:30:00.000100200Z").unwrap();
     filter(text).passes(&Facts::new(&event_type, timestamp, &attributes, data.as_bytes()))
 }
 
@@ -44,6 +44,9 @@ fn filters_answer() {
         ("has(event.attributes.tenant)", false),
         ("'region' in event.attributes", true),
         ("event.timestamp > timestamp('2026-01-01T00:00:00Z')", true),
+        ("event.timestamp == timestamp('2026-02-02T10:30:00.000100200Z')", true),
+        ("event.timestamp > timestamp('2026-02-02T10:30:00.0001Z')", true),
+        ("event.timestamp == timestamp('2026-02-02T10:30:00Z')", false),
         ("event.timestamp.getHours() == 10", true),
         ("event.timestamp - timestamp(event.data.at) >= duration('30m')", true),
         ("size(event.data.tags) == 2", true),
@@ -80,8 +83,142 @@ fn what_has_no_answer_says_why_and_not_what_the_event_holds() {
         assert!(problem.contains(part), "{text}: {problem}");
         assert!(!problem.contains("secret"), "{text}: {problem}");
     }
-    let problem = ask("event.data.x == 1", r#"{"x": 1e999}"#).expect_err("out of range").0;
-    assert!(problem.contains("number out of range"), "{problem}");
+}
+
+#[test]
+fn any_accepted_json_is_read() {
+    let long = format!(r#"{{"country":"FR","n":{}}}"#, "9".repeat(200_000));
+    let odd = [
+        r#"{"country":"FR","note":"cut \ud83d"}"#,
+        r#"{"country":"FR","note":"\ude00\ud83d"}"#,
+        r#"{"country":"FR","\ud83d":1}"#,
+        r#"{"country":"FR","n":1e400}"#,
+        r#"{"country":"FR","n":[{"m":-1E+400}]}"#,
+        long.as_str(),
+    ];
+    for data in odd {
+        let shown: String = data.chars().take(60).collect();
+        crate::event::check_data(data.as_bytes(), 1 << 20).expect(&shown);
+        assert_eq!(ask("event.data.country == 'DE'", data), Ok(false), "{shown}");
+        assert_eq!(ask("event.data.country == 'FR'", data), Ok(true), "{shown}");
+        assert_eq!(ask("size(event.data) == 2", data), Ok(true), "{shown}");
+    }
+    let table = [
+        ("event.data.a == 'x\u{fffd}'", r#"{"a":"x\ud83d"}"#, true),
+        ("event.data.a.startsWith('x') && event.data.a.size() == 2", r#"{"a":"x\ud83d"}"#, true),
+        ("event.data.a == '\u{1f600}'", r#"{"a":"\ud83d\ude00"}"#, true),
+        ("'\u{fffd}' in event.data", r#"{"\udfff":1}"#, true),
+        ("event.data.a > 1e308", r#"{"a":1e400}"#, true),
+        ("event.data.a < -1e308", r#"{"a":-1e400}"#, true),
+        ("event.data.a > 100", &long.replace("\"n\"", "\"a\""), true),
+    ];
+    for (text, data, expected) in table {
+        assert_eq!(ask(text, data), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn numbers_compare_by_value() {
+    let data = r#"{"n": 9007199254740993, "d": 9007199254740992.0, "big": 18446744073709551615, "huge": 18446744073709551616,
+                   "min": -9223372036854775808, "five": 5, "half": 5.5, "list": [1, 9007199254740993], "doubles": [1.0, 9007199254740992.0],
+                   "m": {"a": [1, {"b": 2}]}, "same": {"a": [1.0, {"b": 2.0}]}, "other": {"a": [1.0, {"b": 2.5}]}}"#;
+    let table = [
+        ("event.data.n == 9007199254740992.0", false),
+        ("9007199254740992.0 == event.data.n", false),
+        ("event.data.n != 9007199254740992.0", true),
+        ("event.data.n > 9007199254740992.0", true),
+        ("9007199254740992.0 < event.data.n", true),
+        ("event.data.n <= 9007199254740992.0", false),
+        ("9007199254740992.0 >= event.data.n", false),
+        ("event.data.n == event.data.d", false),
+        ("event.data.d < event.data.n", true),
+        ("event.data.d == 9007199254740992", true),
+        ("event.data.d == 9007199254740993", false),
+        ("event.data.big == 18446744073709551615u", true),
+        ("event.data.big < event.data.huge", true),
+        ("event.data.big == event.data.huge", false),
+        ("event.data.big == 18446744073709551616.0", false),
+        ("event.data.big > event.data.min", true),
+        ("event.data.min == -9223372036854775808.0", true),
+        (
+            "event.data.five == 5.0 && event.data.five == 5u && event.data.half > 5 && 6u > event.data.half",
+            true,
+        ),
+        ("event.data.n in [9007199254740992.0]", false),
+        ("event.data.d in [9007199254740992]", true),
+        ("9007199254740992.0 in event.data.list", false),
+        ("9007199254740992 in event.data.doubles", true),
+        ("event.data.d in event.data.list", false),
+        ("event.data.list == event.data.doubles", false),
+        ("event.data.list == [1.0, 9007199254740993]", true),
+        ("event.data.list == [1.0, 9007199254740992.0]", false),
+        ("event.data.m == event.data.same", true),
+        ("event.data.m != event.data.same", false),
+        ("event.data.m == event.data.other", false),
+        ("event.data.m in [event.data.other, event.data.same]", true),
+        ("'a' in event.data.m && !('b' in event.data.m) && !(1 in event.data.m)", true),
+        ("double('NaN') > 1.0", false),
+        ("double('NaN') <= event.data.five", false),
+        ("event.data.five >= double('NaN')", false),
+        ("double('NaN') == double('NaN')", false),
+        ("double('NaN') != event.data.five", true),
+        ("double('NaN') in [1.0, 2]", false),
+        ("event.data.big < double('inf') && event.data.min > double('-inf')", true),
+        ("event.data.five == '5'", false),
+        ("event.data.m == 1", false),
+    ];
+    for (text, expected) in table {
+        assert_eq!(ask(text, data), Ok(expected), "{text}");
+    }
+    for text in ["event.data.m > 1", "event.data.five < 'a'", "event.data.five in event.data.half"] {
+        let problem = ask(text, data).expect_err(text).0;
+        assert!(problem.contains("cannot be applied to") && !problem.contains('@'), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn constant_parts_are_judged_before_an_event_comes() {
+    let table = [
+        ("event.timestamp > timestamp('2026-13-01T00:00:00Z')", "RFC 3339"),
+        ("event.timestamp > timestamp('yesterday')", "RFC 3339"),
+        ("event.timestamp.getHours('Europe/Berlln') > 5", "time zone"),
+        ("event.timestamp.getFullYear('+25:00') > 5", "time zone"),
+        ("timestamp(event.data.at).getMinutes('Mars') > 5", "time zone"),
+        ("event.timestamp - timestamp(event.data.at) > duration('7d')", "duration"),
+        ("event.data.n > int('x')", "whole number"),
+        ("event.data.n > int('9223372036854775808')", "whole number"),
+        ("event.data.n > int(1e300)", ""),
+        ("event.data.n > double('x')", "not a number"),
+        ("event.data.n == 1 / 0", "divides by zero"),
+        ("event.data.n % 0 == 1", "divides by zero"),
+        ("event.data.n / 0 == 1", "divides by zero"),
+        ("event.data.n > 9223372036854775807 + 1", "overflows"),
+        ("event.data.n > 1 + 0.5", "cannot be applied to"),
+        ("event.data.list[-1] == 1", "first item"),
+        ("event.data.list[0.5] == 1", "whole number"),
+        ("has(event.data.x) && (event.data.x == 1 || event.data.n in [1, int('x')])", "whole number"),
+    ];
+    for (text, part) in table {
+        let filter = filter(text);
+        let mistake = filter.constant_mistake().unwrap_or_else(|| panic!("{text} has no mistake"));
+        assert!(mistake.problem.contains(part), "{text}: {mistake}");
+        assert!(mistake.column > 1, "{text}: {mistake}");
+    }
+    let right = [
+        "event.timestamp > timestamp('2026-12-01T00:00:00.123456789+02:00')",
+        "event.timestamp.getHours('Europe/Berlin') > 5 || event.timestamp.getHours('+02:00') > 5",
+        "event.timestamp.getHours(event.data.zone) > 5",
+        "event.timestamp - timestamp(event.data.at) > duration('168h') - duration('1.5h')",
+        "event.data.n > int('7') || event.data.n > double('NaN') || event.data.n > 1.0 / 0.0",
+        "event.data.n % 2 == 1 && event.data.n / event.data.m == 1",
+        "event.data.list[0] == 1 && event.data['x'] == string(5)",
+        "int(event.data.n) > 5 && duration(event.data.d) > duration('0s')",
+    ];
+    for text in right {
+        assert_eq!(filter(text).constant_mistake(), None, "{text}");
+    }
+    let problem = ask("event.timestamp > timestamp('2026-13-01T00:00:00Z')", "{}").expect_err("no answer").0;
+    assert!(problem.contains("RFC 3339") && !problem.contains("the event has there"), "{problem}");
 }
 
 #[test]

@@ -4,9 +4,15 @@
 //! doubles with each that fails, from 5 seconds to 5 minutes. A success half-opens it: attempts go out, from one at once
 //! on, and a failure opens it again. Five successes close it. Of a subscription that is disabled for its failures it stays
 //! open and lets attempts through more rarely, until one succeeds or somebody wakes it.
+//!
+//! A failure is in a row with the one before it only if its attempt began after that one was known: a connection that
+//! breaks with many attempts under way is one failure. An attempt that began before the latest success was known says
+//! nothing by its failure. Each failure in a row after the first one halves the number of attempts at once: an endpoint
+//! that is down does not get ten rounds of full concurrency before the breaker opens.
 
 use std::time::Duration;
 
+use super::moment::{Moment, Span};
 use super::verdict::Verdict;
 use crate::time::Timestamp;
 
@@ -39,17 +45,33 @@ pub(super) struct Breaker {
     /// The delay before the latest probe, without jitter.
     delay: Duration,
     probe_at: Timestamp,
-    /// What was begun before it opened says nothing new when it fails.
-    opened: Timestamp,
+    /// Of attempts begun before this, a failure says nothing new: the latest outcome that changed anything here.
+    settled: Moment,
     /// The subscription is disabled: the delay before every probe.
     every: Option<Duration>,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        let zero = Timestamp::default();
-        Self { state: State::Closed, count: 0, delay: FIRST_DELAY, probe_at: zero, opened: zero, every: None }
+        Self {
+            state: State::Closed,
+            count: 0,
+            delay: FIRST_DELAY,
+            probe_at: Timestamp::default(),
+            settled: Moment::default(),
+            every: None,
+        }
     }
+}
+
+/// What an outcome means for the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The breaker's new state, if it is another one.
+    pub turned: Option<State>,
+    /// Whether it says something new: a failure does not if its attempt began before an earlier failure, or a later
+    /// success, was known.
+    pub is_news: bool,
 }
 
 impl Breaker {
@@ -65,60 +87,81 @@ impl Breaker {
         }
     }
 
-    /// An attempt that was begun at `started` has ended. `chance` in 0..1 is the jitter's. Gives the new state if it is
-    /// another one.
-    pub(super) fn heard(
-        &mut self,
-        verdict: Verdict,
-        started: Timestamp,
-        now: Timestamp,
-        chance: f64,
-    ) -> Option<State> {
+    /// How many attempts may be under way at once, of the number that the endpoint bears.
+    pub(super) fn at_once(&self, limit: usize) -> usize {
+        match self.state {
+            State::Closed => (limit >> self.count.saturating_sub(1).min(usize::BITS - 1)).max(1),
+            State::Open | State::HalfOpen => limit,
+        }
+    }
+
+    /// An attempt has ended. `chance` in 0..1 is the jitter's.
+    pub(super) fn heard(&mut self, verdict: Verdict, span: Span, now: Timestamp, chance: f64) -> Heard {
         let before = self.state;
-        match (self.state, verdict) {
-            (State::Closed, Verdict::Well) => self.count = 0,
-            (State::Closed, Verdict::Failure { .. }) => {
-                self.count += 1;
-                if self.count >= FAILURES {
-                    self.open(FIRST_DELAY, now, chance);
-                }
+        let is_news = match verdict {
+            Verdict::Well => true,
+            Verdict::Failure { .. } | Verdict::TooMany | Verdict::Nothing => span.begins_after(self.settled),
+        };
+        match verdict {
+            Verdict::Well => self.worked(),
+            Verdict::Failure { .. } if is_news => self.failed(now, chance),
+            Verdict::TooMany | Verdict::Nothing if is_news && self.state == State::Open => {
+                self.open(self.delay, now, chance);
             }
-            (State::HalfOpen, Verdict::Well) => {
+            _ => {}
+        }
+        if is_news && matches!(verdict, Verdict::Well | Verdict::Failure { .. }) {
+            self.settled = span.known;
+        }
+        Heard { turned: (self.state != before).then_some(self.state), is_news }
+    }
+
+    fn worked(&mut self) {
+        match self.state {
+            State::Closed => self.count = 0,
+            State::HalfOpen => {
                 self.count += 1;
                 if self.count >= SUCCESSES {
                     *self = Self::default();
                 }
             }
-            (State::HalfOpen, Verdict::Failure { .. }) => self.open(2 * self.delay, now, chance),
-            (State::Open, Verdict::Well) => (self.state, self.count, self.every) = (State::HalfOpen, 1, None),
-            (State::Open, Verdict::Failure { .. }) if started >= self.opened => {
-                self.open(2 * self.delay, now, chance);
-            }
-            (State::Open, Verdict::TooMany | Verdict::Nothing) if started >= self.opened => {
-                self.open(self.delay, now, chance);
-            }
-            _ => {}
+            State::Open => (self.state, self.count, self.every) = (State::HalfOpen, 1, None),
         }
-        (self.state != before).then_some(self.state)
+    }
+
+    fn failed(&mut self, now: Timestamp, chance: f64) {
+        match self.state {
+            State::Closed => {
+                self.count += 1;
+                if self.count >= FAILURES {
+                    self.open(FIRST_DELAY, now, chance);
+                }
+            }
+            State::HalfOpen | State::Open => self.open(2 * self.delay, now, chance),
+        }
     }
 
     /// From now on an attempt goes out only every so often.
-    pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
+    pub(super) fn doze(&mut self, every: Duration, moment: Moment, now: Timestamp, chance: f64) {
         if self.every != Some(every) {
+            if self.state != State::Open {
+                self.settled = moment;
+            }
             self.every = Some(every);
             self.open(every, now, chance);
         }
     }
 
-    /// Probes at once: somebody has said that the endpoint works.
-    pub(super) fn hurry(&mut self) {
+    /// Probes at once: somebody has said that the endpoint works. Attempts begun before this moment do not disprove it.
+    pub(super) fn hurry(&mut self, moment: Moment) {
         (self.probe_at, self.delay, self.every) = (Timestamp::default(), FIRST_DELAY, None);
+        self.settled = moment;
+        if self.state == State::Closed {
+            self.count = 0;
+        }
     }
 
     fn open(&mut self, delay: Duration, now: Timestamp, chance: f64) {
-        if self.state != State::Open {
-            self.opened = now;
-        }
         self.state = State::Open;
         self.delay = self.every.unwrap_or(delay.min(MAX_DELAY));
         self.probe_at = now + self.delay.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0));
@@ -126,116 +169,4 @@ impl Breaker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const FAILURE: Verdict = Verdict::Failure { overload: false };
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_millis(1_770_028_200_000) + Duration::from_secs(seconds)
-    }
-
-    fn open(now: Timestamp) -> Breaker {
-        let mut breaker = Breaker::default();
-        (0..FAILURES).for_each(|_| _ = breaker.heard(FAILURE, now, now, 0.5));
-        assert_eq!(breaker.state(), State::Open);
-        breaker
-    }
-
-    #[test]
-    fn failures_in_a_row_open_it_and_nothing_else_does() {
-        let mut breaker = Breaker::default();
-        for verdict in [Verdict::Well, Verdict::TooMany, Verdict::Nothing] {
-            (0..FAILURES - 1).for_each(|_| _ = breaker.heard(FAILURE, at(0), at(0), 0.5));
-            assert_eq!(breaker.heard(Verdict::Well, at(0), at(0), 0.5), None);
-            (0..50).for_each(|_| _ = breaker.heard(verdict, at(0), at(0), 0.5));
-            assert_eq!(breaker.state(), State::Closed);
-        }
-    }
-
-    #[test]
-    fn probes_come_ever_more_rarely_up_to_a_bound() {
-        let mut breaker = open(at(0));
-        let (mut now, mut delays) = (at(0), Vec::new());
-        for _ in 0..9 {
-            assert_eq!(breaker.opens(1), None, "one at a time");
-            let probe = breaker.opens(0).unwrap();
-            delays.push(probe.since(now).as_secs());
-            now = probe;
-            breaker.heard(FAILURE, now, now, 0.5);
-        }
-        assert_eq!(delays, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-        breaker.hurry();
-        assert!(breaker.opens(0).unwrap() <= now);
-    }
-
-    #[test]
-    fn what_was_under_way_when_it_opened_delays_no_probe_and_may_half_open_it() {
-        let mut breaker = open(at(10));
-        let probe = breaker.opens(0);
-        breaker.heard(FAILURE, at(3), at(14), 0.5);
-        assert_eq!(breaker.opens(0), probe);
-        assert_eq!(breaker.heard(Verdict::Well, at(3), at(14), 0.5), Some(State::HalfOpen));
-    }
-
-    #[test]
-    fn half_open_it_opens_with_the_next_failure_and_closes_after_five_successes() {
-        let mut breaker = open(at(0));
-        assert_eq!(breaker.heard(Verdict::Well, at(5), at(5), 0.5), Some(State::HalfOpen));
-        assert_eq!(breaker.heard(FAILURE, at(6), at(6), 0.5), Some(State::Open));
-        assert_eq!(breaker.opens(0), Some(at(16)), "the delay goes on where it was");
-        breaker.heard(Verdict::Well, at(16), at(16), 0.5);
-        let states: Vec<_> = (0..4).map(|_| breaker.heard(Verdict::Well, at(17), at(17), 0.5)).collect();
-        assert_eq!(states, [None, None, None, Some(State::Closed)]);
-        (0..FAILURES - 1).for_each(|_| _ = breaker.heard(FAILURE, at(18), at(18), 0.5));
-        assert_eq!(breaker.state(), State::Closed, "it counts anew");
-    }
-
-    #[test]
-    fn dozing_it_probes_every_so_often_until_a_success_or_until_it_is_woken() {
-        const HOUR: Duration = Duration::from_secs(3_600);
-        let mut breaker = Breaker::default();
-        breaker.doze(HOUR, at(0), 0.5);
-        breaker.doze(HOUR, at(9), 0.5);
-        for hour in 1..9 {
-            assert_eq!(breaker.opens(0), Some(at(0) + hour * HOUR));
-            assert_eq!(breaker.opens(1), None, "one at a time");
-            breaker.heard(
-                if hour == 4 { Verdict::Nothing } else { FAILURE },
-                at(1),
-                at(0) + hour * HOUR,
-                0.5,
-            );
-        }
-        let mut woken = breaker;
-        woken.hurry();
-        assert!(woken.opens(0).unwrap() < at(0));
-        woken.heard(FAILURE, at(40_000), at(40_000), 0.5);
-        assert_eq!(woken.opens(0), Some(at(40_010)), "it is an open breaker like any other");
-        assert_eq!(breaker.heard(Verdict::Well, at(40_000), at(40_000), 0.5), Some(State::HalfOpen));
-        breaker.heard(FAILURE, at(40_001), at(40_001), 0.5);
-        assert_eq!(breaker.opens(0), Some(at(40_301)), "no longer every hour");
-    }
-
-    proptest! {
-        #[test]
-        fn the_next_probe_is_never_further_than_its_bound(
-            steps in prop::collection::vec((0_u8..5, 0.0_f64..1.0, 0_u64..400), 1..200),
-        ) {
-            let (mut breaker, mut now) = (Breaker::default(), at(0));
-            for (step, chance, passes) in steps {
-                now = now + Duration::from_secs(passes);
-                let verdict = match step {
-                    0 => Verdict::Well,
-                    1 => Verdict::TooMany,
-                    2 => Verdict::Nothing,
-                    _ => FAILURE,
-                };
-                breaker.heard(verdict, now, now, chance);
-                let wait = breaker.opens(0).expect("nothing is under way").since(now);
-                prop_assert!(wait <= MAX_DELAY.mul_f64(1.0 + JITTER));
-            }
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::adaptive::Adaptive;
-use super::breaker::{Breaker, State};
+use super::breaker::{Breaker, Heard, State};
+use super::moment::{Moment, Span};
 use super::rate::RateLimit;
 use super::verdict::{Verdict, asked_to_wait};
 use crate::outcome::Outcome;
@@ -26,6 +27,8 @@ pub(super) struct Flow {
     rate: Option<(Pace, Meter)>,
     adaptive: Adaptive,
     breaker: Breaker,
+    /// How many outcomes are known.
+    moment: Moment,
     /// Until when the endpoint asked to be left alone.
     asked_until: Timestamp,
 }
@@ -33,7 +36,13 @@ pub(super) struct Flow {
 impl Flow {
     pub(super) fn new(cap: usize) -> Self {
         let adaptive = Adaptive::new(cap);
-        Self { rate: None, adaptive, breaker: Breaker::default(), asked_until: Timestamp::default() }
+        Self {
+            rate: None,
+            adaptive,
+            breaker: Breaker::default(),
+            moment: Moment::default(),
+            asked_until: Timestamp::default(),
+        }
     }
 
     pub(super) fn set_cap(&mut self, cap: usize) {
@@ -55,7 +64,7 @@ impl Flow {
 
     /// From when on one more attempt may go out; `None` when an outcome must come first.
     pub(super) fn opens(&self, in_flight: usize) -> Option<Timestamp> {
-        if in_flight >= self.adaptive.limit() {
+        if in_flight >= self.breaker.at_once(self.adaptive.limit()) {
             return None;
         }
         let by_rate = self.rate.map_or(Duration::ZERO, |(pace, meter)| pace.opens(meter));
@@ -65,6 +74,11 @@ impl Flow {
         Some(self.breaker.opens(in_flight)?.max(self.asked_until).max(by_rate))
     }
 
+    /// The present moment: an attempt that begins now knows of every outcome until now.
+    pub(super) fn moment(&self) -> Moment {
+        self.moment
+    }
+
     /// An attempt goes out.
     pub(super) fn took(&mut self, now: Timestamp) {
         if let Some((pace, meter)) = &mut self.rate {
@@ -72,40 +86,36 @@ impl Flow {
         }
     }
 
-    /// An attempt that was begun at `started` has ended. Gives the breaker's new state if it is another one.
-    pub(super) fn heard(
-        &mut self,
-        outcome: &Outcome,
-        started: Timestamp,
-        now: Timestamp,
-        chance: f64,
-    ) -> Option<State> {
+    /// An attempt that was begun at that moment has ended.
+    pub(super) fn heard(&mut self, outcome: &Outcome, begun: Moment, now: Timestamp, chance: f64) -> Heard {
         let verdict = Verdict::of(outcome);
-        self.adaptive.heard(verdict, started, now);
+        self.moment = self.moment.next();
+        let span = Span { begun, known: self.moment };
+        self.adaptive.heard(verdict, span);
         if let Some(wait) = asked_to_wait(outcome, now) {
             if self.asked_until <= now {
                 self.adaptive.restart();
             }
             self.asked_until = self.asked_until.max(now + wait);
         }
-        let turned = self.breaker.heard(verdict, started, now, chance);
-        if turned == Some(State::Open) {
+        let heard = self.breaker.heard(verdict, span, now, chance);
+        if heard.turned == Some(State::Open) {
             self.adaptive.restart();
         }
-        turned
+        heard
     }
 
     /// Somebody has said that the endpoint works: what it asked for is forgotten, and it is tried at once, with one
     /// attempt at first.
     pub(super) fn release(&mut self) {
         self.asked_until = Timestamp::default();
-        self.breaker.hurry();
+        self.breaker.hurry(self.moment);
         self.begin_anew();
     }
 
     /// The subscription is disabled for its failures: the endpoint is probed only every so often.
     pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
-        self.breaker.doze(every, now, chance);
+        self.breaker.doze(every, self.moment, now, chance);
         self.begin_anew();
     }
 
@@ -179,16 +189,16 @@ mod tests {
                             prop_assert!(!probing || under_way.is_empty(), "two probes at once");
                             flow.took(now);
                             taken.push(now);
-                            under_way.push(now);
+                            under_way.push(flow.moment());
                         } else if under_way.is_empty() {
                             let wait = opens.expect("nothing is under way").since(now);
                             prop_assert!(wait <= Duration::from_secs(361), "it waits for {wait:?}");
                         }
                     }
                     8..16 => {
-                        if let Some(started) = under_way.pop() {
+                        if let Some(begun) = under_way.pop() {
                             let outcome = outcome(step - 8);
-                            flow.heard(&outcome, started, now, chance);
+                            flow.heard(&outcome, begun, now, chance);
                             if step == 11 {
                                 quiet = quiet.max(now + Duration::from_secs(20));
                             }
@@ -219,7 +229,7 @@ mod tests {
             for _ in 0..7 {
                 let at_once = (0..=64).find(|count| flow.opens(*count).is_none()).unwrap();
                 rounds.push(at_once);
-                (0..at_once).for_each(|_| _ = flow.heard(&outcome(0), now, now, 0.5));
+                (0..at_once).for_each(|_| _ = flow.heard(&outcome(0), flow.moment(), now, 0.5));
             }
             assert_eq!(rounds, [1, 2, 4, 8, 16, 32, 64]);
             assert_eq!(flow.breaker(), State::Closed);

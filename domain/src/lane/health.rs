@@ -105,7 +105,7 @@ pub struct View {
     pub state: State,
     /// Since when it has done nothing but fail.
     pub failing_since: Option<Timestamp>,
-    /// Failures since it last worked.
+    /// Failures since it last worked; those that were under way together count as one.
     pub failures: u32,
     /// When an attempt last succeeded.
     pub last_success: Option<Timestamp>,
@@ -142,10 +142,12 @@ impl Health {
         Self { trouble, ..Self::default() }
     }
 
-    /// An attempt has ended; `breaker` is as it is after it. Says what people want to know of it.
+    /// An attempt has ended; `breaker` is as it is after it. Says what people want to know of it. A failure that is not
+    /// news ([`super::Heard::is_news`]) is shown as the last one, and counts for nothing else.
     pub fn heard(
         &mut self,
         outcome: &Outcome,
+        is_news: bool,
         breaker: Breaker,
         policy: &FailurePolicy,
         now: Timestamp,
@@ -162,8 +164,8 @@ impl Health {
         }
         match Verdict::of(outcome) {
             Verdict::Well => self.worked(breaker),
-            Verdict::Failure { .. } => self.failed(policy, now),
-            Verdict::TooMany | Verdict::Nothing => None,
+            Verdict::Failure { .. } if is_news => self.failed(policy, now),
+            Verdict::Failure { .. } | Verdict::TooMany | Verdict::Nothing => None,
         }
     }
 

@@ -92,7 +92,7 @@ impl Lane {
             self.open.extend(self.ended.keys());
             self.rewind(1);
         }
-        let under_way: Vec<Delivery> = self.in_flight.values().copied().collect();
+        let under_way: Vec<Delivery> = self.in_flight.values().map(|attempt| attempt.delivery).collect();
         under_way.iter().for_each(|delivery| self.begins(delivery));
         for delivery in queued {
             if !self.settling.contains_key(&delivery.sequence) {

@@ -16,7 +16,7 @@ pub(super) enum Verdict {
         /// Whether fewer at once may help.
         overload: bool,
     },
-    /// It works, and wants to be asked less (429).
+    /// It works, and wants to be asked less: 429, or an HTTP/2 stream that it did not process.
     TooMany,
     /// Nothing: the agent was lost, its policy refused, or the endpoint is gone for good (410), which has a rule of
     /// its own.
@@ -30,7 +30,7 @@ impl Verdict {
         match (outcome.class, outcome.status()) {
             (Class::AgentLost | Class::RefusedByPolicy, _) | (_, Some(410)) => Self::Nothing,
             (Class::Success, _) | (_, Some(400 | 413 | 422)) => Self::Well,
-            (_, Some(429)) => Self::TooMany,
+            (Class::NotProcessed, _) | (_, Some(429)) => Self::TooMany,
             (class, status) => Self::Failure { overload: class == Class::Timeout || status == Some(503) },
         }
     }
@@ -80,6 +80,7 @@ mod tests {
             (Class::Connect, failure(false)),
             (Class::Tls, failure(false)),
             (Class::Protocol, failure(false)),
+            (Class::NotProcessed, Verdict::TooMany),
             (Class::RefusedByPolicy, Verdict::Nothing),
             (Class::AgentLost, Verdict::Nothing),
         ];

@@ -143,6 +143,15 @@ impl KeyRing {
         &self.0
     }
 
+    /// The first key, while the subscription has never had another one. A revoked key counts.
+    #[must_use]
+    pub fn sole(&self) -> Option<&SigningKey> {
+        match self.0.as_slice() {
+            [sole] => Some(sole),
+            _ => None,
+        }
+    }
+
     /// The key of that id, or when `id` is `None` the active one; of those, that of the older scheme.
     #[must_use]
     pub fn get(&self, id: Option<KeyId>) -> Option<&SigningKey> {

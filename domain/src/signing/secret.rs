@@ -8,7 +8,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
+use base64::alphabet;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ed25519_dalek::{Signature, Signer as _, VerifyingKey};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -25,6 +27,11 @@ const HMAC_PREFIX: &str = "whsec_";
 const ED25519_PREFIX: &str = "whsk_";
 const PUBLIC_PREFIX: &str = "whpk_";
 const SEED_BYTES: usize = 32;
+/// What is given as text may lack its padding, as the libraries of Standard Webhooks allow.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// By what a key signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,12 +150,12 @@ impl Secret {
         }
     }
 
-    /// Reads `whsec_` and base64, or `whsk_` and the base64 of seed and public key.
+    /// Reads `whsec_` and base64, with or without its padding, or `whsk_` and the base64 of seed and public key.
     ///
     /// # Errors
     /// Which part is wrong.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let decode = |coded: &str| BASE64.decode(coded).map(Zeroizing::new).map_err(|_| SecretError::Base64);
+        let decode = |coded: &str| LENIENT.decode(coded).map(Zeroizing::new).map_err(|_| SecretError::Base64);
         if let Some(coded) = text.strip_prefix(HMAC_PREFIX) {
             return Self::from_bytes(decode(coded)?.to_vec());
         }
@@ -244,7 +251,7 @@ impl FromStr for PublicKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let coded = text.strip_prefix(PUBLIC_PREFIX).ok_or(SecretError::Public)?;
-        let bytes = BASE64.decode(coded).map_err(|_| SecretError::Public)?;
+        let bytes = LENIENT.decode(coded).map_err(|_| SecretError::Public)?;
         let bytes: [u8; 32] = bytes.try_into().map_err(|_| SecretError::Public)?;
         VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| SecretError::Public)
     }
@@ -313,6 +320,28 @@ mod tests {
                 assert!(!public.verifies(&list, &id, time, b"other"));
             }
         }
+    }
+
+    #[test]
+    fn padding_may_be_left_out() {
+        for text in [
+            "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_owned(),
+            format!("whsec_{}", BASE64.encode([7; 25])),
+            format!("whsec_{}", BASE64.encode([7; 24])),
+            Secret::from_seed(&[7; 32]).expose_text().to_string(),
+        ] {
+            let bare = text.trim_end_matches('=');
+            let secret = Secret::parse(bare).unwrap();
+            assert_eq!(Ok(secret.clone()), Secret::parse(&text));
+            assert_eq!(*secret.expose_text(), text);
+            if let Some(public) = secret.public() {
+                assert_eq!(public.to_string().trim_end_matches('=').parse(), Ok(public));
+            }
+        }
+        assert!(
+            Secret::parse("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWZ=").is_err(),
+            "loose last bits"
+        );
     }
 
     #[test]

@@ -46,8 +46,8 @@ impl Desk {
 
     async fn tell(&self, path: &str) -> Answer {
         match path {
-            "/livez" => verdict(self.program.alive().await),
-            "/readyz" => verdict(self.program.ready().await),
+            "/livez" => verdict(self.program.alive().await, &[]),
+            "/readyz" => verdict(self.program.ready().await, &self.program.warnings().await),
             "/metrics" => respond(StatusCode::OK, TEXT_FORMAT, self.program.metrics().await),
             "/version" => {
                 let (name, version) = (self.program.name(), self.program.version());
@@ -99,17 +99,20 @@ fn may_change(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }
 
-fn verdict(verdict: Verdict) -> Answer {
-    match verdict {
-        Ok(()) => text(StatusCode::OK, "ok"),
-        Err(reasons) => {
-            let mut lines = String::new();
-            for reason in reasons {
-                let _infallible = writeln!(lines, "{}", reason.replace('\n', " "));
-            }
-            text(StatusCode::SERVICE_UNAVAILABLE, lines.trim_end())
-        }
+/// The first line of a yes is `ok`, whatever warnings follow.
+fn verdict(verdict: Verdict, warnings: &[String]) -> Answer {
+    let (status, reasons) = match verdict {
+        Ok(()) => (StatusCode::OK, vec!["ok".to_owned()]),
+        Err(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons),
+    };
+    let mut lines = String::new();
+    for reason in reasons {
+        let _infallible = writeln!(lines, "{}", reason.replace('\n', " "));
     }
+    for warning in warnings {
+        let _infallible = writeln!(lines, "warning: {}", warning.replace('\n', " "));
+    }
+    text(status, lines.trim_end())
 }
 
 fn wrong_method(allowed: &'static str) -> Answer {
@@ -135,6 +138,27 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Answ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn warnings_follow_the_verdict_and_do_not_change_it() {
+        let warnings = ["a certificate\nexpires".to_owned()];
+        let table = [
+            (Ok(()), StatusCode::OK, "ok\nwarning: a certificate expires\n"),
+            (
+                Err(vec!["the disk is full".to_owned()]),
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the disk is full\nwarning: a certificate expires\n",
+            ),
+        ];
+        for (given, status, expected) in table {
+            let answer = verdict(given, &warnings);
+            assert_eq!(answer.status(), status);
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, expected);
+        }
+        let answer = verdict(Ok(()), &[]);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "ok\n");
+    }
 
     #[test]
     fn only_this_machine_may_change_what_is_logged() {

@@ -1,7 +1,7 @@
 //! An agent as a process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -62,13 +62,38 @@ pub struct Agent {
     folder: PathBuf,
     runs: usize,
     process: Option<Process>,
+    /// A program and its arguments that run the agent at the next start, such as `prlimit`.
+    launcher: Vec<String>,
 }
 
 impl Agent {
     /// One that does not run yet.
     #[must_use]
     pub fn new(folder: &Path, settings: AgentSettings) -> Self {
-        Self { settings, folder: folder.to_owned(), runs: 0, process: None }
+        Self { settings, folder: folder.to_owned(), runs: 0, process: None, launcher: Vec::new() }
+    }
+
+    /// Sets the program that runs the agent at the next start, with its arguments; empty for none.
+    pub fn set_launcher(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Whether it was started and not ended by us.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// The exit status of an agent that ended without being asked to.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.process.as_mut().map(Process::ended).transpose()?.flatten();
+        if status.is_some() {
+            self.process = None;
+        }
+        Ok(status)
     }
 
     /// Starts it; whether it gets anywhere is not waited for.
@@ -80,7 +105,7 @@ impl Agent {
         let id = &self.settings.id;
         let file = self.folder.join(format!("{id}.toml"));
         std::fs::write(&file, self.file())?;
-        let mut command = Command::new(binaries::path(binaries::AGENT)?);
+        let mut command = super::launched(&self.launcher, &binaries::path(binaries::AGENT)?);
         command.arg("--config").arg(&file);
         let log = self.folder.join(format!("{id}.{}.log", self.runs));
         self.process = Some(Process::start(&format!("the agent {id}"), command, &log)?);

@@ -1,11 +1,12 @@
 //! A control plane as a process, restarted at the same addresses and on the same store.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,7 +14,7 @@ use postrider_domain::id::TokenId;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
 use postrider_proto::v1;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
@@ -83,16 +84,29 @@ pub struct ControlPlane {
     addresses: (SocketAddr, SocketAddr),
     runs: usize,
     process: Option<Process>,
+    /// Environment variables of the next start.
+    environment: Vec<(String, OsString)>,
+    /// A program and its arguments that run the control plane at the next start, such as `prlimit`.
+    launcher: Vec<String>,
 }
 
 impl ControlPlane {
+    /// Makes the settings of one in a folder without starting it; [`ControlPlane::restart`] does that.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn prepare(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
+        let mut control_plane = Self::new(folder, lines, security)?;
+        control_plane.give_token(token().as_str())?;
+        Ok(control_plane)
+    }
+
     /// Starts one in a folder, with lines of settings, and waits until it listens.
     ///
     /// # Errors
     /// When it does not start.
     pub async fn start(folder: &Path, lines: &[&str], security: Security) -> Result<Self> {
-        let mut control_plane = Self::new(folder, lines, security)?;
-        control_plane.give_token(token().as_str())?;
+        let mut control_plane = Self::prepare(folder, lines, security)?;
         control_plane.restart().await?;
         Ok(control_plane)
     }
@@ -165,10 +179,51 @@ impl ControlPlane {
         process.exit(limit).await.with_context(|| tail(&process.log()))
     }
 
+    /// Sets an environment variable of the next start, or removes it.
+    pub fn set_env(&mut self, name: &str, value: Option<OsString>) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.extend(value.map(|value| (name.to_owned(), value)));
+    }
+
+    /// Sets the program that runs the control plane at the next start, with its arguments; empty for none.
+    pub fn set_launcher(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// The exit status of a control plane that ended without being asked to.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let status = self.process.as_mut().map(Process::ended).transpose()?.flatten();
+        if status.is_some() {
+            self.process = None;
+        }
+        Ok(status)
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// What this run of it has logged.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// What the latest run of it has logged, also after its end.
+    #[must_use]
+    pub fn last_log(&self) -> String {
+        std::fs::read(self.log_file())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join(format!("control-plane.{}.log", self.runs))
     }
 
     /// The admin port of this run of it, if it has one.
@@ -335,6 +390,8 @@ impl ControlPlane {
             addresses: (any, any),
             runs: 0,
             process: None,
+            environment: Vec::new(),
+            launcher: Vec::new(),
         };
         control_plane.keks.push(control_plane.new_kek("kek")?);
         Ok(control_plane)
@@ -361,14 +418,22 @@ impl ControlPlane {
         let settings = self.settings_file();
         std::fs::write(&settings, self.settings()?)?;
         self.runs += 1;
-        let log = self.folder.join(format!("control-plane.{}.log", self.runs));
-        let mut command = Command::new(binaries::path(binaries::CONTROL_PLANE)?);
+        let mut command = super::launched(&self.launcher, &binaries::path(binaries::CONTROL_PLANE)?);
         command.arg("--config").arg(&settings);
-        Process::start("the control plane", command, &log)
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::start("the control plane", command, &self.log_file())
     }
 
     fn settings(&self) -> Result<String> {
         let mut settings = self.lines.join("\n");
+        if !self.lines.iter().any(|line| line.starts_with("tenant_delivery_rate")) {
+            // Most tests emit as fast as they can.
+            settings.push_str("\ntenant_delivery_rate = 0");
+        }
+        if !self.lines.iter().any(|line| line.starts_with("destination_rate")) {
+            // All receivers of a test are at one port.
+            settings.push_str("\ndestination_rate = 0");
+        }
         let mut line = |name: &str, value: &dyn std::fmt::Display| write!(settings, "\n{name} = \"{value}\"");
         line("data_dir", &self.data.display())?;
         let keks: Vec<String> = self.keks.iter().map(|kek| format!("\"file:{}\"", kek.display())).collect();

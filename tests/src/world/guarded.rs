@@ -77,7 +77,7 @@ impl Guarded {
     /// # Errors
     /// When it is refused.
     pub async fn revoke(&self, token: &NewToken) -> Result<()> {
-        let request = v1::RevokeTokenRequest { token: token.id.clone() };
+        let request = v1::RevokeTokenRequest { token: token.id.clone(), ..Default::default() };
         self.admin.tokens().revoke_token(request).await?;
         Ok(())
     }

@@ -178,6 +178,7 @@ async fn sizes_certificates_and_the_process_are_seen() -> Result<()> {
 async fn a_pool_without_agents_is_listed_with_what_waits() -> Result<()> {
     let mut world = world().await?;
     let admin = of_control_plane(&world)?;
+    world.api.allow_pool("edge").await?;
     let edge = v1::Subscription { pool: "edge".into(), ..v1::Subscription::default() };
     world.subscribe_with("/a", edge).await?;
     let (_, delivery) = world.api.emit_to_one(event("a.b", "{}")).await?;

@@ -127,6 +127,7 @@ async fn headers_that_drip_or_never_come_end_at_the_deadline() -> Result<()> {
     let mut settings = world.agent.settings.clone();
     settings.id = "agent-2".into();
     settings.pool = "dripping".into();
+    world.api.allow_pool("dripping").await?;
     settings.join = Some(world.api.join("dripping", 1).await?.expose_text().to_string());
     settings.ports = vec![port];
     let mut agent = postrider_tests::world::Agent::new(world.folder(), settings);

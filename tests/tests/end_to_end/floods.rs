@@ -1,5 +1,6 @@
 //! Clients that mean harm, or know no better, on both ports: what they get, and that others do not feel it.
 
+mod calls;
 mod enrolment;
 mod frames;
 mod handshakes;

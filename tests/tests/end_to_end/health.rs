@@ -190,6 +190,7 @@ async fn agents_backlogs_and_keys_are_told_of() -> Result<()> {
     let lines = ["agent_offline_after = \"1s\"", "backlog_warn_count = 5", "backlog_warn_age = \"1day\""];
     let world = World::with(AgentSettings::default(), &lines).await?;
     listen_to_operational(&world, "/own").await?;
+    world.api.allow_pool("empty").await?;
     let wanted = v1::Subscription { pool: "empty".into(), ..v1::Subscription::default() };
     let Route { subscription, .. } = world.subscribe_with("/stranded", wanted).await?;
     let rotate = v1::RotateSigningKeyRequest {
@@ -261,23 +262,22 @@ async fn the_tenant_of_operational_events_is_postriders_own() -> Result<()> {
 
     // A subscription of it works like any other, and its own trouble makes no events.
     let path = "/own";
-    let wanted = v1::Subscription {
-        url: world.receiver.url(path),
-        ..impatient(Duration::from_secs(1), WhileDisabled::Hold)
-    };
-    let made = own.subscribe(wanted, "").await?;
+    let impatient =
+        |url: String| v1::Subscription { url, ..impatient(Duration::from_secs(1), WhileDisabled::Hold) };
+    let made = own.subscribe(impatient(world.receiver.url(path)), "").await?;
     world.receiver.script(path, [Answer::Status(500)]);
-    let test = v1::TestSubscriptionRequest {
-        tenant: OWN.into(),
-        subscription: made.id.clone(),
-        event_type: "agent.offline".into(),
-        ..v1::TestSubscriptionRequest::default()
-    };
-    own.subscriptions().test_subscription(test).await?;
+    let down = world.subscribe_with("/down", impatient(String::new())).await?.subscription;
+    world.receiver.script("/down", [Answer::Status(500)]);
+    world.api.emit_to_one(event("a.b", "1")).await?;
     until(&own, &made.id, SubscriptionState::Disabled).await?;
     let events = v1::ListEventsRequest { tenant: OWN.into(), ..v1::ListEventsRequest::default() };
     let events = own.events().list_events(events).await?.into_inner().events;
-    let types: Vec<&str> = events.iter().map(|event| event.r#type.as_str()).collect();
-    assert_eq!(types, ["agent.offline"], "the test event alone");
+    assert!(!events.is_empty());
+    for event in events {
+        let request = v1::GetEventRequest { tenant: OWN.into(), event: event.id };
+        let event = own.events().get_event(request).await?.into_inner().event.context("no event")?;
+        let data: Value = serde_json::from_slice(&event.data)?;
+        assert_eq!(data["subscription"], down.as_str(), "of the other tenant's trouble alone");
+    }
     Ok(())
 }

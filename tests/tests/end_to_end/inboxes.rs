@@ -6,8 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use postrider_proto::v1::{self, DeliveryState};
-use postrider_tests::api::no_retries;
+use postrider_tests::api::{Api, no_retries};
 use postrider_tests::binaries::repository;
+use postrider_tests::cli::finish;
 use postrider_tests::tools;
 use postrider_tests::wait::{eventually, when};
 
@@ -37,6 +38,42 @@ async fn node(folder: &Path) -> Result<Stranger> {
     inbox("the Node inbox", command, folder).await
 }
 
+async fn go(folder: &Path) -> Result<Stranger> {
+    // Compiled beforehand: what `go run` starts would outlive it.
+    let binary = folder.join("inbox-go");
+    let mut build = Command::new(tools::on_path("go")?);
+    build.args(["build", "-o"]).arg(&binary).arg(program("go/inbox.go")?);
+    build.env("GOCACHE", folder.join("go-cache")).env("GOFLAGS", "-mod=mod").env("GO111MODULE", "off");
+    built(build).await?;
+    inbox("the Go inbox", Command::new(binary), folder).await
+}
+
+async fn java(folder: &Path) -> Result<Stranger> {
+    let mut command = Command::new(tools::on_path("java")?);
+    command.arg(program("java/Inbox.java")?);
+    inbox("the Java inbox", command, folder).await
+}
+
+async fn rust(folder: &Path) -> Result<Stranger> {
+    // A copy: its lock file and what is built stay out of the repository.
+    let project = folder.join("inbox-rust");
+    std::fs::create_dir_all(project.join("src"))?;
+    for file in ["Cargo.toml", "src/main.rs"] {
+        std::fs::copy(program(&format!("rust/{file}"))?, project.join(file))?;
+    }
+    let mut build = Command::new(tools::on_path("cargo")?);
+    let target = project.join("target");
+    build.args(["build", "--quiet"]).current_dir(&project).env("CARGO_TARGET_DIR", &target);
+    built(build).await?;
+    inbox("the Rust inbox", Command::new(target.join("debug/inbox")), folder).await
+}
+
+async fn built(command: Command) -> Result<()> {
+    let ended = finish(command, None).await?;
+    ensure!(ended.code == 0, "{}\n{}", ended.stdout, ended.stderr);
+    Ok(())
+}
+
 /// An event about a document, that happened at a second.
 fn about(document: &str, second: i64) -> v1::NewEvent {
     v1::NewEvent {
@@ -59,11 +96,12 @@ async fn does_what_the_guide_says(stranger: impl AsyncFnOnce(&Path) -> Result<St
         retry_policy: no_retries(),
         ..v1::Subscription::default()
     };
-    world.api.subscribe(wanted, SECRET).await?;
+    let subscribed = world.api.subscribe(wanted, SECRET).await?;
     let says = async |word: &str, id: &str| {
         let line = format!("{word}: {id}");
         eventually(&line, async || Ok(when(stranger.process.log().contains(&line)))).await
     };
+    accepts_test_events(&world.api, &subscribed.id, &stranger, &format!("whsec_{}", "B".repeat(32))).await?;
     let (first, delivery) = world.api.emit_to_one(about("doc_1", 1)).await?;
     world.api.delivery_in(&delivery, DeliveryState::Delivered).await?;
     says("applied", &first).await?;
@@ -95,6 +133,51 @@ async fn does_what_the_guide_says(stranger: impl AsyncFnOnce(&Path) -> Result<St
     Ok(())
 }
 
+/// A test of the subscription and a probe of its key are accepted and not processed; a probe of
+/// another key is refused.
+pub(super) async fn accepts_test_events(
+    api: &Api,
+    subscription: &str,
+    stranger: &Stranger,
+    unknown: &str,
+) -> Result<()> {
+    let (tenant, subscription) = (api.tenant(), subscription.to_owned());
+    let list = v1::ListSigningKeysRequest { tenant: tenant.clone(), subscription: subscription.clone() };
+    let known = api.signing_keys().list_signing_keys(list).await?.into_inner().signing_keys;
+    let create = v1::CreateSigningKeyRequest {
+        tenant: tenant.clone(),
+        subscription: subscription.clone(),
+        secret: unknown.to_owned(),
+        ..Default::default()
+    };
+    let unknown = api.signing_keys().create_signing_key(create).await?.into_inner().signing_key;
+    let unknown = unknown.context("no key")?;
+    let probe = async |key: &v1::SigningKey| -> Result<v1::ProbeSigningKeyResponse> {
+        let (tenant, subscription, signing_key) = (tenant.clone(), subscription.clone(), key.id.clone());
+        let request = v1::ProbeSigningKeyRequest { tenant, subscription, signing_key, ..Default::default() };
+        Ok(api.signing_keys().probe_signing_key(request).await?.into_inner())
+    };
+    let request = v1::TestSubscriptionRequest {
+        tenant: tenant.clone(),
+        subscription: subscription.clone(),
+        ..Default::default()
+    };
+    let tested = api.subscriptions().test_subscription(request).await?.into_inner();
+    ensure!(tested.verdict.contains("accepted the test event"), "{tested:?} {}", stranger.process.log());
+    let probed = probe(&known[0]).await?;
+    ensure!(probed.verdict.contains("it has this key"), "{probed:?} {}", stranger.process.log());
+    for id in [&tested.event_id, &probed.event_id] {
+        let line = format!("test: {id}");
+        eventually(&line, async || Ok(when(stranger.process.log().contains(&line)))).await?;
+    }
+    let refused = probe(&unknown).await?;
+    let status = refused.attempt.as_ref().map(|attempt| attempt.http_status);
+    ensure!(status == Some(stranger.refuses_with), "{refused:?}");
+    let revoke = v1::RevokeSigningKeyRequest { tenant, subscription, signing_key: unknown.id };
+    api.signing_keys().revoke_signing_key(revoke).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_python_inbox_does_what_the_guide_says() -> Result<()> {
     Box::pin(does_what_the_guide_says(python)).await
@@ -103,6 +186,21 @@ async fn the_python_inbox_does_what_the_guide_says() -> Result<()> {
 #[tokio::test]
 async fn the_node_inbox_does_what_the_guide_says() -> Result<()> {
     Box::pin(does_what_the_guide_says(node)).await
+}
+
+#[tokio::test]
+async fn the_go_inbox_does_what_the_guide_says() -> Result<()> {
+    Box::pin(does_what_the_guide_says(go)).await
+}
+
+#[tokio::test]
+async fn the_java_inbox_does_what_the_guide_says() -> Result<()> {
+    Box::pin(does_what_the_guide_says(java)).await
+}
+
+#[tokio::test]
+async fn the_rust_inbox_does_what_the_guide_says() -> Result<()> {
+    Box::pin(does_what_the_guide_says(rust)).await
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! from one scheme to the other; and all of it under load.
 
 mod load;
+mod probes;
 mod rotate_all;
 
 use std::path::Path;
@@ -87,17 +88,19 @@ impl Keys<'_> {
         self.api.signing_keys().revoke_signing_key(request).await.map(drop)
     }
 
-    /// Probes a key, and returns the status that the receiver answered.
-    async fn probe(&self, key: &str, ends: DeliveryState) -> Result<u32> {
+    async fn probe(&self, key: &str) -> Result<v1::ProbeSigningKeyResponse, tonic::Status> {
         let request = v1::ProbeSigningKeyRequest {
             tenant: self.api.tenant(),
             subscription: self.subscription.clone(),
             signing_key: key.into(),
             ..v1::ProbeSigningKeyRequest::default()
         };
-        let probe = self.api.signing_keys().probe_signing_key(request).await?.into_inner();
-        let (_, attempts) = self.api.delivery_in(&probe.delivery_id, ends).await?;
-        Ok(attempts.first().context("no attempt")?.http_status)
+        Ok(self.api.signing_keys().probe_signing_key(request).await?.into_inner())
+    }
+
+    /// Probes a key, and returns the status that the receiver answered.
+    async fn probed(&self, key: &str) -> Result<u32> {
+        Ok(self.probe(key).await?.attempt.context("no attempt")?.http_status)
     }
 }
 
@@ -125,9 +128,9 @@ async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_ev
         "by its request id it is the same"
     );
     emitted(&world.api, DeliveryState::Exhausted).await?;
-    assert_eq!(keys.probe(&old, DeliveryState::Exhausted).await?, 401);
+    assert_eq!(keys.probed(&old).await?, 401);
     assert_eq!(keys.get(&new).await?.advice, "hand it to the receiver, then probe it");
-    assert!((200..300).contains(&keys.probe(&new, DeliveryState::Delivered).await?));
+    assert!((200..300).contains(&keys.probed(&new).await?));
     let shown = keys.get(&new).await?;
     assert_eq!(
         (shown.advice.as_str(), shown.state()),
@@ -146,8 +149,9 @@ async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_ev
     assert!(list.stdout.contains("safe to revoke"), "{list:?}");
     keys.revoke(&old).await?;
     emitted(&world.api, DeliveryState::Delivered).await?;
-    let refused = keys.probe(&old, DeliveryState::Delivered).await.unwrap_err();
-    assert!(format!("{refused:#}").contains("revoked"), "{refused:#}");
+    let refused = keys.probe(&old).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("revoked"), "{refused:#}");
 
     let before = keys.get(&new).await?.last_accept_time;
     world.control_plane.signal(Signal::TERM)?;
@@ -172,7 +176,7 @@ async fn moves_to_another_receiver(world: &World, keys: &Keys<'_>, key: &str) ->
     };
     world.api.subscriptions().update_subscription(update).await?;
     assert_eq!(keys.get(key).await?.last_accept_time, None);
-    keys.probe(key, DeliveryState::Delivered).await?;
+    keys.probe(key).await?;
     assert!(keys.get(key).await?.last_accept_time.is_some());
     Ok(())
 }
@@ -188,7 +192,7 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     let (new, _) = keys.rotate("", HOUR).await?;
     // By the old signature in the list: that says nothing about the new key.
     emitted(&world.api, DeliveryState::Delivered).await?;
-    assert_eq!(keys.probe(&new, DeliveryState::Exhausted).await?, 401);
+    assert_eq!(keys.probed(&new).await?, 401);
     assert_eq!(keys.get(&new).await?.last_accept_time, None);
     let shown = keys.get(&old).await?;
     assert!(
@@ -201,33 +205,6 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     }
     let refused = keys.rotate("", HOUR).await.unwrap_err();
     assert!(format!("{refused:#}").contains("3 keys are retiring already"), "{refused:#}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_probe_whose_key_is_revoked_while_it_waits_fails_without_a_post() -> Result<()> {
-    let world = World::start().await?;
-    let wanted = v1::Subscription { retry_policy: no_retries(), ..v1::Subscription::default() };
-    let route = world.subscribe_with("/in", wanted).await?;
-    let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
-    let (new, _) = keys.create("", "", "").await?;
-    let (tenant, subscription) = (world.api.tenant(), route.subscription);
-    let pause = v1::PauseSubscriptionRequest { tenant: tenant.clone(), subscription: subscription.clone() };
-    world.api.subscriptions().pause_subscription(pause).await?;
-    let probe = v1::ProbeSigningKeyRequest {
-        tenant: tenant.clone(),
-        subscription: subscription.clone(),
-        signing_key: new.clone(),
-        ..v1::ProbeSigningKeyRequest::default()
-    };
-    let probe = world.api.signing_keys().probe_signing_key(probe).await?.into_inner();
-    keys.revoke(&new).await?;
-    let resume = v1::ResumeSubscriptionRequest { tenant, subscription };
-    world.api.subscriptions().resume_subscription(resume).await?;
-    let (_, attempts) = world.api.delivery_in(&probe.delivery_id, DeliveryState::Exhausted).await?;
-    assert!(format!("{attempts:?}").contains("the signing key that this probes is revoked"), "{attempts:?}");
-    emitted(&world.api, DeliveryState::Delivered).await?;
-    assert_eq!(world.receiver.count(), 1, "the probe was never sent");
     Ok(())
 }
 
@@ -269,8 +246,8 @@ async fn commands_create_probe_activate_and_revoke_and_set_profiles() -> Result<
     let new = created["signing_key"]["id"].as_str().context("no key")?;
     assert_eq!(created["signing_key"]["state"], "pending");
     let probe = json(&["keys", "probe", id, new]).await?;
-    let delivery = probe["delivery_id"].as_str().context("no delivery")?;
-    world.api.delivery_in(delivery, DeliveryState::Delivered).await?;
+    assert_eq!(probe["verdict"], "the receiver accepted it: it has this key");
+    assert_eq!(probe["attempt"]["http_status"], 204);
     let post = world.receiver.posts().pop().context("nothing arrived")?;
     let secret = Secret::parse(created["secret"].as_str().context("no secret")?)?;
     assert!(
@@ -318,6 +295,8 @@ async fn the_example_for_v1a_verifies_deliveries_with_a_public_key_and_refuses_f
     let (key, _) = keys.create("v1a", &secret.expose_text(), "").await?;
     keys.activate(&key, HOUR).await?;
     emitted(&world.api, DeliveryState::Delivered).await?;
+    assert!((200..300).contains(&keys.probed(&key).await?), "a test event");
+    assert!(receiver.process.log().contains("test: evt_"), "{}", receiver.process.log());
     let request =
         v1::DeleteSubscriptionRequest { tenant: world.api.tenant(), subscription: keys.subscription };
     world.api.subscriptions().delete_subscription(request).await?;
@@ -347,6 +326,12 @@ fn signed_with(
     Ok(verifies(header(post, "webhook-signature")?, &id, Timestamp::from_millis(seconds * 1000)))
 }
 
+/// Whether a shared secret verifies the POST.
+fn verifies(post: &Post, secret: &str) -> Result<bool> {
+    let secret = Secret::parse(secret)?;
+    signed_with(post, |list, id, time| secret.verifies(list, id, time, &post.body))
+}
+
 #[tokio::test]
 async fn a_receiver_moves_from_v1_to_v1a_with_both_signatures_in_one_list() -> Result<()> {
     let world = World::start().await?;
@@ -374,7 +359,7 @@ async fn a_receiver_moves_from_v1_to_v1a_with_both_signatures_in_one_list() -> R
     assert_eq!(schemes, ["v1", "v1a"]);
     let states: Vec<_> = keys.list().await?.iter().map(v1::SigningKey::state).collect();
     assert_eq!(states, [SigningKeyState::Active; 2]);
-    keys.probe(&new, DeliveryState::Delivered).await?;
+    keys.probe(&new).await?;
     assert!(keys.get(&old).await?.safe_to_revoke);
     keys.revoke(&old).await?;
     assert!(matches!(last().await?, (false, true, _)));

@@ -133,6 +133,29 @@ async fn the_jobs_of_a_killed_agent_reach_another_one_within_their_timeout_and_f
     Ok(())
 }
 
+/// The dead process holds the whole cap of the lane. The attempts' timeout and the margin after it are far longer than
+/// what this test waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_killed_alone_and_started_again_serves_its_lane_at_once() -> Result<()> {
+    let _turn = turn::take().await;
+    let mut world = World::with_max_in_flight(IN_FLIGHT).await?;
+    let timeout = Duration::from_secs(60);
+    let full = IN_FLIGHT as usize;
+    world.receiver.script("/a", std::iter::repeat_n(Answer::Hang, full).chain([Answer::Status(204)]));
+    let wanted = v1::Subscription { timeout: Some(duration(timeout)), ..Default::default() };
+    let route = world.subscribe_with("/a", wanted).await?;
+    let emitter = Emitter::start(world.api.clone(), Load { events: 200, per_second: 1_000 });
+    eventually("the agent is full", async || Ok(when(world.receiver.open("/a") == full))).await?;
+    world.agent.kill()?;
+    let killed = now();
+    world.agent.start()?;
+    within(timeout / 4, "the lane goes on", async || Ok(when(world.receiver.count() > full))).await?;
+    println!("served again {:?} after the kill", killed.elapsed());
+    let ledger = emitter.done().await?;
+    world.api.all_ended(timeout / 2).await?;
+    world.verdict(&ledger, &[route]).pass(200, full)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_killed_at_once_repeat_at_most_what_was_in_flight() -> Result<()> {
     let _turn = turn::take().await;

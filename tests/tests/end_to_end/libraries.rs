@@ -24,6 +24,8 @@ use postrider_tests::wait::{eventually, when};
 use postrider_tests::world::{AgentSettings, World};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::inboxes::accepts_test_events;
+
 /// The secret that receivers know.
 pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
 /// What is delivered: not only ASCII, and not as a JSON library would write it.
@@ -203,6 +205,18 @@ async fn verifies_and_refuses(stranger: impl AsyncFnOnce(&Path) -> Result<Strang
 #[tokio::test]
 async fn the_python_library_verifies_deliveries_and_refuses_forgeries() -> Result<()> {
     Box::pin(verifies_and_refuses(python)).await
+}
+
+#[tokio::test]
+async fn the_receivers_with_libraries_accept_test_events() -> Result<()> {
+    let unknown = format!("whsec_{}", "B".repeat(32));
+    for stranger in [Box::pin(world_with(python)).await?, Box::pin(world_with(node)).await?] {
+        let (world, stranger) = stranger;
+        let wanted = v1::Subscription { url: stranger.url(), ..v1::Subscription::default() };
+        let made = world.api.subscribe(wanted, SECRET).await?;
+        accepts_test_events(&world.api, &made.id, &stranger, &unknown).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ async fn a_paused_subscription_holds_its_deliveries_and_a_resumed_one_sends_them
 #[tokio::test]
 async fn without_an_agent_in_the_pool_deliveries_wait_and_spend_no_attempt() -> Result<()> {
     let mut world = World::without_agent(AgentSettings::default(), &[]).await?;
+    world.api.allow_pool("eu").await?;
     let elsewhere = v1::Subscription { pool: "eu".into(), ..v1::Subscription::default() };
     world.subscribe_with("/eu", elsewhere).await?;
     let (_, delivery) = world.api.emit_to_one(event("a.b", "{}")).await?;

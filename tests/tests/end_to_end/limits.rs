@@ -181,6 +181,33 @@ async fn a_million_idempotency_keys_take_disk_and_little_memory() -> Result<()> 
     Ok(())
 }
 
+const CALLERS: usize = 64;
+const CALLS: usize = 600;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_single_calls_at_once_take_little_memory() -> Result<()> {
+    let _turn = turn::take().await;
+    let world = World::without_agent(AgentSettings::default(), &[]).await?;
+    world.subscribe("/a").await?;
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..CALLERS {
+        let api = world.api.clone();
+        callers.spawn(async move {
+            for _ in 0..CALLS {
+                api.emit(with_data(json_of(400))).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended??;
+    }
+    let memory = world.control_plane.memory_mib()?;
+    println!("{memory} MiB after {} calls", CALLERS * CALLS);
+    assert!(memory <= 150, "{memory} MiB after {} calls", CALLERS * CALLS);
+    Ok(())
+}
+
 /// A call whose message never comes. The server has thirty seconds of patience.
 #[tokio::test]
 async fn a_call_that_never_says_what_it_wants_is_ended() -> Result<()> {

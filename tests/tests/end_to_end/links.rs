@@ -5,9 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use postrider_tests::binaries;
+use postrider_tests::certificates::Pair;
 use postrider_tests::cli::{Cli, finish};
+use postrider_tests::process::without_settings;
 use postrider_tests::wait::{PATIENCE, eventually, when};
 use postrider_tests::world::{AGENT, Agent, ControlPlane, Security, TENANT, TlsFiles, World};
+use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
 #[tokio::test]
@@ -84,6 +87,78 @@ async fn the_apis_certificate_is_read_anew_when_its_files_change() -> Result<()>
     eventually("the new certificate is served", served).await?;
     assert_eq!(list(&former).await?, 6, "the former certificate is not served any more");
     Ok(())
+}
+
+/// Puts a self-signed certificate for these names into the files, valid in these years.
+fn put(pair: &Pair, names: &[&str], from: i32, until: i32) -> Result<()> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let (mut params, key) = (CertificateParams::new(names)?, KeyPair::generate()?);
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    std::fs::write(&pair.key, key.serialize_pem())?;
+    std::fs::write(&pair.cert, params.self_signed(&key)?.pem())?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_that_clients_would_refuse_is_not_taken_over_and_told_everywhere() -> Result<()> {
+    const EXPIRY: &str = "postrider_certificate_expiry_timestamp_seconds{certificate=\"api\"}";
+    let folder = TempDir::new()?;
+    let files = folder.path().join("tls");
+    let first = TlsFiles::make(&files)?;
+    let lines = &["admin_listen = \"127.0.0.1:0\""];
+    let mut control_plane = ControlPlane::start(folder.path(), lines, Security::Tls(first.clone())).await?;
+    let good = [&first.server.cert, &first.server.key].map(std::fs::read);
+    let admin = control_plane.admin().context("no admin port")?;
+    let expiry = async || Ok(admin.scrape().await?.find(EXPIRY));
+    let before = eventually("the certificate was looked at", expiry).await?;
+    assert_eq!(admin.get("/readyz").await?, (200, "ok\n".to_owned()));
+    for (names, from, until, expected) in [
+        (&["localhost"], 2020, 2021, "expired on 2021-01-01"),
+        (&["localhost"], 2090, 2091, "is not valid before 2090-01-01"),
+        (&["other.example"], 2020, 2091, "is not for localhost"),
+    ] {
+        put(&first.server, names, from, until)?;
+        let told = async || {
+            let (status, text) = admin.get("/readyz").await?;
+            let warned = "warning: the API's former certificate stays in use: ";
+            Ok(when(
+                status == 200 && text.starts_with("ok\n") && text.contains(warned) && text.contains(expected),
+            ))
+        };
+        eventually(expected, told).await?;
+        assert!(control_plane.log().contains(expected), "{}", control_plane.log());
+        let cli = control_plane.cli(TENANT);
+        assert_eq!(cli.run(&["tenants", "list"]).await?.code, 0, "the former one is in use");
+        assert_eq!(admin.scrape().await?.value(EXPIRY)?, before, "the metric tells of what is in use");
+        let doctor = cli.run(&["doctor"]).await?;
+        assert!(doctor.stdout.contains("stays in use") && doctor.stdout.contains(expected), "{doctor:?}");
+    }
+    let [cert, key] = good;
+    std::fs::write(&first.server.cert, cert?)?;
+    std::fs::write(&first.server.key, key?)?;
+    let over = async || Ok(when(admin.get("/readyz").await?.1 == "ok\n"));
+    eventually("it is as before", over).await?;
+
+    // A start takes what there is: deliveries do not depend on it. But it is told.
+    put(&first.server, &["localhost"], 2020, 2021)?;
+    let mut check = Command::new(binaries::path(binaries::CONTROL_PLANE)?);
+    without_settings(&mut check);
+    check.args(["config", "check", "--config"]).arg(control_plane.settings_file());
+    let checked = finish(check, None).await?;
+    assert!(checked.code == 2 && checked.stderr.contains("expired on 2021-01-01"), "{checked:?}");
+    control_plane.kill()?;
+    control_plane.restart().await?;
+    let expired = "the API's certificate expired on 2021-01-01";
+    assert!(control_plane.log().contains(expired), "{}", control_plane.log());
+    let admin = control_plane.admin().context("no admin port")?;
+    let told = async || Ok(when(admin.get("/readyz").await?.1.contains(expired)));
+    eventually("it is told", told).await?;
+    // Any that works takes its place.
+    let renewed = TlsFiles::make(&files)?;
+    let cli = control_plane.cli(TENANT).with("POSTRIDER_CA", &renewed.ca);
+    let served = async || Ok(when(cli.run(&["tenants", "list"]).await?.code == 0));
+    eventually("the renewed certificate is served", served).await
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ async fn a_tls_endpoints_chain_is_shown_though_it_is_not_accepted() -> Result<()
 #[tokio::test]
 async fn without_an_agent_or_with_one_that_is_too_old_it_is_said_what_to_do() -> Result<()> {
     let world = World::without_agent(AgentSettings::default(), &[]).await?;
+    world.api.allow_pool("old").await?;
     let wanted = v1::Subscription {
         url: "https://hooks.example.com/".into(),
         pool: "old".into(),

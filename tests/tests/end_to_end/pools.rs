@@ -55,7 +55,7 @@ async fn a_pool_shows_its_agents_and_what_waits_for_some() -> Result<()> {
     let unknown = world.api.pools().get_pool(v1::GetPoolRequest { pool: "nowhere".into() }).await;
     assert_eq!(unknown.err().map(|status| status.code()), Some(Code::NotFound));
 
-    // A name that nothing else knows may be a slip: it is taken, and told.
+    // A pool must allow the tenant; an admin hears how.
     let wanted = v1::Subscription {
         tenant: world.api.tenant(),
         url: world.receiver.url("/a"),
@@ -64,14 +64,16 @@ async fn a_pool_shows_its_agents_and_what_waits_for_some() -> Result<()> {
         ..v1::Subscription::default()
     };
     let request = v1::CreateSubscriptionRequest { subscription: Some(wanted), ..Default::default() };
+    let refused =
+        world.api.subscriptions().create_subscription(request.clone()).await.err().context("made")?;
+    let advice = format!("postrider pools create edge --add-tenant {}", world.api.tenant());
+    assert!(refused.message().contains(&advice), "{refused:?}");
+    let printed = world.cli().run(&["pools", "create", "edge", "--description", "At the edge."]).await?;
+    assert!(printed.stderr.contains("No tenant may use the pool edge yet"), "{printed:?}");
+    let printed = world.cli().run(&["pools", "update", "edge", "--add-tenant", &world.api.tenant()]).await?;
+    assert!(printed.stdout.contains(&world.api.tenant()), "{printed:?}");
     let made = world.api.subscriptions().create_subscription(request).await?.into_inner();
-    assert!(
-        made.warnings.iter().any(|warning| warning.contains("there is no pool edge")),
-        "{:?}",
-        made.warnings
-    );
     assert!(made.subscription.context("no subscription")?.no_agent);
-    create(&world, v1::Pool { description: "At the edge.".into(), ..named("edge") }).await?;
     let (_, delivery) = world.api.emit_to_one(event("a.b", "{}")).await?;
     held_by_nobody(&world, &delivery).await?;
     let (edge, status) = pool(&world, "edge").await?;
@@ -108,7 +110,7 @@ async fn pools_are_changed_deleted_and_outlive_a_restart() -> Result<()> {
     assert_eq!(again.code(), Code::AlreadyExists);
     let update = |pool: v1::Pool| {
         let update_mask = Some(FieldMask { paths: vec!["fallback_pool".into(), "fallback_after".into()] });
-        v1::UpdatePoolRequest { pool: Some(pool), update_mask }
+        v1::UpdatePoolRequest { pool: Some(pool), update_mask, ..Default::default() }
     };
     let falls_back = |name: &str, on: &str| v1::Pool { fallback_pool: on.into(), ..named(name) };
     world.api.pools().update_pool(update(falls_back("edge", "spare"))).await?;
@@ -138,7 +140,7 @@ async fn a_fallback_delivers_only_where_it_may_and_until_an_agent_is_back() -> R
     let world = World::start().await?;
     let after = Some(duration(Duration::from_secs(1)));
     let edge = v1::Pool { fallback_pool: "default".into(), fallback_after: after, ..named("edge") };
-    create(&world, edge).await?;
+    create(&world, v1::Pool { tenants: vec![world.api.tenant()], ..edge }).await?;
     let of_edge = |allow_fallback_pool| v1::Subscription {
         pool: "edge".into(),
         allow_fallback_pool,
@@ -236,5 +238,67 @@ async fn a_quiet_subscription_keeps_to_one_agent_and_its_connection() -> Result<
     }
     let opened: Vec<usize> = receivers.iter().map(Receiver::connections).collect();
     assert_eq!(opened, [1; ENDPOINTS], "connections by endpoint");
+    Ok(())
+}
+
+/// From the attacker's side: a tenant guesses another's pool, and had a subscription in it once.
+#[tokio::test]
+async fn a_tenant_gets_nothing_sent_by_an_agent_of_a_foreign_pool() -> Result<()> {
+    let world = World::start().await?;
+    world.api.allow_pool("onprem").await?;
+    let _victim = agent_of(&world, "onprem-1", "onprem").await?;
+    let evil = world.control_plane.api("evil")?;
+    evil.create_tenant().await?;
+    let wanted = |path: &str, pool: &str| v1::Subscription {
+        tenant: "evil".into(),
+        url: world.receiver.url(path),
+        event_types: vec!["*".into()],
+        pool: pool.into(),
+        ..v1::Subscription::default()
+    };
+    let refused = async |pool: &str| {
+        let request = v1::CreateSubscriptionRequest {
+            subscription: Some(wanted("/transfer", pool)),
+            ..Default::default()
+        };
+        let refused = evil.subscriptions().create_subscription(request).await.err().context("it was made")?;
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        anyhow::Ok(())
+    };
+    refused("onprem").await?;
+    refused("nowhere").await?;
+
+    let lists = async |add: &[&str], remove: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+        let request = v1::UpdatePoolRequest {
+            pool: Some(named("onprem")),
+            add_tenants: owned(add),
+            remove_tenants: owned(remove),
+            ..Default::default()
+        };
+        world.api.pools().update_pool(request).await
+    };
+    lists(&["evil"], &[]).await?;
+    let stored = evil.subscribe(wanted("/stored", "onprem"), "").await?.id;
+    lists(&[], &["evil"]).await?;
+    let (_, delivery) = evil.emit_to_one(event("a.b", "{}")).await?;
+    eventually("the delivery is held", async || {
+        let (found, attempts) = evil.delivery(&delivery).await?;
+        Ok(when(found.hold_reason() == HoldReason::PoolNotAllowed && attempts.is_empty()))
+    })
+    .await?;
+    let request =
+        v1::DiagnoseSubscriptionRequest { tenant: "evil".into(), subscription: stored, ..Default::default() };
+    let seen = evil.subscriptions().diagnose_subscription(request).await;
+    assert_eq!(seen.err().map(|status| status.code()), Some(Code::FailedPrecondition));
+    // The victim's own deliveries pass the agent meanwhile: it is there, and would have sent the other.
+    let own = v1::Subscription { pool: "onprem".into(), ..v1::Subscription::default() };
+    world.subscribe_with("/own", own).await?;
+    let (_, honest) = world.api.emit_to_one(event("a.b", "{}")).await?;
+    world.api.delivery_in(&honest, DeliveryState::Delivered).await?;
+    assert_eq!(world.receiver.posts_to("/stored").len() + world.receiver.posts_to("/transfer").len(), 0);
+    lists(&["evil"], &[]).await?;
+    evil.delivery_in(&delivery, DeliveryState::Delivered).await?;
+    assert_eq!(world.receiver.posts_to("/stored").len(), 1);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use postrider_proto::agent::control_message::Message as Heard;
-use postrider_proto::agent::{Hello, Reject, RejectCode};
+use postrider_proto::agent::{AgentMessage, Heartbeat, Hello, Reject, RejectCode, agent_message};
 use postrider_proto::v1::{self, AgentState};
 use postrider_tests::api::{Api, duration};
 use postrider_tests::applicant::{AgentPort, Credentials, Session, credentials, hello, new_key};
@@ -113,6 +113,49 @@ async fn an_applicant_enrols_connects_and_renews() -> Result<()> {
     Ok(())
 }
 
+/// A thief with a copy of an agent's files tries everything with it, beside the agent and across restarts.
+#[tokio::test]
+async fn a_copied_identity_is_refused_and_noticed_once_the_agent_has_renewed() -> Result<()> {
+    let mut secured = Secured::start(&[]).await?;
+    let (port, join, first_key) = (secured.port().await?, secured.api.join("acme", 1).await?, new_key()?);
+    let identity = port.enroll(&join, &first_key).await?;
+    let stolen = Enrolled { hello: hello(&identity), credentials: credentials(&identity, &first_key) };
+    drop(welcomed(&secured, &stolen).await?);
+    let mut agent = Enrolled { hello: stolen.hello.clone(), credentials: stolen.credentials.clone() };
+    for _ in 0..2 {
+        let key = new_key()?;
+        let renewed = port.renew(Some(&agent.credentials), &key).await?;
+        agent.credentials = credentials(&renewed, &key);
+        drop(welcomed(&secured, &agent).await?);
+    }
+    for restarted in [false, true] {
+        if restarted {
+            secured.control_plane.kill()?;
+            secured.control_plane.restart().await?;
+        }
+        let port = secured.port().await?;
+        let mut session = secured.connect(&stolen).await?;
+        let reject = rejected(&mut session).await?;
+        assert_eq!((reject.code(), reject.permanent), (RejectCode::DuplicateAgent, true), "{reject:?}");
+        let renewal = port.renew(Some(&stolen.credentials), &*new_key()?).await.unwrap_err();
+        assert_eq!(renewal.code(), Code::PermissionDenied, "{renewal:?}");
+        let enrolment = port.enroll(&join, &first_key).await.unwrap_err();
+        assert_eq!(enrolment.code(), Code::Unauthenticated, "{enrolment:?}");
+        let seen = secured.api.agent(&identity.agent_id).await?.context("no agent")?;
+        assert!(seen.duplicate_time.is_some(), "{seen:?}");
+        let records = secured.audited("DuplicateAgent").await?;
+        assert_eq!(records.len(), if restarted { 2 } else { 1 }, "one a minute: {records:?}");
+        assert!(
+            records.iter().all(|record| record.target == identity.agent_id && !record.address.is_empty())
+        );
+        let key = new_key()?;
+        let renewed = port.renew(Some(&agent.credentials), &key).await?;
+        agent.credentials = credentials(&renewed, &key);
+        drop(welcomed(&secured, &agent).await?);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_join_token_is_good_once_whoever_asks_and_a_lost_reply_costs_nothing() -> Result<()> {
     let secured = Secured::start(&[]).await?;
@@ -191,8 +234,9 @@ async fn an_agent_cannot_claim_to_be_another_or_of_another_pool() -> Result<()> 
         assert_eq!(reject.code(), RejectCode::IdentityMismatch, "{reject:?}");
         assert!(reject.permanent);
     }
+    // One record a minute is enough.
     let records = secured.audited("RejectAgent").await?;
-    assert_eq!(records.len(), 2);
+    assert_eq!(records.len(), 1);
     assert!(records.iter().all(|record| record.target == agent.hello.agent_id), "{records:?}");
     Ok(())
 }
@@ -261,6 +305,29 @@ async fn two_processes_with_one_identity_are_fenced_and_raise_an_alarm() -> Resu
     };
     eventually("the alarm shows", alarm).await?;
     assert_eq!(secured.audited("DuplicateAgent").await?.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_that_was_replaced_stays_out_when_it_comes_back() -> Result<()> {
+    let secured = Secured::start(&[]).await?;
+    let agent = secured.enrolled("acme").await?;
+    // It is cut off, and another process takes its place meanwhile.
+    drop(welcomed(&secured, &agent).await?);
+    let hello = Hello { instance_id: "another process".to_owned(), ..agent.hello.clone() };
+    let copy = Enrolled { hello, credentials: agent.credentials.clone() };
+    let mut second = welcomed(&secured, &copy).await?;
+    let mut back = secured.connect(&agent).await?;
+    let reject = rejected(&mut back).await?;
+    assert_eq!((reject.code(), reject.permanent), (RejectCode::DuplicateAgent, true));
+    let alarm = async || Ok(when(secured.audited("DuplicateAgent").await?.len() == 1));
+    eventually("the alarm is on record", alarm).await?;
+    // The process that replaced it is still served.
+    let beat = Heartbeat { nonce: 7 };
+    let beat = AgentMessage { message: Some(agent_message::Message::Heartbeat(beat)) };
+    second.to.send(beat).await?;
+    let heard = second.hear().await?;
+    assert!(matches!(heard, Heard::HeartbeatAck(_)), "{heard:?}");
     Ok(())
 }
 

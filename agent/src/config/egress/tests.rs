@@ -80,7 +80,7 @@ fn credentials_are_tables_and_become_part_of_the_policy() {
     let folder = tempfile::tempdir().unwrap();
     let headers = secret(&folder, "headers", "authorization: Bearer s3cret");
     let egress = load(&format!(
-        "[[egress.credentials]]\nhosts = ['api.internal.example', '*.svc']\nheaders_file = '{headers}'\n\
+        "[[egress.credentials]]\nhosts = ['api.internal.example:443', '*.svc']\nheaders_file = '{headers}'\n\
          [[egress.credentials]]\nhosts = '10.1.0.0/16,vault.corp'\nheaders_file = '{headers}'\nallow_http = true\n\
          keep_responses = true\n"
     ))
@@ -95,12 +95,23 @@ fn credentials_are_tables_and_become_part_of_the_policy() {
 }
 
 #[test]
+fn prefixes_of_nat64_become_part_of_the_policy() {
+    let egress = load("[egress]\nnat64_prefixes = ['2001:db8:64::/96', '2001:db8:65::/48']").unwrap();
+    let prefixes: Vec<_> = egress.policy.nat64_prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["2001:db8:64::/96", "2001:db8:65::/48"]);
+    for wrong in ["2001:db8::/33", "2001:db8::1/96", "10.0.0.0/8"] {
+        let told = mistakes(&format!("[egress]\nnat64_prefixes = ['{wrong}']"));
+        assert!(told.contains("`egress.nat64_prefixes` in") && told.contains("is no NAT64 prefix"), "{told}");
+    }
+}
+
+#[test]
 fn all_that_is_wrong_with_credentials_comes_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let headers = secret(&folder, "headers", "authorization: Bearer s3cret");
     let told = mistakes(&format!(
         "[[egress.credentials]]\nheaders_file = '{headers}'\n\
-         [[egress.credentials]]\nhosts = ['a.corp', 'b.corp:443']\nclient_cert = '/nowhere'\nca = '/nowhere'\n\
+         [[egress.credentials]]\nhosts = ['a.corp', 'b.corp:443x']\nclient_cert = '/nowhere'\nca = '/nowhere'\n\
          [[egress.credentials]]\nhosts = ['A.corp.']\n\
          [[egress.credentials]]\nhosts = ['c.corp']\nheaders_file = '/'\nheader = 'x'\n\
          [[egres]]\na = 1\n"
@@ -108,7 +119,7 @@ fn all_that_is_wrong_with_credentials_comes_at_once() {
     for expected in [
         "`egress.credentials[1]` needs `hosts`",
         "`egress.credentials[2].hosts` in",
-        "without a scheme and without a port",
+        "for one port alone, write it after a colon",
         "`egress.credentials[2]` needs both `client_cert` and `client_key`",
         "`egress.credentials[2].client_cert` names /nowhere",
         "`egress.credentials[2].ca` names /nowhere",

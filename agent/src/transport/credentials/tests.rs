@@ -3,7 +3,6 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
-use postrider_domain::egress::EndpointUrl;
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -35,12 +34,12 @@ impl Files {
     }
 }
 
-fn hosts(texts: &[&str]) -> Vec<Destination> {
+fn hosts(texts: &[&str]) -> Vec<Service> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 fn of(credentials: &Credentials, url: &str) -> Option<Arc<HostCredentials>> {
-    credentials.of(EndpointUrl::parse(url).unwrap().host())
+    credentials.of(&EndpointUrl::parse(url).unwrap())
 }
 
 fn load(settings: Vec<Settings>) -> Credentials {
@@ -50,7 +49,7 @@ fn load(settings: Vec<Settings>) -> Credentials {
 #[test]
 fn the_first_entry_that_covers_a_host_counts() {
     let files = Files::new();
-    let with_header = |name: &str, hosts: Vec<Destination>| Settings {
+    let with_header = |name: &str, hosts: Vec<Service>| Settings {
         hosts,
         headers_file: files.write(name, &format!("x-from: {name}")),
         ..Settings::default()
@@ -58,6 +57,7 @@ fn the_first_entry_that_covers_a_host_counts() {
     let credentials = load(vec![
         with_header("first", hosts(&["api.corp", "10.1.0.0/16"])),
         with_header("second", hosts(&["*.corp"])),
+        with_header("third", hosts(&["vault.example.com:8200", "[fd00::/8]:8443"])),
     ]);
     let from = |url| of(&credentials, url).map(|found| found.headers["x-from"].to_str().unwrap().to_owned());
     for (url, expected) in [
@@ -66,6 +66,12 @@ fn the_first_entry_that_covers_a_host_counts() {
         ("https://10.1.2.3/", Some("first")),
         ("https://[::ffff:10.1.2.3]/", Some("first")),
         ("https://corp/", None),
+        ("https://api.corp:8443/", Some("first")),
+        ("https://vault.example.com:8200/", Some("third")),
+        ("https://vault.example.com/", None),
+        ("https://vault.example.com:8443/", None),
+        ("https://[fd12::1]:8443/", Some("third")),
+        ("https://[fd12::1]/", None),
         ("https://10.2.0.1/", None),
         ("https://api.corp.example.com/", None),
     ] {
@@ -126,6 +132,91 @@ fn what_changes_on_disk_is_taken_and_what_breaks_is_not() {
     files.write("a.pem", &next.unwrap().pem());
     credentials.refresh();
     assert_eq!(now()[1].id, renewed.id);
+}
+
+fn from_until(from: i32, until: i32) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["a".into()]).unwrap();
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(until, 1, 1));
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_that_cannot_be_used_do_not_take_the_place_of_those_that_can() {
+    let files = Files::new();
+    let write = |from, until| {
+        let (cert, key) = from_until(from, until);
+        (files.write("client.pem", &cert), files.write("client.key", &key))
+    };
+    let bundle = |spans: &[(i32, i32)]| {
+        let pems: String = spans.iter().map(|(from, until)| from_until(*from, *until).0).collect();
+        files.write("ca.pem", &pems)
+    };
+    let (client_cert, client_key) = write(2020, 2040);
+    let ca = bundle(&[(2020, 2040)]);
+    let headers_file = files.write("headers", "x-token: 1");
+    let entry = Settings {
+        hosts: hosts(&["a.corp"]),
+        ca,
+        client_cert,
+        client_key,
+        headers_file,
+        ..Settings::default()
+    };
+    let credentials = load(vec![entry.clone()]);
+    let now = Timestamp::parse("2030-06-01T00:00:00Z").unwrap();
+    let id = || of(&credentials, "https://a.corp/").unwrap().id;
+    let after = |now| {
+        let before = id();
+        credentials.refresh_at(now);
+        (id() != before, credentials.warnings().concat())
+    };
+    assert_eq!(after(now), (false, String::new()));
+    for ((from, until), expected) in
+        [((2020, 2030), "expired on 2030-01-01"), ((2031, 2040), "is not valid before 2031")]
+    {
+        write(from, until);
+        let (taken, told) = after(now);
+        assert!(!taken && told.contains("client_cert") && told.contains(expected), "{told}");
+        assert!(entry.expiry(now).unwrap_err().why.contains(expected));
+    }
+    // Its time comes.
+    assert!(after(Timestamp::parse("2031-06-01T00:00:00Z").unwrap()).0);
+    write(2020, 2040);
+    assert!(after(now).0);
+    bundle(&[(2020, 2030), (2031, 2040)]);
+    let (taken, told) = after(now);
+    assert!(!taken && told.contains("`ca`"), "{told}");
+    bundle(&[(2020, 2030), (2020, 2035), (2031, 2040)]);
+    assert_eq!(after(now), (true, String::new()), "one of the bundle is good");
+    // Other files of an entry change although its certificate has expired meanwhile.
+    let late = Timestamp::parse("2041-01-01T00:00:00Z").unwrap();
+    files.write("headers", "x-token: 2");
+    assert!(after(late).0);
+    assert!(entry.expiry(late).is_err() && entry.expiry(now).is_ok());
+    bundle(&[(2020, 2040)]);
+    let soon = Timestamp::parse("2039-12-25T00:00:00Z").unwrap();
+    assert!(entry.expiry(soon).unwrap().unwrap().why.contains("expires on 2040-01-01"));
+}
+
+#[test]
+fn the_log_is_told_of_what_expires_once_a_day() {
+    let mistake = |why: &str| Mistake { setting: "ca", why: why.to_owned() };
+    let (soon, over) = (mistake("expires"), mistake("expired"));
+    let hour = |hours: i64| Timestamp::from_millis(hours * 3_600_000);
+    let mut reminder = Reminder::default();
+    for (complaint, at, expected) in [
+        (None, 0, false),
+        (Some(&soon), 1, true),
+        (Some(&soon), 24, false),
+        (Some(&soon), 25, true),
+        (Some(&over), 26, true),
+        (None, 27, false),
+        (Some(&over), 28, true),
+    ] {
+        assert_eq!(reminder.is_due(complaint, hour(at)), expected, "{at}");
+    }
 }
 
 #[test]

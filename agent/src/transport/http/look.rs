@@ -11,8 +11,11 @@ use postrider_domain::validation::{ALLOWED_ORIGIN, ALLOWED_RATE, REQUEST_ORIGIN}
 use postrider_proto::agent::OutcomeKind;
 use tokio::time::timeout_at;
 
-use super::{HttpTransport, Post, send};
+use super::repeats::{NotProcessed, Repeats};
+use super::send::{Unanswered, send};
+use super::{HttpTransport, Post};
 use crate::clock::now;
+use crate::transport::connector::Aim;
 use crate::transport::credentials::HostCredentials;
 use crate::transport::failure::Failure;
 use crate::transport::{Look, Seen, Sight, Trace};
@@ -41,7 +44,7 @@ impl HttpTransport {
             Ok(Answered { status, headers }) => {
                 Sight { status: Some(status), headers, ..Sight::of(OutcomeKind::Response, trace, seen) }
             }
-            Err(Failure { kind, detail, refusal, cause }) => {
+            Err(Failure { kind, detail, refusal, cause, .. }) => {
                 Sight { detail, refusal, cause, ..Sight::of(kind, trace, seen) }
             }
         }
@@ -49,16 +52,29 @@ impl HttpTransport {
 
     async fn see(&self, look: &mut Look, trace: &mut Trace) -> Result<Answered, Failure> {
         let target = self.guard.target(&look.url).map_err(Failure::refused)?;
-        let credentials = self.credentials.of(target.url.host());
+        let credentials = self.credentials.of(&target.url);
         let credentials = credentials.as_deref();
-        let key = self.key(&target, credentials, trace).await?;
-        let mut lease =
-            Box::pin(self.connector.connect(&target, &key, credentials, look.connect_timeout, trace)).await?;
+        let (key, late) = self.key(&target, credentials, trace).await?;
+        let connect_timeout = look.connect_timeout;
+        let mut aim =
+            Aim { target: &target, key: &key, credentials, connect_timeout, late, only_http1: false };
         let asked = look.headers.get(REQUEST_ORIGIN).cloned();
-        let mut unsent = Some(request(look, credentials));
-        let response = send(&mut lease, &mut unsent, &target, trace).await?;
-        // It is a new connection: either the request is sent, or that is a failure.
-        let response = response.ok_or_else(Failure::no_connection)?;
+        let request = request(look, credentials);
+        let mut repeats = Repeats::default();
+        let (response, _open) = loop {
+            aim.only_http1 = self.pool.speaks_only_http1(&key, now());
+            let mut lease = Box::pin(self.connector.connect(&mut aim, trace)).await?;
+            let why = match send(&mut lease, request.clone(), &target, trace).await {
+                Ok(response) => break (response, lease),
+                Err(Unanswered::Failed(failure)) => return Err(failure),
+                Err(Unanswered::NotProcessed(why)) => why,
+            };
+            let pause = repeats.next(why, rand::random()).ok_or_else(|| Failure::not_processed(why))?;
+            if why == NotProcessed::Http1Required {
+                self.pool.speak_http1(&key, now());
+            }
+            tokio::time::sleep(pause).await;
+        };
         let mut headers = answers(response.headers());
         if credentials.is_some_and(|credentials| credentials.hide_responses) {
             // What the agent's owner sends must not come back in a header that only seems to answer.
@@ -69,6 +85,9 @@ impl HttpTransport {
                     || asked.is_some_and(|asked| value.eq_ignore_ascii_case(asked))
             };
             headers.retain(|(_, value)| harmless(value.trim()));
+        }
+        if let Some(credentials) = credentials {
+            headers.iter_mut().for_each(|(_, value)| credentials.echo.hide_in_text(value));
         }
         Ok(Answered { status: response.status().as_u16(), headers })
     }

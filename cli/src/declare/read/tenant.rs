@@ -3,7 +3,7 @@
 use postrider_proto::{tenant, v1};
 
 use super::{Fields, Mistakes, Node, Section, fields};
-use crate::view::parse_word;
+use crate::view::{limit, parse_word};
 
 pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> (Option<String>, Option<(v1::Tenant, Fields)>) {
     let mut section = Section::open(node, "tenant", mistakes);
@@ -31,10 +31,13 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> (Option<String>, Opt
 fn quota(node: &Node, mistakes: &mut Mistakes) -> v1::TenantQuota {
     let mut section = Section::open(node, "quota", mistakes);
     let quota = v1::TenantQuota {
-        max_subscriptions: section.number("max_subscriptions", mistakes).unwrap_or_default(),
-        emit_rate: section.number("emit_rate", mistakes).unwrap_or_default(),
+        max_subscriptions: section.parsed("max_subscriptions", mistakes, limit::read).unwrap_or_default(),
+        emit_rate: section.parsed("emit_rate", mistakes, limit::read).unwrap_or_default(),
         emit_burst: section.number("emit_burst", mistakes).unwrap_or_default(),
-        max_stored_bytes: section.number("max_stored_bytes", mistakes).unwrap_or_default(),
+        max_stored_bytes: section.parsed("max_stored_bytes", mistakes, limit::read_bytes).unwrap_or_default(),
+        max_event_types: section.parsed("max_event_types", mistakes, limit::read).unwrap_or_default(),
+        delivery_rate: section.parsed("delivery_rate", mistakes, limit::read).unwrap_or_default(),
+        delivery_burst: section.number("delivery_burst", mistakes).unwrap_or_default(),
     };
     section.close(mistakes);
     for violation in tenant::read_quota(Some(&quota)).err().into_iter().flatten() {

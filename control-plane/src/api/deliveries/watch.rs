@@ -3,11 +3,15 @@
 //! What is live comes by a bounded channel; a reader that lags behind it is told how much it has missed, and goes on from
 //! its last position if it wants that. A stream that begins at a position is subscribed first and reads the store then, up to
 //! the head of that moment: what is behind the head comes live, what is not is in the store.
+//!
+//! What is in the store is read in pages, each when it is the caller's turn to read. Whatever a
+//! stream does ends at once with its reader, its token and the program.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use postrider_domain::event::EventTypeName;
-use postrider_domain::id::{EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::pattern::Pattern;
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
@@ -15,48 +19,66 @@ use postrider_proto::time;
 use postrider_proto::v1::{self, DeliveryState, OutcomeClass, WatchDeliveriesResponse};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
 use tonic::Status;
+use tracing::info_span;
 
+use crate::api::streams::fed;
 use crate::api::{Api, status};
-use crate::store::{Change, ChangeQuery, DeliveryQuery, DeliveryRow, StoreError};
+use crate::store::{ChangePlace, ChangeQuery, DeliveryPlace, DeliveryQuery, DeliveryRow, Page};
 use crate::watch::{Update, position_at};
 
 /// Updates that wait for a reader: behind it, they are counted as missed.
 const WATCH_QUEUE: usize = 64;
+/// Deliveries of an event that are read at once.
+const PAGE: usize = 500;
 /// Patterns of a filter.
 const MAX_TYPES: usize = 100;
-
-type Answers = ReceiverStream<Result<WatchDeliveriesResponse, Status>>;
 
 /// Nobody reads any more, or the stream has failed: either way it is over.
 struct Over;
 
+/// Unfinished deliveries, the deliveries to send, and where the next page begins.
+type PageOfEvent = (Vec<DeliveryId>, Vec<v1::Delivery>, Option<DeliveryPlace>);
+
 /// Begins a stream of updates.
-pub(super) async fn begin(api: Api, request: &v1::WatchDeliveriesRequest) -> Result<Answers, Status> {
+pub(super) async fn begin(
+    api: Api,
+    request: &v1::WatchDeliveriesRequest,
+) -> Result<impl Stream<Item = Result<WatchDeliveriesResponse, Status>> + Send + use<>, Status> {
     let tenant = api.tenant(&request.tenant)?;
     let subscription = match request.subscription.as_str() {
         "" => None,
         id => Some(api.subscription(&request.tenant, id)?.subscription.id),
     };
     let filter = Filter::read(request)?;
+    let watching = api.watchers.enter(&api.caller.reader()).map_err(status::too_many_watchers)?;
     // Subscribed before the first read, so that nothing falls between the two.
     let updates = api.updates.subscribe(&tenant);
     let head = api.updates.head();
     let from = read_from(request, head)?;
     let event = match request.event.as_str() {
         "" => None,
-        id => Some(api.event_row(&tenant, id).await?.event.key),
+        id => Some(api.event_head(&tenant, id).await?.0),
     };
     let (sender, answers) = mpsc::channel(WATCH_QUEUE);
     let watcher = Watcher { api, tenant, subscription, event, filter, sender };
-    tokio::spawn(async move {
-        let _over = match event {
-            Some(_) => watcher.of_event(updates).await,
-            None => watcher.of_tenant(updates, from, head).await,
+    let span = info_span!("watch", tenant = %watcher.tenant);
+    let work = async move {
+        let _counted = watching;
+        let told = async {
+            match event {
+                Some(event) => watcher.of_event(event, updates).await,
+                None => watcher.of_tenant(updates, from, head).await,
+            }
         };
-    });
-    Ok(ReceiverStream::new(answers))
+        tokio::select! {
+            biased;
+            () = watcher.over() => {}
+            _over = told => {}
+        }
+    };
+    Ok(fed(answers, work, span))
 }
 
 /// After which position it begins, if not now.
@@ -147,6 +169,16 @@ struct Watcher {
 }
 
 impl Watcher {
+    /// Returns when nobody reads any more, or nothing more is to be told: the stream itself says
+    /// why.
+    async fn over(&self) {
+        tokio::select! {
+            () = self.sender.closed() => {}
+            () = self.api.stopping.cancelled() => {}
+            () = self.api.caller.standing.ended.cancelled() => {}
+        }
+    }
+
     /// All that happens, first what has happened after `from` and up to `head`.
     async fn of_tenant(
         &self,
@@ -190,21 +222,65 @@ impl Watcher {
     }
 
     /// An event's deliveries as they stand and what happens to them, until all have ended.
-    async fn of_event(&self, mut updates: broadcast::Receiver<Arc<Update>>) -> Result<(), Over> {
-        for row in self.rows().await? {
-            self.send_row(row, 0).await?;
-        }
-        while !self.rows().await?.iter().all(|row| row.delivery.state.has_ended()) {
-            // What was missed may have been the end.
-            if let Ok(update) = self.next(&mut updates).await?
-                && self.wants(&update)
-            {
-                let row =
-                    DeliveryRow { id: update.id, delivery: update.delivery, last: update.attempt.clone() };
-                self.send_row(row, 0).await?;
+    async fn of_event(
+        &self,
+        event: EventKey,
+        mut updates: broadcast::Receiver<Arc<Update>>,
+    ) -> Result<(), Over> {
+        let mut open = self.look(event, true).await?;
+        while !open.is_empty() {
+            match self.next(&mut updates).await? {
+                Ok(update) if self.wants(&update) => {
+                    match update.delivery.state.has_ended() {
+                        true => open.remove(&update.id),
+                        false => open.insert(update.id),
+                    };
+                    let row = DeliveryRow {
+                        id: update.id,
+                        delivery: update.delivery,
+                        last: update.attempt.clone(),
+                    };
+                    self.send_row(row, 0).await?;
+                }
+                Ok(_) => {}
+                // What was missed may have been the end.
+                Err(_) => open = self.look(event, false).await?,
+            }
+            if open.is_empty() {
+                // An update of before the first look does not tell what was seen there: a delivery
+                // may be retried.
+                open = self.look(event, false).await?;
             }
         }
         Ok(())
+    }
+
+    /// Reads an event's deliveries, a page at a time, and tells them if that is wanted. Returns
+    /// those that have not ended.
+    async fn look(&self, event: EventKey, tell: bool) -> Result<HashSet<DeliveryId>, Over> {
+        let (mut open, mut after) = (HashSet::new(), None);
+        loop {
+            let query = DeliveryQuery {
+                tenant: self.tenant.clone(),
+                subscription: self.subscription,
+                event: Some(event),
+                states: Vec::new(),
+                start: Timestamp::default(),
+                end: Timestamp::MAX,
+                limit: PAGE,
+                after,
+            };
+            let found = self.page_of_event(query, tell).await;
+            let (waiting, views, next) = self.or_fail(found).await?;
+            open.extend(waiting);
+            for view in views {
+                self.send_view(view, String::new(), false).await?;
+            }
+            after = next;
+            if after.is_none() {
+                return Ok(open);
+            }
+        }
     }
 
     /// The next update, or how many were missed.
@@ -212,14 +288,7 @@ impl Watcher {
         &self,
         updates: &mut broadcast::Receiver<Arc<Update>>,
     ) -> Result<Result<Arc<Update>, u64>, Over> {
-        let update = tokio::select! {
-            update = updates.recv() => update,
-            () = self.sender.closed() => return Err(Over),
-            () = self.api.stopping.cancelled() => return Err(Over),
-            // The stream itself says so.
-            () = self.api.caller.standing.ended.cancelled() => return Err(Over),
-        };
-        match update {
+        match updates.recv().await {
             Ok(update) => Ok(Ok(update)),
             Err(RecvError::Lagged(count)) => Ok(Err(count)),
             Err(RecvError::Closed) => Err(Over),
@@ -233,26 +302,33 @@ impl Watcher {
 
     /// Sends what has happened between two positions, out of the store.
     async fn catch_up(&self, after: u64, until: u64) -> Result<(), Over> {
-        let mut from = EventKey::first_at(Timestamp::default());
+        let mut from = ChangePlace::from(EventKey::first_at(Timestamp::default()));
         loop {
             let (tenant, subscription) = (self.tenant.clone(), self.subscription);
             let query = ChangeQuery { tenant, subscription, after, until, from };
-            let page = self.read(self.api.store.changes(query).await).await?;
-            self.send_changes(page.items, after).await?;
-            match page.next {
+            let found = self.page_of_changes(query).await;
+            let (views, next) = self.or_fail(found).await?;
+            for view in views {
+                self.send_view(view, after.to_string(), true).await?;
+            }
+            match next {
                 Some(next) => from = next,
                 None => return Ok(()),
             }
         }
     }
 
-    async fn send_changes(&self, changes: Vec<Change>, position: u64) -> Result<(), Over> {
+    /// What has happened to some deliveries, and where it goes on. The turn to read ends before
+    /// anything is sent.
+    async fn page_of_changes(
+        &self,
+        query: ChangeQuery,
+    ) -> Result<(Vec<v1::Delivery>, Option<ChangePlace>), Status> {
+        let _turn = self.api.turn().await?;
+        let page = self.api.store.changes(query).await.map_err(|error| status::store(&error))?;
         let (rows, past): (Vec<_>, Vec<_>) =
-            changes.into_iter().map(|change| (change.row, change.past)).unzip();
-        let mut views = match self.api.views(&self.tenant, rows).await {
-            Ok(views) => views,
-            Err(status) => return self.fail(status).await,
-        };
+            page.items.into_iter().map(|change| (change.row, change.past)).unzip();
+        let mut views = self.api.views(&self.tenant, rows).await?;
         for (view, past) in views.iter_mut().zip(past) {
             if past {
                 // What is true of it only now was not true then.
@@ -260,25 +336,34 @@ impl Watcher {
                 view.set_hold_reason(v1::HoldReason::Unspecified);
             }
         }
-        for view in views.into_iter().filter(|view| self.filter.wants(view)) {
-            let delivery = Some(view);
-            let position = position.to_string();
-            self.send(WatchDeliveriesResponse { delivery, missed: 0, position, from_store: true }).await?;
+        Ok((views, page.next))
+    }
+
+    /// Reads one page of an event's deliveries. With `tell`, the page includes the deliveries to send.
+    async fn page_of_event(&self, query: DeliveryQuery, tell: bool) -> Result<PageOfEvent, Status> {
+        let _turn = self.api.turn().await?;
+        let found = self.api.store.deliveries(query).await;
+        let Page { items, next } = found.map_err(|error| status::store(&error))?;
+        let waiting = items.iter().filter(|row| !row.delivery.state.has_ended()).map(|row| row.id).collect();
+        let views = if tell { self.api.views(&self.tenant, items).await? } else { Vec::new() };
+        Ok((waiting, views, next))
+    }
+
+    async fn send_row(&self, row: DeliveryRow, position: u64) -> Result<(), Over> {
+        let position = if self.event.is_some() { String::new() } else { position.to_string() };
+        let views = self.api.views(&self.tenant, vec![row]).await;
+        for view in self.or_fail(views).await? {
+            self.send_view(view, position.clone(), false).await?;
         }
         Ok(())
     }
 
-    async fn send_row(&self, row: DeliveryRow, position: u64) -> Result<(), Over> {
-        let mut views = match self.api.views(&self.tenant, vec![row]).await {
-            Ok(views) => views,
-            Err(status) => return self.fail(status).await,
-        };
-        let delivery = views.pop().filter(|view| self.filter.wants(view));
-        if delivery.is_none() {
+    /// Sends a delivery, if the filter wants it.
+    async fn send_view(&self, view: v1::Delivery, position: String, from_store: bool) -> Result<(), Over> {
+        if !self.filter.wants(&view) {
             return Ok(());
         }
-        let position = if self.event.is_some() { String::new() } else { position.to_string() };
-        self.send(WatchDeliveriesResponse { delivery, missed: 0, position, from_store: false }).await
+        self.send(WatchDeliveriesResponse { delivery: Some(view), missed: 0, position, from_store }).await
     }
 
     /// Tells where the stream has come, and what it has missed there.
@@ -291,29 +376,14 @@ impl Watcher {
         self.sender.send(Ok(answer)).await.map_err(|_| Over)
     }
 
-    async fn fail<T>(&self, status: Status) -> Result<T, Over> {
-        let _already_gone = self.sender.send(Err(status)).await;
-        Err(Over)
-    }
-
-    async fn read<T>(&self, found: Result<T, StoreError>) -> Result<T, Over> {
+    /// What was found; or the last word of the stream is why not.
+    async fn or_fail<T>(&self, found: Result<T, Status>) -> Result<T, Over> {
         match found {
             Ok(found) => Ok(found),
-            Err(error) => self.fail(status::store(&error)).await,
+            Err(status) => {
+                let _already_gone = self.sender.send(Err(status)).await;
+                Err(Over)
+            }
         }
-    }
-
-    async fn rows(&self) -> Result<Vec<DeliveryRow>, Over> {
-        let query = DeliveryQuery {
-            tenant: self.tenant.clone(),
-            subscription: self.subscription,
-            event: self.event,
-            states: Vec::new(),
-            start: Timestamp::default(),
-            end: Timestamp::MAX,
-            limit: usize::MAX,
-            after: None,
-        };
-        self.read(self.api.store.deliveries(query).await).await.map(|found| found.items)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postrider_domain::time::Timestamp;
 use postrider_proto::agent::Jobs;
 use postrider_proto::agent::control_message::Message as ToAgent;
 use postrider_proto::session::{JobKey, Report};
@@ -33,7 +34,8 @@ impl Session {
             if assignments.is_empty() {
                 return Ok(());
             }
-            match self.links.dispatcher.prepare(&assignments).await {
+            let taken: Vec<Assignment> = assignments.iter().map(|(assignment, _)| *assignment).collect();
+            match self.links.dispatcher.prepare(&taken).await {
                 Ok(prepared) => {
                     if self.send_prepared(&assignments, prepared).await? == Room::Full {
                         return Ok(());
@@ -42,7 +44,7 @@ impl Session {
                 Err(error) => {
                     warn!(%error, "events cannot be read; their jobs wait");
                     tokio::time::sleep(READ_RETRY).await;
-                    let keys = assignments.iter().map(|assignment| assignment.key).collect();
+                    let keys = taken.iter().map(|assignment| assignment.key).collect();
                     self.not_started(keys).await;
                 }
             }
@@ -52,20 +54,21 @@ impl Session {
 
     async fn send_prepared(
         &mut self,
-        assignments: &[Assignment],
+        assignments: &[(Assignment, Timestamp)],
         prepared: Vec<Prepared>,
     ) -> Result<Room, End> {
         let (mut jobs, mut bytes, mut unsent, mut full) =
             (Vec::with_capacity(prepared.len()), 0, Vec::new(), Vec::new());
-        for (assignment, prepared) in assignments.iter().zip(prepared) {
+        for ((assignment, since), prepared) in assignments.iter().zip(prepared) {
             match prepared {
                 Prepared::Unsent(report) => unsent.push((0, assignment.key, report)),
-                Prepared::Job { job, alone, signed, traced }
+                Prepared::Job { mut job, alone, signed, traced }
                     if full.is_empty() && self.outbox.fits(job.body.len() as u64) =>
                 {
+                    job.key = Some(self.links.tags.write(assignment.key, &self.agent));
                     self.signed.sent(assignment.key, alone, signed);
                     self.traced.sent(assignment.key, traced);
-                    self.outbox.sent(assignment.key.delivery, job.body.len() as u64);
+                    self.outbox.sent(assignment.key, job.body.len() as u64);
                     bytes += job.body.len();
                     jobs.push(*job);
                     if bytes >= MESSAGE_BYTES {
@@ -74,11 +77,11 @@ impl Session {
                     }
                 }
                 // Signed again when there is room: the signature must be fresh.
-                Prepared::Job { .. } => full.push(*assignment),
+                Prepared::Job { .. } => full.push((*assignment, *since)),
             }
         }
         let room = if full.is_empty() { Room::Left } else { Room::Full };
-        full.into_iter().rev().for_each(|assignment| self.outbox.put_back(assignment));
+        full.into_iter().rev().for_each(|waiting| self.outbox.put_back(waiting));
         if !unsent.is_empty() {
             self.links.lanes.reported(self.holder, unsent).await;
         }
@@ -88,7 +91,16 @@ impl Session {
         Ok(room)
     }
 
+    /// Gives back what has waited too long for room at the agent: another one may have some.
+    pub(super) async fn give_back_overdue(&mut self) {
+        let overdue = self.outbox.overdue(self.links.dispatcher.clock.now());
+        self.not_started(overdue).await;
+    }
+
     pub(super) async fn not_started(&self, keys: Vec<JobKey>) {
+        if keys.is_empty() {
+            return;
+        }
         let reports = keys.into_iter().map(|key| (0, key, Report::NotStarted)).collect();
         self.links.lanes.reported(self.holder, reports).await;
     }

@@ -8,7 +8,7 @@ impl World {
     /// time alone changes nothing about a lane that is at its cap.
     pub(super) fn check_levels(&self) {
         let levels = self.scheduler.levels();
-        let (mut waiting, mut breakers) = (0, 0);
+        let (mut waiting, mut breakers, mut at_destinations) = (0, 0, 0);
         for slot in self.scheduler.lanes.values() {
             let share = slot.share(self.now);
             let counts = |share: Share| (share.waiting, share.breaker_open);
@@ -19,12 +19,15 @@ impl World {
             }
             waiting += share.waiting;
             breakers += usize::from(share.breaker_open);
+            at_destinations += usize::from(slot.waits_for.is_some());
         }
+        assert_eq!(levels.at_destinations, at_destinations, "seed {}", self.seed);
         let level = &levels.pools[&PoolName::default_pool()];
         assert_eq!((level.waiting, levels.breakers_open), (waiting, breakers), "seed {}", self.seed);
         let oldest = self.scheduler.lanes.values().filter_map(|slot| slot.share.since).min();
         assert_eq!(level.oldest, oldest, "seed {}", self.seed);
-        let places = self.agents.iter().filter(|agent| agent.holder.is_some()).count() * AGENT_CREDIT;
+        let connected = self.agents.iter().filter(|agent| agent.holder.is_some()).count();
+        let places = (connected + usize::from(self.liar.is_some())) * AGENT_CREDIT;
         assert!(level.credit <= places, "seed {}: {level:?}", self.seed);
     }
 }
@@ -42,6 +45,7 @@ fn owed(lanes: &[(u64, &str, u64)]) -> Scheduler {
     let mut scheduler = Scheduler::new(1);
     for (number, name, accepted) in lanes {
         let at = start() + seconds(*accepted);
+        scheduler.pool_changed(&pool(name), open_to_all(None), at);
         scheduler.changed(LaneSettings { pool: pool(name), ..settings(*number) }, at);
         scheduler.accepted(&[(lane(*number), Delivery::new(1, EventKey::new(at, u128::from(*number))))], at);
     }
@@ -89,6 +93,7 @@ fn what_is_held_or_rests_is_not_due_and_what_is_gone_counts_nowhere() {
     scheduler.changed(LaneSettings { probed_every: Some(seconds(3600)), ..edge() }, now);
     assert_eq!(of(&scheduler, "edge").oldest, Some(start() + seconds(7)), "the first is probed now and then");
     assert_eq!((of(&scheduler, "edge").waiting, scheduler.levels().breakers_open), (2, 1));
+    scheduler.pool_changed(&pool("far"), open_to_all(None), now);
     scheduler.changed(LaneSettings { pool: pool("far"), ..settings(0) }, now);
     assert_eq!((of(&scheduler, "edge").waiting, of(&scheduler, "far").waiting), (1, 1), "it has moved");
     scheduler.deleted(lane(0));

@@ -1,4 +1,4 @@
-//! Pools: who delivers when a pool has no agent, who is drained, and who is warm.
+//! Pools: who may use them, who delivers when a pool has no agent, who is drained, and who is warm.
 
 use super::*;
 
@@ -20,7 +20,8 @@ impl Small {
         let now = start();
         let mut scheduler = Scheduler::new(1);
         let fallback = Some(Fallback { pool: pool("spare"), after: AFTER });
-        scheduler.pool_changed(&pool("edge"), fallback, now);
+        scheduler.pool_changed(&pool("edge"), open_to_all(fallback), now);
+        scheduler.pool_changed(&pool("spare"), open_to_all(None), now);
         scheduler.changed(LaneSettings { pool: pool("edge"), allow_fallback, ..settings(0) }, now);
         Self { scheduler, now, accepted: 0 }
     }
@@ -125,16 +126,24 @@ fn without_its_permission_a_subscription_waits() {
     assert_eq!(trespasses(&world.effects()), 0);
 }
 
+/// A subscription may have left its pool since its job was given out, and its former agents may not be trusted any more.
 #[test]
-fn only_the_fallback_that_is_set_may_speak_of_a_pools_jobs() {
+fn what_agents_say_of_a_subscription_that_has_left_their_pool_counts_for_nothing() {
     for (of, allow, foreign) in
-        [("edge", false, 0), ("spare", true, 0), ("spare", false, 1), ("elsewhere", true, 1)]
+        [("edge", false, false), ("spare", true, false), ("spare", false, true), ("elsewhere", true, true)]
     {
         let mut world = Small::new(allow);
         let id = world.accept();
         // After a restart of the control plane: it knows of no job.
-        world.connect("a", of, vec![key(id)]);
-        assert_eq!(trespasses(&world.effects()), foreign, "{of} {allow}");
+        let holder = world.connect("a", of, vec![key(id)]);
+        let forgotten = |effect: &Effect| matches!(effect, Effect::Forget { keys, .. } if *keys == [key(id)]);
+        let effects = world.effects();
+        assert_eq!(effects.iter().any(forgotten), foreign, "{of} {allow}");
+        let report = Report::Made(Box::new(response(200)));
+        world.scheduler.reported(Reported { holder, sequence: 1 }, key(id), report, 0.5, world.now);
+        let effects = world.effects();
+        let settles = effects.iter().any(|effect| matches!(effect, Effect::Settle { .. }));
+        assert_eq!((settles, trespasses(&effects)), (!foreign, 0), "{of} {allow}");
     }
     // The other way round it is no fallback.
     let mut world = Small::new(true);
@@ -143,7 +152,7 @@ fn only_the_fallback_that_is_set_may_speak_of_a_pools_jobs() {
         .changed(LaneSettings { pool: pool("spare"), allow_fallback: true, ..settings(0) }, world.now);
     let id = world.accept();
     world.connect("e", "edge", vec![key(id)]);
-    assert_eq!(trespasses(&world.effects()), 1);
+    assert!(world.effects().iter().any(|effect| matches!(effect, Effect::Forget { .. })));
 }
 
 #[test]
@@ -152,7 +161,7 @@ fn an_agent_that_reconnects_keeps_its_jobs_when_the_fallback_was_changed() {
     let first = world.connect("s", "spare", Vec::new());
     let id = world.accept();
     assert_eq!(handed(&world.pass(AFTER)), [(first, 1)]);
-    world.scheduler.pool_changed(&pool("edge"), None, world.now);
+    world.scheduler.pool_changed(&pool("edge"), open_to_all(None), world.now);
     world.connect("s", "spare", vec![key(id)]);
     let effects = world.effects();
     assert_eq!(trespasses(&effects), 0, "{effects:?}");
@@ -224,4 +233,171 @@ fn a_lane_stays_with_its_agent_and_both_get_their_share() {
     world.handed();
     let held = [one, other].map(|holder| world.scheduler.jobs_held(holder));
     assert!(held[0].abs_diff(held[1]) <= 4 && held[0] + held[1] == 48, "{held:?}");
+}
+
+/// A pool of these tenants, without a fallback.
+fn only(tenants: &[&str]) -> PoolTerms {
+    PoolTerms {
+        tenants: Tenants::Only(tenants.iter().map(|name| name.parse().unwrap()).collect()),
+        fallback: None,
+    }
+}
+
+impl Small {
+    /// The terms of `edge`, for these tenants.
+    fn edge(&mut self, tenants: &[&str]) {
+        let fallback = Some(Fallback { pool: pool("spare"), after: AFTER });
+        self.scheduler.pool_changed(&pool("edge"), PoolTerms { fallback, ..only(tenants) }, self.now);
+    }
+
+    fn spare(&mut self, tenants: &[&str]) {
+        self.scheduler.pool_changed(&pool("spare"), only(tenants), self.now);
+    }
+
+    fn report(&mut self, holder: HolderId, id: DeliveryId) -> Vec<Effect> {
+        let report = Report::Made(Box::new(response(200)));
+        self.scheduler.reported(Reported { holder, sequence: 1 }, key(id), report, 0.5, self.now);
+        self.effects()
+    }
+}
+
+#[test]
+fn a_lane_whose_pool_does_not_allow_its_tenant_hands_nothing_out_until_it_does() {
+    for (unknown, before) in [(true, &[][..]), (false, &[]), (false, &["globex"]), (false, &["acm", "acme2"])]
+    {
+        let mut world = Small::new(false);
+        if unknown {
+            world.scheduler = Scheduler::new(1);
+            world.scheduler.changed(LaneSettings { pool: pool("edge"), ..settings(0) }, world.now);
+        } else {
+            world.edge(before);
+        }
+        let edge = world.connect("e", "edge", Vec::new());
+        let id = world.accept();
+        assert!(world.handed().is_empty(), "{before:?}");
+        assert!(handed(&world.pass(AFTER * 100)).is_empty());
+        assert_eq!(world.scheduler.condition(id, world.now), Condition::PoolNotAllowed);
+        assert!(world.scheduler.survey().lanes.is_empty(), "it is no backlog of the endpoint's");
+        assert_eq!(world.scheduler.levels().pools[&pool("edge")].waiting, 0, "nor of the pool's");
+        assert!(world.scheduler.unserved(&[lane(0)]).is_empty(), "how the pool is, is not told");
+        world.edge(&["globex", "acme"]);
+        assert_eq!(world.handed(), [(edge, 1)], "at once");
+    }
+}
+
+#[test]
+fn a_lane_that_is_barred_waits_and_what_is_in_flight_finishes() {
+    let mut world = Small::new(false);
+    let edge = world.connect("e", "edge", Vec::new());
+    let first = world.accept();
+    assert_eq!(world.handed(), [(edge, 1)]);
+    world.edge(&["globex"]);
+    let second = world.accept();
+    assert!(world.handed().is_empty());
+    assert_eq!(world.scheduler.condition(first, world.now), Condition::Attempting);
+    assert_eq!(world.scheduler.condition(second, world.now), Condition::PoolNotAllowed);
+    let effects = world.report(edge, first);
+    assert_eq!((trespasses(&effects), handed(&effects).len()), (0, 0));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { .. })), "its outcome counts");
+    world.edge(&["acme"]);
+    assert_eq!(world.handed(), [(edge, 1)]);
+    let ready: usize = world.scheduler.pools.values().map(|pool| pool.ready.iter().count()).sum();
+    assert_eq!(ready, 0, "it stands in no queue twice");
+}
+
+#[test]
+fn a_barred_lane_stands_once_in_its_queue_when_it_is_free_again() {
+    let mut world = Small::new(true);
+    world.accept();
+    for _ in 0..3 {
+        world.edge(&[]);
+        world.pass(AFTER);
+        world.edge(&["acme"]);
+        world.pass(AFTER);
+    }
+    let queues = world.scheduler.pools.values();
+    let standing: usize = queues.map(|pool| pool.ready.iter().filter(|id| **id == lane(0)).count()).sum();
+    assert_eq!(standing, 1);
+}
+
+#[test]
+fn a_fallback_delivers_for_the_tenants_that_it_allows_alone() {
+    let mut world = Small::new(true);
+    world.spare(&["globex"]);
+    let spare = world.connect("s", "spare", Vec::new());
+    let id = world.accept();
+    assert!(handed(&world.pass(AFTER * 2)).is_empty());
+    assert_eq!(world.scheduler.condition(id, world.now), Condition::NoAgent);
+    assert_eq!(world.scheduler.unserved(&[lane(0)]).len(), 1);
+    world.spare(&["globex", "acme"]);
+    assert_eq!(world.handed(), [(spare, 1)], "at once, since the pool has fallen already");
+    world.spare(&[]);
+    let second = world.accept();
+    assert!(world.handed().is_empty());
+    assert_eq!(trespasses(&world.report(spare, id)), 0, "what is in flight finishes");
+    // Its own pool must allow the tenant too.
+    world.spare(&["acme"]);
+    world.edge(&["globex"]);
+    assert!(handed(&world.pass(AFTER * 2)).is_empty());
+    assert_eq!(world.scheduler.condition(second, world.now), Condition::PoolNotAllowed);
+}
+
+#[test]
+fn nobody_has_a_delivery_of_a_barred_lane_attempted_again() {
+    let mut world = Small::new(false);
+    let id = world.accept();
+    world.edge(&[]);
+    world.scheduler.retry(id, 1, world.now);
+    let refused = |effect: &Effect| matches!(effect, Effect::Answer(1, Err(Refusal::PoolNotAllowed)));
+    assert!(world.effects().iter().any(refused));
+    world.scheduler.cancel(id, 2, world.now);
+    assert!(world.effects().iter().any(|effect| matches!(effect, Effect::Settle { .. })), "but cancelled");
+}
+
+#[test]
+fn a_pause_and_a_bar_hold_a_lane_each_by_itself() {
+    let mut world = Small::new(false);
+    let edge = world.connect("e", "edge", Vec::new());
+    let with = |held| LaneSettings { pool: pool("edge"), held, ..settings(0) };
+    world.scheduler.changed(with(true), world.now);
+    world.edge(&[]);
+    world.accept();
+    world.edge(&["acme"]);
+    assert!(world.handed().is_empty(), "it is still paused");
+    world.edge(&[]);
+    world.scheduler.changed(with(false), world.now);
+    assert!(world.handed().is_empty(), "it is still barred");
+    let other = LaneSettings { pool: PoolName::default_pool(), ..with(false) };
+    world.scheduler.changed(other, world.now);
+    let default = world.connect("d", "default", Vec::new());
+    let id = DeliveryId { subscription: lane(0), sequence: 1 };
+    assert_eq!(world.handed(), [(default, 1)], "another pool may have it");
+    world.report(default, id);
+    world.scheduler.changed(with(false), world.now);
+    world.accept();
+    assert!(world.handed().is_empty(), "and gone back, it is barred again");
+    world.edge(&["acme"]);
+    assert_eq!(world.handed(), [(edge, 1)]);
+}
+
+#[test]
+fn a_restored_lane_is_barred_and_a_deleted_one_is_not_freed() {
+    let mut world = Small::new(false);
+    world.edge(&[]);
+    let edge = world.connect("e", "edge", Vec::new());
+    let row = LaneRow { low_water: LowWater::default(), end: 2, waiting: false, trouble: None };
+    let restored = LaneSettings { pool: pool("edge"), ..settings(7) };
+    world.scheduler.restore(restored, row, world.now);
+    let loads =
+        |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Load { .. })).count();
+    assert_eq!(loads(&world.effects()), 0, "it loads nothing");
+    world.edge(&["acme"]);
+    assert_eq!(loads(&world.effects()), 1);
+    world.accept();
+    assert_eq!(world.handed(), [(edge, 1)]);
+    world.scheduler.deleted(lane(0));
+    world.accept();
+    world.edge(&[]);
+    world.edge(&["acme"]);
+    assert!(world.handed().is_empty());
 }

@@ -52,35 +52,6 @@ fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
     }
 }
 
-/// An agent of another pool can neither settle nor withhold what it was never given.
-#[test]
-fn an_agent_that_speaks_of_another_pools_job_changes_nothing_and_is_cut_off() {
-    let now = start();
-    let mut scheduler = Scheduler::new(1);
-    scheduler.changed(settings(0), now);
-    let delivery = Delivery::new(1, EventKey::new(now, 1));
-    scheduler.accepted(&[(lane(0), delivery)], now);
-    let key = JobKey { delivery: DeliveryId { subscription: lane(0), sequence: 1 }, attempt: 1, epoch: 1 };
-    let hello = |agent: &str, pool: &str, in_flight| Connected {
-        station: Station { agent: agent.parse().unwrap(), instance: "1".into(), stream: 0 },
-        pool: pool.parse().unwrap(),
-        max_in_flight: 8,
-        in_flight,
-        drained: false,
-    };
-    let thief = scheduler.connected(hello("thief", "elsewhere", vec![key]), now);
-    let report = || Report::Made(Box::new(response(200)));
-    scheduler.reported(Reported { holder: thief, sequence: 1 }, key, report(), 0.5, now);
-    let effects = scheduler.effects(now);
-    let trespasses = effects.iter().filter(|effect| matches!(effect, Effect::Trespass { .. })).count();
-    assert_eq!(trespasses, 2, "{effects:?}");
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Acknowledge(_))));
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle { .. } | Effect::Read { .. })));
-    let owner = scheduler.connected(hello("owner", "default", Vec::new()), now);
-    let given = |effect: &Effect| matches!(effect, Effect::Dispatch { holder, jobs } if *holder == owner && jobs.len() == 1);
-    assert!(scheduler.effects(now).iter().any(given), "the delivery is still its owner's");
-}
-
 /// What an agent still runs takes a place there, whether or not anything comes of it.
 #[test]
 fn two_attempts_of_one_delivery_at_one_agent_take_two_places() {

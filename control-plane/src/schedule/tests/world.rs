@@ -1,6 +1,7 @@
 //! The simulated world: agents that come, go and lose messages, a store that is slow, endpoints that fail, and a control
 //! plane that is killed.
 
+use super::liar::Liar;
 use super::*;
 
 /// One process of an agent: its jobs and its outcomes outlive its connection.
@@ -46,6 +47,8 @@ pub(super) struct World {
     pub(super) log: Vec<(Timestamp, JobKey)>,
     pub(super) handed: Vec<(Timestamp, JobKey)>,
     pub(super) settings: HashMap<SubscriptionId, LaneSettings>,
+    /// An agent that does not do what it should, if there is one.
+    pub(super) liar: Option<Liar>,
 }
 
 pub(super) enum Loaded {
@@ -78,7 +81,9 @@ impl World {
             log: Vec::new(),
             handed: Vec::new(),
             settings: (0..4).map(|number| (lane(number), settings(number))).collect(),
+            liar: None,
         };
+        world.limit_destinations();
         for number in 0..4 {
             world.scheduler.changed(settings(number), world.now);
         }
@@ -152,6 +157,7 @@ impl World {
         let unknown: usize = cut_off.map(|agent| agent.running.len() + agent.outbox.len()).sum();
         self.unknown += u32::try_from(unknown).unwrap();
         self.scheduler = Scheduler::new(self.epoch);
+        self.limit_destinations();
         let open = |agent: &&SimAgent| agent.holder.is_some();
         let back: HashMap<_, _> = (0..AGENTS)
             .filter(|which| self.agents.get(*which).as_ref().is_some_and(open))
@@ -168,6 +174,7 @@ impl World {
             };
             self.scheduler.restore(self.settings[&lane(number)].clone(), row, self.now);
         }
+        self.liar_restarts();
         // They come back within the window.
         for which in 0..AGENTS {
             if self.agents[which].holder.take().is_some() {
@@ -212,7 +219,8 @@ impl World {
                 Effect::Trouble(lane, Some(trouble)) => drop(self.troubles.insert(lane, trouble)),
                 Effect::Trouble(lane, None) => drop(self.troubles.remove(&lane)),
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
-                Effect::Disable(_) | Effect::Trespass { .. } => panic!("nobody gives cause for it"),
+                Effect::Trespass { holder, .. } => self.caught(holder),
+                Effect::Disable(_) => panic!("nobody gives cause for it"),
                 Effect::LowWater(lane, number) => {
                     // Written behind what is queued: a crash loses both or neither.
                     if self.writes.is_empty() {
@@ -298,6 +306,9 @@ impl World {
         }
         let (holder, key) = self.to_agent.remove(0);
         self.check_order(key.delivery);
+        if self.takes_as_liar(holder, key) {
+            return;
+        }
         let Some(agent) = self.agents.iter_mut().find(|agent| agent.holder == Some(holder)) else { return };
         self.log.push((self.now, key));
         *self.posts.entry(key.delivery).or_default() += 1;
@@ -418,7 +429,7 @@ impl World {
         }
         let open: Vec<_> =
             self.rows.iter().filter(|(_, delivery)| !delivery.state.has_ended()).take(5).collect();
-        let assigned: Vec<_> = open.iter().map(|(id, _)| self.scheduler.assigned.get(id)).collect();
+        let assigned: Vec<_> = open.iter().map(|(id, _)| self.scheduler.places.holder(**id)).collect();
         let lanes: Vec<_> = open.iter().map(|(id, _)| &self.scheduler.lanes[&id.subscription].lane).collect();
         panic!("seed {}: never ended: {open:?}; assigned to {assigned:?}; in {lanes:?}", self.seed);
     }
@@ -435,5 +446,6 @@ impl World {
             assert!(self.succeeded.contains(id), "seed {}: {id} was never received", self.seed);
         }
         assert!(self.scheduler.is_quiet(), "seed {}: something is left", self.seed);
+        self.check_destinations();
     }
 }

@@ -19,6 +19,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use self::http::{Answer, Client};
 use super::{Kek, KekError};
+use crate::secret_file;
 
 const EXAMPLE: &str = "vault:https://HOST:8200/transit/keys/NAME";
 /// As much of what Vault says of a refusal as is shown.
@@ -147,8 +148,9 @@ impl VaultKek {
     fn token(&self) -> Result<Zeroizing<String>, String> {
         let token = match (&self.settings.token_file, &self.settings.token) {
             (Some(file), _) => {
-                let text = std::fs::read_to_string(file).map(Zeroizing::new);
-                let text = text.map_err(|error| format!("vault_token_file {}: {error}", file.display()))?;
+                let text = secret_file::read(file);
+                let text =
+                    text.map_err(|error| format!("vault_token_file: {:#}", anyhow::Error::from(error)))?;
                 Zeroizing::new(text.trim().to_owned())
             }
             (None, token) => token.clone().unwrap_or_default(),

@@ -175,7 +175,9 @@ impl<R: Read> Reader<R> {
         let known = crate::store::sled::SCHEMA;
         match header.schema {
             found if found > known => Err(FileError::Newer(header.product)),
-            found if found < known => Err(FileError::Older { found, known, product: header.product }),
+            found if found < crate::store::sled::OLDEST => {
+                Err(FileError::Older { found, known, product: header.product })
+            }
             _ => Ok((reader, header)),
         }
     }

@@ -2,9 +2,10 @@
 //! tenant's list is as long as the tenant's records are, whatever others do.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use postrider_domain::audit::{self, Entry, Head, Record};
+use postrider_domain::audit::{self, AuditKey, Code, Entry, Head, Record};
 use postrider_domain::id::TenantId;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
@@ -12,12 +13,12 @@ use prost::Message as _;
 use sled::Tree;
 
 use super::codec::{bytes, decode, exact, place};
+use super::lists::Filling;
+use super::reading::Reading;
 use super::writer::Write;
 use super::{damaged, failure, key};
 use crate::store::{AuditQuery, AuditRow, AuditSpan, Page, StoreError};
 
-/// Rows that one filtered page looks at.
-const MAX_SCAN: usize = 10_000;
 /// How far the wall clock may have been set back between two records, so that the later one seems the older.
 const CLOCK_SLACK: Duration = Duration::from_secs(86_400);
 /// Records that are removed in one step.
@@ -32,6 +33,8 @@ pub(super) struct Ends {
     head: Head,
     /// The last number of each tenant that was written to since the start.
     of_tenants: HashMap<TenantId, u64>,
+    /// What authenticates records, as soon as it is open.
+    key: Arc<OnceLock<AuditKey>>,
 }
 
 impl Ends {
@@ -42,7 +45,7 @@ impl Ends {
         let last = last.map(|(key, value)| read(&key, &value)).transpose()?;
         let last = last.map_or_else(Head::default, |last| head_of(&last.record));
         if last == head {
-            return Ok(Self { head, of_tenants: HashMap::new() });
+            return Ok(Self { head, ..Self::default() });
         }
         let problem = format!("it ends with record {}, and should with {}", last.sequence, head.sequence);
         Err(damaged("the end of the audit log", &problem))
@@ -50,7 +53,12 @@ impl Ends {
 
     /// Forgets what was about to be written.
     pub(super) fn reset(&mut self, head: Head) {
-        *self = Self { head, of_tenants: HashMap::new() };
+        *self = Self { head, of_tenants: HashMap::new(), key: self.key.clone() };
+    }
+
+    /// Where the key is put that authenticates what is appended from then on.
+    pub(super) fn key(&self) -> Arc<OnceLock<AuditKey>> {
+        self.key.clone()
     }
 
     pub(super) fn head(&self) -> Head {
@@ -71,7 +79,8 @@ impl Ends {
 
     /// The rows of a record that is appended.
     pub(super) fn append(&mut self, entry: Entry) -> Vec<Write> {
-        let (record, head) = self.head.append(entry);
+        let (mut record, head) = self.head.append(entry);
+        record.code = self.key.get().map(|key| key.code(&head));
         self.head = head;
         let mut number = 0;
         let mut rows = vec![(key::audit_head(), Some(encode_head(head)))];
@@ -92,35 +101,54 @@ pub(super) fn span(tree: &Tree) -> Result<AuditSpan, StoreError> {
         let stored = tree.get(&key).map_err(failure)?;
         stored.map_or(Ok(Head::default()), |value| decode_head(&key, &value))
     };
-    Ok(AuditSpan { start: head(key::audit_start())?, end: head(key::audit_head())? })
+    let since = tree.get(key::audit_since()).map_err(failure)?;
+    let since = since.map(|value| decode_head(&key::audit_since(), &value)).transpose()?;
+    Ok(AuditSpan {
+        start: head(key::audit_start())?,
+        end: head(key::audit_head())?,
+        since: since.map(|since| (since.sequence, since.hash)),
+    })
 }
 
-pub(super) fn page(tree: &Tree, query: &AuditQuery) -> Result<Page<AuditRow, u64>, StoreError> {
+/// The row that says since which record there are codes, with the code of that number.
+pub(super) fn write_since(sequence: u64, code: Code) -> Write {
+    (key::audit_since(), Some(encode_head(Head { sequence, hash: code })))
+}
+
+pub(super) fn page(reading: &Reading, query: &AuditQuery) -> Result<Page<AuditRow, u64>, StoreError> {
     let before = query.before.unwrap_or(u64::MAX);
     let range = match &query.tenant {
         Some(tenant) => key::audit_of(tenant)..key::audit_record_of(tenant, before),
         None => key::audit_records()..key::audit_record(before),
     };
-    let (mut items, mut next) = (Vec::new(), None);
-    for (looked, row) in tree.range(range).rev().enumerate() {
-        if items.len() == query.limit || looked == MAX_SCAN {
-            return Ok(Page { items, next });
+    let (mut found, mut next) = (Filling::new(query.limit), None);
+    for row in reading.range(range).rev() {
+        if found.is_full(reading) {
+            return Ok(found.page(next));
         }
         let (key, value) = row.map_err(failure)?;
         let number = key::sequence(&key).ok_or_else(|| damaged(&place(&key), "its key has no number"))?;
         let record = match &query.tenant {
-            Some(_) => record_at(tree, &key, &value)?,
+            Some(_) => record_at(reading, &key, &value)?,
             None => read(&key, &value)?.record,
         };
+        let bytes = weight(&record.entry);
+        reading.look(bytes)?;
         if record.entry.time + CLOCK_SLACK < query.start {
             break;
         }
         next = Some(number);
         if query.wants(&record.entry) {
-            items.push(AuditRow { number, record });
+            found.push(AuditRow { number, record }, bytes);
         }
     }
-    Ok(Page { items, next: None })
+    Ok(found.page(None))
+}
+
+/// What an entry takes in an answer.
+fn weight(entry: &Entry) -> usize {
+    let Entry { actor, address, action, target, request_id, detail, .. } = entry;
+    [actor, address, action, target, request_id, detail].iter().map(|text| text.len()).sum()
 }
 
 /// The record that a tenant's row points to.
@@ -208,6 +236,7 @@ fn encode(record: &Record, number_of_tenant: u64) -> Vec<u8> {
         detail: entry.detail.clone(),
         hash: bytes(&record.hash),
         number_of_tenant,
+        code: record.code.map(|code| bytes(&code)).unwrap_or_default(),
     }
     .encode_to_vec()
 }
@@ -227,7 +256,8 @@ fn read(key: &[u8], value: &[u8]) -> Result<Stored, StoreError> {
         detail: record.detail,
     };
     let number = record.number_of_tenant;
-    Ok(Stored { record: Record { sequence, entry, hash: exact(key, &record.hash)? }, number })
+    let code = (!record.code.is_empty()).then(|| exact(key, &record.code)).transpose()?;
+    Ok(Stored { record: Record { sequence, entry, hash: exact(key, &record.hash)?, code }, number })
 }
 
 /// The number, then the hash.

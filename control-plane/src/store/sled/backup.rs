@@ -10,14 +10,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
+use postrider_telemetry::blocking;
 use sled::{IVec, Tree};
 use tokio::sync::{Mutex, mpsc};
 
 use super::data_keys::DataKeys;
-use super::failure;
+use super::engine::{Engine, guarded};
 use super::opening::SCHEMA;
 use super::tap::{Tapped, tap};
 use super::writer::{Write, WriterHandle};
+use super::{failure, key};
 use crate::store::StoreError;
 use crate::store::backup::file::{Encoder, FRAME};
 use crate::store::backup::{BackupError, BackupParts};
@@ -31,7 +33,7 @@ const MAX_PART: usize = 1024 * 1024;
 
 /// What a backup is taken of.
 pub(super) struct Source {
-    pub(super) tree: Tree,
+    pub(super) engine: Engine,
     pub(super) writer: WriterHandle,
     pub(super) data_keys: Arc<Mutex<DataKeys>>,
     pub(super) store: Bytes,
@@ -96,8 +98,8 @@ impl Taking {
             while let Some(batch) = self.tapped.waiting() {
                 self.changes(batch?).await?;
             }
-            let (tree, after) = (self.source.tree.clone(), last);
-            let read = tokio::task::spawn_blocking(move || read(&tree, after)).await;
+            let (tree, after) = (self.source.engine.tree().map_err(|_| BackupError::Closed)?, last);
+            let read = blocking::run(move || guarded(move || read(&tree, after))).await;
             let (rows, end) = read.map_err(|_| BackupError::Closed)??;
             last = end;
             if !rows.is_empty() {
@@ -123,7 +125,7 @@ impl Taking {
         let keys = self.source.data_keys.lock().await;
         self.source.writer.tap(None).await.map_err(|_| BackupError::Closed)?;
         let read = keys.clone();
-        let read = tokio::task::spawn_blocking(move || read.export()).await;
+        let read = blocking::run(move || read.export()).await;
         drop(keys);
         Ok(read.map_err(|_| BackupError::Closed)??)
     }
@@ -159,8 +161,12 @@ impl Taking {
 fn read(tree: &Tree, after: Option<IVec>) -> Result<(Vec<Write>, Option<IVec>), StoreError> {
     let start = after.map_or(Bound::Unbounded, Bound::Excluded);
     let (mut rows, mut size) = (Vec::new(), 0);
+    let note = key::commit();
     for row in tree.range::<IVec, _>((start, Bound::Unbounded)) {
         let (key, value) = row.map_err(failure)?;
+        if key == note {
+            continue;
+        }
         size += key.len() + value.len();
         rows.push((key.to_vec(), Some(value.to_vec())));
         if size >= FRAME || rows.len() == CHUNK {

@@ -6,51 +6,58 @@
 use std::ops::Range;
 
 use postrider_domain::delivery::{Delivery, State};
-use postrider_domain::id::{DeliveryId, EventKey};
+use postrider_domain::id::DeliveryId;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
-use sled::Tree;
 
-use super::{codec, failure, key, read};
-use crate::store::{Change, ChangeQuery, DeliveryRow, Page, StoreError};
+use super::lists::{Filling, event_keys, weight_of_attempt};
+use super::reading::Reading;
+use super::{codec, failure, key};
+use crate::store::{Change, ChangePlace, ChangeQuery, DeliveryRow, Page, StoreError};
 
-/// Deliveries that one page looks at, but for the last event's.
+/// Rows that one page looks at.
 const LOOK: usize = 2000;
-/// Events that are read for them.
-const EVENTS: usize = 256;
 
-pub(super) fn page(tree: &Tree, query: &ChangeQuery) -> Result<Page<Change, EventKey>, StoreError> {
-    let events = read::events_from(tree, &query.tenant, query.from, Timestamp::MAX, EVENTS)?;
-    let (mut items, mut looked) = (Vec::new(), 0);
-    for event in &events {
-        if looked >= LOOK {
-            return Ok(Page { items, next: Some(event.event.key) });
+pub(super) fn page(reading: &Reading, query: &ChangeQuery) -> Result<Page<Change, ChangePlace>, StoreError> {
+    let (mut found, mut next) = (Filling::of_rows(usize::MAX, LOOK), None);
+    let span = query.after.saturating_add(1)..query.until.saturating_add(1);
+    let keys = event_keys(&query.tenant, query.from.event, Timestamp::MAX);
+    if keys.is_empty() {
+        return Ok(found.page(None));
+    }
+    for row in reading.range(keys) {
+        if next.is_some() && found.is_full(reading) {
+            return Ok(found.page(next));
         }
-        for id in &event.deliveries {
-            looked += 1;
+        let (key, value) = row.map_err(failure)?;
+        reading.look(value.len())?;
+        let row = codec::read_event_without_data(&key, &query.tenant, &value)?;
+        let event = row.event.key;
+        let first = if event == query.from.event { query.from.seen } else { 0 };
+        for (seen, id) in row.deliveries.iter().enumerate().skip(first) {
+            if next.is_some() && found.is_full(reading) {
+                return Ok(found.page(Some(ChangePlace { event, seen })));
+            }
+            next = Some(ChangePlace { event, seen });
             if query.subscription.is_none_or(|wanted| wanted == id.subscription) {
-                of_delivery(
-                    tree,
-                    query.after.saturating_add(1)..query.until.saturating_add(1),
-                    *id,
-                    &mut items,
-                )?;
+                of_delivery(reading, span.clone(), *id, &mut found)?;
             }
         }
+        next = Some(event.next().into());
     }
-    let last = events.last().filter(|_| events.len() == EVENTS).map(|last| last.event.key);
-    Ok(Page { items, next: last.map(EventKey::next) })
+    Ok(found.page(None))
 }
 
 fn of_delivery(
-    tree: &Tree,
+    reading: &Reading,
     span: Range<u64>,
     id: DeliveryId,
-    found: &mut Vec<Change>,
+    found: &mut Filling<Change>,
 ) -> Result<(), StoreError> {
     let row_key = key::delivery(id);
-    let Some(value) = tree.get(&row_key).map_err(failure)? else { return Ok(()) };
+    let Some(value) = reading.get(&row_key).map_err(failure)? else { return reading.look(0) };
+    reading.look(value.len())?;
     let record: records::DeliveryRecord = codec::decode(&row_key, &value)?;
     let (delivery, delivering) = codec::read_delivery(&row_key, &value)?;
     // Of before there were positions, its end says when that was; if it has not ended, something is still to come.
@@ -60,8 +67,9 @@ fn of_delivery(
         return Ok(());
     }
     let mut attempts = Vec::new();
-    for row in tree.scan_prefix(key::attempts(id)) {
+    for row in reading.scan_prefix(key::attempts(id)) {
         let (key, value) = row.map_err(failure)?;
+        reading.look(value.len())?;
         attempts.push((codec::read_attempt_position(&key, &value)?, codec::read_attempt(&key, &value)?));
     }
     let last = delivering.or_else(|| attempts.last().map(|(_, attempt)| attempt.clone()));
@@ -70,11 +78,12 @@ fn of_delivery(
         let present = attempt.number == delivery.attempts && *place == position;
         if span.contains(place) && !present {
             let next = attempts.get(at + 1).map(|(_, next)| next).or(last.as_ref());
-            found.push(past(id, &delivery, attempt, next));
+            found.push(past(id, &delivery, attempt, next), weight_of_attempt(attempt));
         }
     }
     if span.contains(&position) {
-        found.push(Change { row: DeliveryRow { id, delivery, last }, past: false });
+        let weight = last.as_ref().map_or(0, weight_of_attempt);
+        found.push(Change { row: DeliveryRow { id, delivery, last }, past: false }, weight);
     }
     Ok(())
 }

@@ -10,13 +10,15 @@ use postrider_domain::order::OrderingKey;
 use postrider_domain::outcome::Attempt;
 use postrider_domain::sealed::Sealed;
 use postrider_domain::signing::Scheme;
-use postrider_domain::time::Timestamp;
+use postrider_domain::time::{EventTime, Timestamp};
 use postrider_domain::trace::TraceContext;
 use postrider_proto::store as records;
 use prost::Message as _;
 
 use super::{damaged, key};
-use crate::store::{Accept, AgentRow, EventRow, RequestRow, SigningKeyRow, StoreError, SubscriptionRow};
+use crate::store::{
+    Accept, AgentRow, EventHead, EventRow, RequestRow, SigningKeyRow, StoreError, SubscriptionRow,
+};
 
 /// Bytes that must be a record, with the place named for the error.
 pub(super) fn decode<M: prost::Message + Default>(key: &[u8], value: &[u8]) -> Result<M, StoreError> {
@@ -73,7 +75,8 @@ pub(super) fn read_attempt(key: &[u8], value: &[u8]) -> Result<Attempt, StoreErr
         .ok_or_else(|| damaged(&place(key), "it is not an attempt"))
 }
 
-pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
+/// An event's row; its data, and in how many rows of their own it is otherwise, come from [`super::body`].
+pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId], data: Bytes, data_parts: u32) -> Vec<u8> {
     let event = &accept.event;
     let target = |id: &DeliveryId| records::Target {
         subscription: bytes(&id.subscription.to_bytes()),
@@ -82,12 +85,13 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
     records::EventRecord {
         client_id: if accept.client_chosen { event.id.to_string() } else { String::new() },
         r#type: event.event_type.to_string(),
-        timestamp_ms: event.timestamp.as_millis(),
-        data: event.data.clone(),
+        timestamp_ms: event.timestamp.cut().as_millis(),
+        timestamp_nanos: event.timestamp.rest(),
+        data,
         data_size: u32::try_from(event.data.len()).unwrap_or(u32::MAX),
+        data_parts,
         targets: deliveries.iter().map(target).collect(),
         idempotency: accept.idempotency.map(|digest| bytes(&digest)).unwrap_or_default(),
-        probed_key: event.probed_key.map(|key| bytes(&key.to_bytes())).unwrap_or_default(),
         attributes: event
             .attributes
             .iter()
@@ -100,6 +104,30 @@ pub(super) fn event(accept: &Accept, deliveries: &[DeliveryId]) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// An event without its data, which may be in the row all the same when it is small.
+pub(super) fn read_event_without_data(
+    key: &[u8],
+    tenant: &TenantId,
+    value: &[u8],
+) -> Result<EventRow, StoreError> {
+    let record: records::EventRecord = decode(key, value)?;
+    let mut row = read_event(key, tenant, record)?;
+    row.event.data = Bytes::new();
+    Ok(row)
+}
+
+/// What deliveries tell of an event. What it is owed as is not read.
+pub(super) fn read_event_head(key: &[u8], event: EventKey, value: &[u8]) -> Result<EventHead, StoreError> {
+    let bad = || damaged(&place(key), "it is not an event");
+    let record: records::EventHeadRecord = decode(key, value)?;
+    let own = !record.client_id.is_empty();
+    Ok(EventHead {
+        id: if own { record.client_id.parse().map_err(|_| bad())? } else { event.into() },
+        event_type: record.r#type.parse().map_err(|_| bad())?,
+        erased: record.data.is_empty() && record.data_parts == 0 && record.data_size > 0,
+    })
+}
+
 pub(super) fn read_event(
     key: &[u8],
     tenant: &TenantId,
@@ -107,6 +135,7 @@ pub(super) fn read_event(
 ) -> Result<EventRow, StoreError> {
     let bad = || damaged(&place(key), "it is not an event");
     let event_key = key::event_key(key).ok_or_else(bad)?;
+    let erased = record.data.is_empty() && record.data_parts == 0 && record.data_size > 0;
     let id = if record.client_id.is_empty() {
         event_key.into()
     } else {
@@ -117,24 +146,19 @@ pub(super) fn read_event(
         let subscription = SubscriptionId::from_bytes(exact(key, &target.subscription)?);
         deliveries.push(DeliveryId { subscription, sequence: target.sequence });
     }
-    let probed_key = match &record.probed_key[..] {
-        [] => None,
-        id => Some(KeyId::from_bytes(exact(key, id)?)),
-    };
     let event = Event {
         key: event_key,
         id,
         tenant: tenant.clone(),
         event_type: record.r#type.parse().map_err(|_| bad())?,
-        timestamp: Timestamp::from_millis(record.timestamp_ms),
+        timestamp: EventTime::new(Timestamp::from_millis(record.timestamp_ms), record.timestamp_nanos),
         accepted: event_key.created(),
         data: record.data,
-        probed_key,
         attributes: Attributes::new(record.attributes).map_err(|_| bad())?,
         ordering_key: OrderingKey::new(&record.ordering_key).map_err(|_| bad())?,
         trace: TraceContext::new(&record.trace_parent, &record.trace_state).map_err(|_| bad())?,
     };
-    Ok(EventRow { event, data_size: record.data_size, deliveries })
+    Ok(EventRow { event, data_size: record.data_size, erased, deliveries })
 }
 
 /// What an idempotency key or a client-chosen id points to. Its age is its event's: the key tells it.

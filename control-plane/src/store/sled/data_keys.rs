@@ -15,11 +15,14 @@ use postrider_proto::store as records;
 use prost::Message as _;
 
 use super::codec::bytes;
+use super::commits::Commits;
 use super::{damaged, failure, key};
 use crate::store::{DataKeyRow, StoreError};
 
 const NAME: &str = "data-keys";
 const NEW: &str = "data-keys.new";
+/// Stands between the keys and their checksum (CRC-32, little-endian). As a part of the record it would be an unfinished group.
+const CHECKED: [u8; 4] = *b"crc1";
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -29,23 +32,29 @@ pub(super) struct DataKeys {
 
 impl DataKeys {
     /// Finds the file of a store, which remembers whether it has one: without it nothing sealed opens.
-    pub(super) fn open(folder: &Path, db: &sled::Db) -> Result<Self, StoreError> {
-        let keys = Self { folder: folder.to_owned() };
+    pub(super) fn open(commits: &mut Commits) -> Result<Self, StoreError> {
+        let folder = commits.folder();
+        let keys = Self { folder: folder.clone() };
         // Left by a crash. Nobody was told that what is in it is written.
         match std::fs::remove_file(folder.join(NEW)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failure(error.into())),
             _ => {}
         }
-        let (exists, known) =
-            (!keys.read()?.is_empty(), db.contains_key(key::has_data_keys()).map_err(failure)?);
+        let known = commits.db()?.contains_key(key::has_data_keys()).map_err(failure)?;
+        let exists = !keys.read()?.is_empty();
         match (exists, known) {
             (false, true) => Err(damaged(&keys.path().display().to_string(), "the file is missing or empty")),
             (true, false) => {
-                db.insert(key::has_data_keys(), &[]).map_err(failure)?;
+                commits.commit(&[(key::has_data_keys(), Some(Vec::new()))])?;
                 Ok(keys)
             }
             _ => Ok(keys),
         }
+    }
+
+    /// Whether a folder has the file.
+    pub(super) fn is_there(folder: &Path) -> bool {
+        folder.join(NAME).exists()
     }
 
     /// Every data key, oldest first.
@@ -55,7 +64,8 @@ impl DataKeys {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(failure(error.into())),
         };
-        let record = records::DataKeysRecord::decode(file.as_slice());
+        let content = self.checked(&file)?;
+        let record = records::DataKeysRecord::decode(content);
         self.read_rows(&record.map_err(|error| self.damaged(&error.to_string()))?)
     }
 
@@ -88,7 +98,22 @@ impl DataKeys {
 
     fn write(&self, rows: &[DataKeyRow]) -> Result<(), StoreError> {
         let record = records::DataKeysRecord { data_keys: rows.iter().map(write_row).collect() };
-        self.replace(&record.encode_to_vec()).map_err(|error| failure(error.into()))
+        let mut content = record.encode_to_vec();
+        let checksum = crc32fast::hash(&content).to_le_bytes();
+        content.extend_from_slice(&CHECKED);
+        content.extend_from_slice(&checksum);
+        self.replace(&content).map_err(|error| failure(error.into()))
+    }
+
+    /// What the file holds in front of its checksum. Files of earlier builds have none.
+    fn checked<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], StoreError> {
+        let Some((front, checksum)) = file.split_last_chunk::<4>() else { return Ok(file) };
+        let Some(content) = front.strip_suffix(&CHECKED) else { return Ok(file) };
+        if crc32fast::hash(content).to_le_bytes() == *checksum {
+            Ok(content)
+        } else {
+            Err(self.damaged("its checksum is wrong"))
+        }
     }
 
     fn replace(&self, content: &[u8]) -> std::io::Result<()> {
@@ -122,6 +147,15 @@ impl DataKeys {
     fn damaged(&self, problem: &str) -> StoreError {
         damaged(&self.path().display().to_string(), problem)
     }
+}
+
+/// Whether a store that had data keys still has them.
+pub(super) fn check(folder: &Path, db: &sled::Tree) -> Result<(), StoreError> {
+    let keys = DataKeys { folder: folder.to_owned() };
+    if keys.read()?.is_empty() && db.contains_key(key::has_data_keys()).map_err(failure)? {
+        return Err(keys.damaged("the file is missing or empty"));
+    }
+    Ok(())
 }
 
 fn write_row(row: &DataKeyRow) -> records::DataKeyRecord {

@@ -1,5 +1,6 @@
 //! What a group of commands comes to: one batch, with what has to be known of it until it is written.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use postrider_domain::audit;
@@ -7,10 +8,9 @@ use postrider_domain::id::{DeliveryId, EventKey, TenantId};
 use tokio::sync::oneshot;
 
 use super::{codec, key, read};
-use crate::store::{Accepted, Conflict, Settle, Settlement, StoreError};
-
 /// A row to write, or, without a value, to remove.
-pub(super) type Write = (Vec<u8>, Option<Vec<u8>>);
+pub(super) use crate::store::journal::Row as Write;
+use crate::store::{Accepted, Conflict, Settle, Settlement, StoreError};
 
 /// What became of each event of an accept.
 pub(super) type Results = Vec<Result<Accepted, Conflict>>;
@@ -20,8 +20,9 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What a group of commands comes to.
 #[derive(Default)]
 pub(super) struct Group {
-    pub(super) batch: sled::Batch,
-    pub(super) rows: usize,
+    /// The rows to write; of several writes to one row the last counts.
+    pub(super) rows: Vec<Write>,
+    places: HashMap<Vec<u8>, usize>,
     pub(super) urgent: bool,
     /// The greatest position that something is settled at; 0 for none.
     pub(super) position: u64,
@@ -37,19 +38,21 @@ pub(super) struct Group {
     pub(super) closed: Vec<TenantId>,
     /// The rows that this group removes: a late settlement must not write them again.
     pub(super) removed: HashSet<Vec<u8>>,
-    /// The batch once more, for a backup.
-    pub(super) told: Option<Vec<Write>>,
 }
 
 impl Group {
+    /// An empty group, when the audit log ends here.
+    pub(super) fn after(audit_before: audit::Head) -> Self {
+        Self { audit_before, ..Self::default() }
+    }
+
     pub(super) fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.rows += 1;
-        if let Some(told) = &mut self.told {
-            told.push((key.clone(), value.clone()));
-        }
-        match value {
-            Some(value) => self.batch.insert(key, value),
-            None => self.batch.remove(key),
+        match self.places.entry(key) {
+            Entry::Occupied(place) => self.rows[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                self.rows.push((place.key().clone(), value));
+                place.insert(self.rows.len() - 1);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ const AGENT: u8 = b'G';
 const ATTEMPT: u8 = b'A';
 const AUDIT: u8 = b'U';
 const AUDIT_OF_TENANT: u8 = b'X';
+const BODY: u8 = b'b';
 const BOOTSTRAP: u8 = b'B';
 const AUTHORITY: u8 = b'H';
 const CLIENT_ID: u8 = b'C';
@@ -28,6 +29,7 @@ const KEY_USES: u8 = b'P';
 const LANE: u8 = b'L';
 const META: u8 = b'M';
 const OPERATION: u8 = b'O';
+const OPERATION_OF_TENANT: u8 = b'o';
 const POOL: u8 = b'Q';
 const REQUEST: u8 = b'R';
 const SUBSCRIPTION: u8 = b'S';
@@ -37,10 +39,11 @@ const TOKEN_USE: u8 = b'V';
 const TROUBLE: u8 = b'F';
 const USAGE: u8 = b'Z';
 
-/// The kinds whose keys begin with a tenant's name. A deletion removes those rows; `E` and `C` with their own care, `X`
-/// not at all: the audit log stays.
+/// The kinds whose keys begin with a tenant's name. A deletion removes those rows; `E`, `b`, `C`
+/// and `o` with their own care, `X` not at all: the audit log stays.
 #[cfg(test)]
-const OF_TENANT: [u8; 7] = [AUDIT_OF_TENANT, CLIENT_ID, EVENT, EVENT_TYPE, REQUEST, TENANT, USAGE];
+const OF_TENANT: [u8; 9] =
+    [AUDIT_OF_TENANT, BODY, CLIENT_ID, EVENT, EVENT_TYPE, OPERATION_OF_TENANT, REQUEST, TENANT, USAGE];
 /// The kinds whose keys begin with a subscription's id: [`of_subscription`] and [`lane_of`] name them for deletions.
 #[cfg(test)]
 const OF_SUBSCRIPTION: [u8; 7] = [ATTEMPT, DELIVERY, DUE, KEY_USES, LANE, SUBSCRIPTION, TROUBLE];
@@ -61,6 +64,8 @@ const OTHERS: [u8; 12] = [
     TOKEN_USE,
 ];
 
+/// The tree that is written to only so that sled cleans its log.
+pub(super) const CLEANING: &str = "cleaning";
 /// Under this name the last epoch is kept of before the store was restored from a backup.
 pub(super) const FENCE: &str = "fence";
 /// Under this name a store's identity is kept.
@@ -69,20 +74,55 @@ pub(super) const IDENTITY_OF_STORE: &str = "store";
 pub(super) const LAST_POSITION: &str = "position";
 
 /// The kinds that there are many rows of. None holds a secret.
-pub(super) const WITHOUT_SECRETS: [u8; 12] = [
+pub(super) const WITHOUT_SECRETS: [u8; 14] = [
     ATTEMPT,
     AUDIT,
     AUDIT_OF_TENANT,
+    BODY,
     CLIENT_ID,
     DELIVERY,
     DUE,
     EVENT,
     IDEMPOTENCY,
     LANE,
+    OPERATION_OF_TENANT,
     REQUEST,
     TROUBLE,
     USAGE,
 ];
+
+/// What the rows of a kind are, in words.
+pub(super) fn name_of(kind: u8) -> &'static str {
+    match kind {
+        AGENT => "agents",
+        ATTEMPT => "attempts",
+        AUDIT | AUDIT_OF_TENANT => "audit records",
+        BOOTSTRAP => "records of first admin tokens",
+        AUTHORITY => "certificate authorities",
+        BODY => "parts of event data",
+        CLIENT_ID => "event ids of clients",
+        DELIVERY => "deliveries",
+        DUE => "due times",
+        EVENT => "events",
+        EVENT_TYPE => "event types",
+        IDEMPOTENCY => "idempotency keys",
+        IDENTITY => "agent identities",
+        JOIN_TOKEN => "join tokens",
+        KEY_USES => "records of key uses",
+        LANE => "lanes",
+        META => "records about the store",
+        OPERATION | OPERATION_OF_TENANT => "operations",
+        POOL => "pools",
+        REQUEST => "request ids",
+        SUBSCRIPTION => "subscriptions",
+        TENANT => "tenants",
+        TOKEN => "tokens",
+        TOKEN_USE => "records of token uses",
+        TROUBLE => "records of failing endpoints",
+        USAGE => "records of stored bytes",
+        _ => "rows of an unknown kind",
+    }
+}
 
 /// A key under construction.
 struct Key(Vec<u8>);
@@ -118,8 +158,18 @@ pub(super) fn meta(name: &str) -> Vec<u8> {
     Key::new(META).bytes(name.as_bytes()).0
 }
 
+/// Which commits the store has: written with each of them, and not a part of any.
+pub(super) fn commit() -> Vec<u8> {
+    meta("commit")
+}
+
 pub(super) fn audit_head() -> Vec<u8> {
     meta("audit-head")
+}
+
+/// The first record that has an authentication code.
+pub(super) fn audit_since() -> Vec<u8> {
+    meta("audit-since")
 }
 
 /// The last of the records that have aged out.
@@ -135,6 +185,11 @@ pub(super) fn last_position() -> Vec<u8> {
 /// There when data keys were ever written.
 pub(super) fn has_data_keys() -> Vec<u8> {
     meta("data-keys")
+}
+
+/// How far a sweep of a kind of rows of all tenants has come.
+pub(super) fn round(kind: &str) -> Vec<u8> {
+    meta(&format!("round-{kind}"))
 }
 
 /// How far a sweep of a tenant's events has come.
@@ -201,6 +256,12 @@ pub(super) fn events(tenant: &TenantId) -> Vec<u8> {
 
 pub(super) fn event(tenant: &TenantId, key: EventKey) -> Vec<u8> {
     Key::new(EVENT).text(tenant.as_str()).bytes(&key.to_bytes()).0
+}
+
+/// A part of an event's data.
+pub(super) fn body(tenant: &TenantId, event: EventKey, number: u32) -> Vec<u8> {
+    let of_event = Key::new(BODY).text(tenant.as_str()).bytes(&event.to_bytes());
+    of_event.bytes(&number.to_be_bytes()).0
 }
 
 pub(super) fn client_id(tenant: &TenantId, id: &EventId) -> Vec<u8> {
@@ -298,6 +359,26 @@ pub(super) fn operations() -> Vec<u8> {
 
 pub(super) fn operation(id: OperationId) -> Vec<u8> {
     Key::new(OPERATION).bytes(&id.to_bytes()).0
+}
+
+/// Where a tenant's operations are.
+pub(super) fn operations_of(tenant: &str) -> Vec<u8> {
+    Key::new(OPERATION_OF_TENANT).text(tenant).0
+}
+
+pub(super) fn operation_of(tenant: &str, id: OperationId) -> Vec<u8> {
+    Key::new(OPERATION_OF_TENANT).text(tenant).bytes(&id.to_bytes()).0
+}
+
+/// There when every operation has a row among its tenant's.
+pub(super) fn operations_listed() -> Vec<u8> {
+    meta("operations-listed")
+}
+
+/// The id at the end of an operation's key.
+pub(super) fn operation_id(key: &[u8]) -> Option<OperationId> {
+    let (_, tail) = key.split_last_chunk::<16>()?;
+    Some(OperationId::from_bytes(*tail))
 }
 
 pub(super) fn pools() -> Vec<u8> {

@@ -13,16 +13,17 @@ use postrider_proto::store as records;
 use prost::Message;
 use sled::Tree;
 
-use super::{codec, damaged, failure, key};
+use super::{body, codec, damaged, failure, key};
 use crate::store::{
-    AgentRow, DeliveryPlace, DeliveryQuery, DeliveryRow, DueRows, EventQuery, EventRow, FreshRows, LaneRow,
-    Page, RequestRow, StoreError, SubscriptionRow,
+    AgentRow, DeliveryRow, DueRows, EventRow, FreshRows, LaneRow, RequestRow, StoreError, SubscriptionRow,
 };
 
 /// Attempts of a delivery that are remembered.
 pub(super) const MAX_ATTEMPTS: u32 = 100;
-/// Rows that one filtered page looks at.
+/// Rows of a lane that one read looks at.
 const MAX_SCAN: usize = 10_000;
+/// Bytes of events' rows that a sweep reads at once.
+const MAX_SWEPT: usize = 4 * 1024 * 1024;
 
 type Row = (sled::IVec, sled::IVec);
 
@@ -34,22 +35,12 @@ pub(super) fn message<M: Message + Default>(tree: &Tree, key: &[u8]) -> Result<O
     get(tree, key)?.map(|value| codec::decode(key, &value)).transpose()
 }
 
-pub(super) fn messages<M: Message + Default>(
-    tree: &Tree,
-    prefix: &[u8],
-    after: Option<Vec<u8>>,
-    limit: usize,
-) -> Result<Vec<M>, StoreError> {
-    let rows = forward(tree, prefix, after).take(limit);
-    rows.map(|row| row.and_then(|(key, value)| codec::decode(&key, &value))).collect()
-}
-
 pub(super) fn keys(tree: &Tree, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
     forward(tree, prefix, None).map(|row| row.map(|(key, _)| key.to_vec())).collect()
 }
 
 /// The rows below a prefix, in order, after a key of one.
-fn forward(
+pub(super) fn forward(
     tree: &Tree,
     prefix: &[u8],
     after: Option<Vec<u8>>,
@@ -60,7 +51,7 @@ fn forward(
 }
 
 /// The rows below a prefix and before a key, in reverse order.
-fn backward(
+pub(super) fn backward(
     tree: &Tree,
     prefix: &[u8],
     before: Vec<u8>,
@@ -69,7 +60,7 @@ fn backward(
 }
 
 /// The first key that is behind every key with this prefix.
-fn successor(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn successor(prefix: &[u8]) -> Vec<u8> {
     let mut next = prefix.to_vec();
     while let Some(last) = next.pop() {
         if last < u8::MAX {
@@ -193,7 +184,12 @@ pub(super) fn delivery_of(
     found.filter(|_| own).map(|value| delivery_row(tree, id, &key, &value)).transpose()
 }
 
-fn delivery_row(tree: &Tree, id: DeliveryId, key: &[u8], value: &[u8]) -> Result<DeliveryRow, StoreError> {
+pub(super) fn delivery_row(
+    tree: &Tree,
+    id: DeliveryId,
+    key: &[u8],
+    value: &[u8],
+) -> Result<DeliveryRow, StoreError> {
     let (delivery, delivering) = codec::read_delivery(key, value)?;
     let last = match delivering {
         None if delivery.attempts > 0 => {
@@ -220,7 +216,21 @@ pub(super) fn attempts(tree: &Tree, id: DeliveryId) -> Result<Vec<Attempt>, Stor
 
 pub(super) fn event(tree: &Tree, tenant: &TenantId, event: EventKey) -> Result<Option<EventRow>, StoreError> {
     let key = key::event(tenant, event);
-    message(tree, &key)?.map(|record| codec::read_event(&key, tenant, record)).transpose()
+    let Some(record) = message(tree, &key)? else { return Ok(None) };
+    event_row(tree, tenant, &key, record)
+}
+
+/// An event with its data; `None` when it is gone meanwhile.
+fn event_row(
+    tree: &Tree,
+    tenant: &TenantId,
+    key: &[u8],
+    record: records::EventRecord,
+) -> Result<Option<EventRow>, StoreError> {
+    let event =
+        key::event_key(key).ok_or_else(|| damaged(&codec::place(key), "its key is not an event's"))?;
+    let record = body::with_data(tree, tenant, event, record)?;
+    record.map(|record| codec::read_event(key, tenant, record)).transpose()
 }
 
 pub(super) fn name(tree: &Tree, key: &[u8]) -> Result<Option<(EventKey, [u8; 16])>, StoreError> {
@@ -233,123 +243,6 @@ pub(super) fn event_key(
     id: &EventId,
 ) -> Result<Option<EventKey>, StoreError> {
     Ok(name(tree, &key::client_id(tenant, id))?.map(|(event, _)| event))
-}
-
-pub(super) fn events(tree: &Tree, query: &EventQuery) -> Result<Page<EventRow, EventKey>, StoreError> {
-    let before = query.after.unwrap_or_else(|| EventKey::first_at(query.end));
-    let (mut items, mut next) = (Vec::new(), None);
-    for (looked, row) in
-        backward(tree, &key::events(&query.tenant), key::event(&query.tenant, before)).enumerate()
-    {
-        if items.len() == query.limit || looked == MAX_SCAN {
-            return Ok(Page { items, next });
-        }
-        let (key, value) = row?;
-        let row = codec::read_event(&key, &query.tenant, codec::decode(&key, &value)?)?;
-        if row.event.accepted < query.start {
-            break;
-        }
-        next = Some(row.event.key);
-        if query.event_type.as_ref().is_none_or(|wanted| *wanted == row.event.event_type) {
-            items.push(row);
-        }
-    }
-    Ok(Page { items, next: None })
-}
-
-pub(super) fn deliveries(
-    tree: &Tree,
-    query: &DeliveryQuery,
-) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
-    match (query.event, query.subscription) {
-        (Some(event), _) => of_event(tree, query, event),
-        (None, Some(subscription)) => of_subscription(tree, query, subscription),
-        (None, None) => of_tenant(tree, query),
-    }
-}
-
-fn of_event(
-    tree: &Tree,
-    query: &DeliveryQuery,
-    key: EventKey,
-) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
-    let Some(row) = event(tree, &query.tenant, key)? else {
-        return Ok(Page { items: Vec::new(), next: None });
-    };
-    let wanted = |id: &&DeliveryId| query.subscription.is_none_or(|wanted| wanted == id.subscription);
-    let (mut items, mut next) = (Vec::new(), None);
-    for id in unseen(key, &row.deliveries, query.after).iter().filter(wanted) {
-        if items.len() == query.limit {
-            return Ok(Page { items, next });
-        }
-        next = Some(DeliveryPlace { event: key, id: *id });
-        items.extend(delivery(tree, *id)?.filter(|row| query.wants(row.delivery.state)));
-    }
-    Ok(Page { items, next: None })
-}
-
-fn of_subscription(
-    tree: &Tree,
-    query: &DeliveryQuery,
-    subscription: SubscriptionId,
-) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
-    let prefix = key::deliveries(subscription);
-    // Of the place only the number counts: with another lane's id the range would reach into the lanes between.
-    let before = query
-        .after
-        .map_or_else(|| successor(&prefix), |place| key::delivery(DeliveryId { subscription, ..place.id }));
-    let (mut items, mut next) = (Vec::new(), None);
-    for (looked, row) in backward(tree, &prefix, before).enumerate() {
-        if items.len() == query.limit || looked == MAX_SCAN {
-            return Ok(Page { items, next });
-        }
-        let (key, value) = row?;
-        let (delivery, _) = codec::read_delivery(&key, &value)?;
-        let id = DeliveryId { subscription, sequence: delivery.sequence };
-        let created = delivery.event.created();
-        if created < query.start {
-            break;
-        }
-        next = Some(DeliveryPlace { event: delivery.event, id });
-        if created < query.end && query.wants(delivery.state) {
-            items.push(delivery_row(tree, id, &key, &value)?);
-        }
-    }
-    Ok(Page { items, next: None })
-}
-
-/// By event, newest first; the deliveries of one event in their order.
-fn of_tenant(tree: &Tree, query: &DeliveryQuery) -> Result<Page<DeliveryRow, DeliveryPlace>, StoreError> {
-    let prefix = key::events(&query.tenant);
-    let mut before = key::event(&query.tenant, EventKey::first_at(query.end));
-    if let Some(place) = query.after {
-        // The page before ended within this event's deliveries: begin with that event.
-        before = before.min(successor(&key::event(&query.tenant, place.event)));
-    }
-    let (mut items, mut next, mut looked) = (Vec::new(), None, 0);
-    for row in backward(tree, &prefix, before) {
-        let (key, value) = row?;
-        let row = codec::read_event(&key, &query.tenant, codec::decode(&key, &value)?)?;
-        if row.event.accepted < query.start {
-            break;
-        }
-        for id in unseen(row.event.key, &row.deliveries, query.after) {
-            if items.len() == query.limit || looked == MAX_SCAN {
-                return Ok(Page { items, next });
-            }
-            looked += 1;
-            next = Some(DeliveryPlace { event: row.event.key, id: *id });
-            items.extend(delivery(tree, *id)?.filter(|row| query.wants(row.delivery.state)));
-        }
-    }
-    Ok(Page { items, next: None })
-}
-
-/// An event's deliveries without those that came before this place.
-fn unseen(event: EventKey, deliveries: &[DeliveryId], after: Option<DeliveryPlace>) -> &[DeliveryId] {
-    let last = after.filter(|place| place.event == event);
-    let seen = last.and_then(|place| deliveries.iter().position(|id| *id == place.id));
-    &deliveries[seen.map_or(0, |seen| seen + 1)..]
 }
 
 pub(super) fn subscriptions(
@@ -370,43 +263,30 @@ pub(super) fn agents(tree: &Tree) -> Result<Vec<AgentRow>, StoreError> {
     rows.map(|row| row.and_then(|(key, value)| codec::read_agent(&key, &value))).collect()
 }
 
-/// The event's records from a place on, for a sweep: at most `limit`, none accepted at or after `until`.
+/// The event's records from a place on, for a sweep: at most `limit` or so many bytes, none
+/// accepted at or after `until`; and whether there may be more.
 pub(super) fn events_until(
     tree: &Tree,
     tenant: &TenantId,
     after: Option<EventKey>,
     until: Timestamp,
     limit: usize,
-) -> Result<Vec<(EventKey, records::EventRecord)>, StoreError> {
-    let rows = forward(tree, &key::events(tenant), after.map(|after| key::event(tenant, after)));
-    let mut found = Vec::new();
-    for row in rows.take(limit) {
+) -> Result<(Vec<(EventKey, records::EventRecord)>, bool), StoreError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    for row in forward(tree, &key::events(tenant), after.map(|after| key::event(tenant, after))) {
+        if found.len() >= limit || bytes >= MAX_SWEPT {
+            return Ok((found, true));
+        }
         let (key, value) = row?;
         let event =
             key::event_key(&key).ok_or_else(|| damaged(&codec::place(&key), "its key is not an event's"))?;
         if event.created() >= until {
             break;
         }
+        bytes += value.len();
         found.push((event, codec::decode(&key, &value)?));
     }
-    Ok(found)
-}
-
-/// The events of a tenant from this one on, accepted before `end`.
-pub(super) fn events_from(
-    tree: &Tree,
-    tenant: &TenantId,
-    from: EventKey,
-    end: Timestamp,
-    limit: usize,
-) -> Result<Vec<EventRow>, StoreError> {
-    let range = key::event(tenant, from)..key::event(tenant, EventKey::first_at(end));
-    if range.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = tree.range(range).take(limit).map(|row| row.map_err(failure));
-    rows.map(|row| row.and_then(|(key, value)| codec::read_event(&key, tenant, codec::decode(&key, &value)?)))
-        .collect()
+    Ok((found, false))
 }
 
 /// The first tenant after this one that has events, whether or not it still exists.

@@ -10,14 +10,17 @@ use postrider_domain::audit::{Check, Entry};
 use postrider_domain::time::Timestamp;
 use postrider_proto::store as records;
 use sha2::{Digest as _, Sha256};
-use sled::{Db, Tree};
+use sled::Tree;
 
+use super::commits::flush;
 use super::data_keys::DataKeys;
-use super::opening::{check_schema, number, open_files};
+use super::engine::Opening;
+use super::opening::{check_version, number};
 use super::writer::{Write, free_replaced};
 use super::{audit, failure, key};
 use crate::store::backup::file::Part;
 use crate::store::backup::{RestoreError, Summary, file_error, open, verify};
+use crate::store::journal::sync_folder;
 use crate::store::{STORE, StoreError};
 
 /// The store while it is made.
@@ -93,13 +96,15 @@ fn claim(data_dir: &Path) -> Result<File, RestoreError> {
 }
 
 fn place(making: &Path, data_dir: &Path) -> Result<(), RestoreError> {
-    let put = std::fs::rename(making, data_dir.join(STORE)).and_then(|()| File::open(data_dir)?.sync_all());
+    let put = std::fs::rename(making, data_dir.join(STORE))
+        .and_then(|()| sync_folder(data_dir))
+        .and_then(|()| data_dir.parent().map_or(Ok(()), sync_folder));
     put.map_err(|cause| RestoreError::Io { doing: "put in place", path: making.to_owned(), cause })
 }
 
 fn make(from: &Path, making: &Path, summary: &Summary, now: Timestamp) -> Result<Restored, RestoreError> {
     let written = {
-        let db = opened(making)?;
+        let db = opening(making).open()?;
         let mut writing = Writing { tree: &db, written: Digest::default() };
         writing.pass(from, making, |part| match part {
             Part::Rows(rows) => Some(rows),
@@ -110,12 +115,14 @@ fn make(from: &Path, making: &Path, summary: &Summary, now: Timestamp) -> Result
             _ => None,
         })?;
         writing.begin_another_life(summary, now)?;
-        db.flush().map_err(failure)?;
+        flush(&db)?;
         writing.written
     };
     // Opened anew: what is compared has come from the disk.
-    let db = opened(making)?;
-    check_schema(&db)?;
+    let opening = opening(making);
+    let db = opening.open()?;
+    opening.sync()?;
+    check_version(number(&db, "schema")?)?;
     let (found, counts) = read_all(&db)?;
     if found != written {
         return Err(RestoreError::Differs(format!(
@@ -136,19 +143,14 @@ fn make(from: &Path, making: &Path, summary: &Summary, now: Timestamp) -> Result
     })
 }
 
-fn opened(path: &Path) -> Result<Db, StoreError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(None);
-    open_files(&config).map_err(failure)
+fn opening(path: &Path) -> Opening {
+    Opening { path: path.to_owned(), cache_bytes: CACHE, compared_up_to: 0 }
 }
 
 /// What rows there are, whatever their order: how many, and the sum, without carries, of their digests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Digest {
-    rows: u64,
+pub(super) struct Digest {
+    pub(super) rows: u64,
     sum: [u8; 32],
 }
 
@@ -236,7 +238,7 @@ impl Writing<'_> {
 }
 
 /// All rows, and how many there are of each kind.
-fn read_all(tree: &Tree) -> Result<(Digest, BTreeMap<u8, u64>), StoreError> {
+pub(super) fn read_all(tree: &Tree) -> Result<(Digest, BTreeMap<u8, u64>), StoreError> {
     let (mut digest, mut counts) = (Digest::default(), BTreeMap::new());
     for row in tree.iter() {
         let (key, value) = row.map_err(failure)?;
@@ -246,7 +248,7 @@ fn read_all(tree: &Tree) -> Result<(Digest, BTreeMap<u8, u64>), StoreError> {
     Ok((digest, counts))
 }
 
-fn check_audit_log(tree: &Tree) -> Result<(), RestoreError> {
+pub(super) fn check_audit_log(tree: &Tree) -> Result<(), RestoreError> {
     let broken = |problem: String| RestoreError::AuditLog(problem);
     // Compares the end with where the log says that it ends.
     audit::Ends::load(tree).map_err(|error| broken(error.to_string()))?;

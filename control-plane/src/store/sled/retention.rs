@@ -14,11 +14,15 @@ use prost::Message as _;
 use sled::Tree;
 
 use super::writer::Write;
-use super::{codec, failure, key, read, usage};
+use super::{body, codec, failure, key, read, usage};
 use crate::store::{Retention, StoreError};
 
 /// Events that one sweep of one tenant looks at in a step.
 const STEP: usize = 256;
+/// Request ids of all tenants that a step looks at.
+const REQUESTS: usize = 4096;
+/// Subscriptions of all tenants that a step looks at.
+const SUBSCRIPTIONS: usize = 1000;
 
 /// What one step writes.
 #[derive(Default)]
@@ -84,7 +88,7 @@ pub(super) fn remove_events(
     rows: usize,
 ) -> Result<(Step, Option<EventKey>), StoreError> {
     let (mut step, mut last) = (Step::default(), None);
-    for (event, record) in read::events_until(tree, tenant, None, Timestamp::MAX, STEP)? {
+    for (event, record) in read::events_until(tree, tenant, None, Timestamp::MAX, STEP)?.0 {
         if step.writes.len() >= rows {
             break;
         }
@@ -115,7 +119,7 @@ impl Step {
         let cursor_key = key::sweep(sweep.name(), tenant.as_str());
         let cursor = tree.get(&cursor_key).map_err(failure)?;
         let after = cursor.as_ref().and_then(|bytes| key::event_key(bytes));
-        let found = read::events_until(tree, tenant, after, until, STEP)?;
+        let (found, more) = read::events_until(tree, tenant, after, until, STEP)?;
         for (event, record) in &found {
             match sweep {
                 Sweep::Idempotency => self.forget_idempotency(tree, *event, record)?,
@@ -125,7 +129,7 @@ impl Step {
         }
         match found.last() {
             Some((event, _)) => {
-                self.more |= found.len() == STEP;
+                self.more |= more;
                 self.writes.push((cursor_key, Some(event.to_bytes().to_vec())));
             }
             // The next round begins with the oldest again.
@@ -161,13 +165,15 @@ impl Step {
     ) -> Result<(), StoreError> {
         let ids = targets(record);
         let states = read::states(tree, &ids)?;
-        if !record.data.is_empty() && states.values().all(|state| matches!(state, State::Delivered(_))) {
+        if body::stored(record) > 0 && states.values().all(|state| matches!(state, State::Delivered(_))) {
             let erased = EventRecord {
                 data: bytes::Bytes::new(),
+                data_parts: 0,
                 attributes: std::collections::HashMap::new(),
                 ..record.clone()
             };
             self.writes.push((key::event(tenant, event), Some(erased.encode_to_vec())));
+            body::keys(tenant, event, record).for_each(|key| self.remove(key));
             self.freed.push((tenant.clone(), usage::content(record)));
             self.erased.insert(event);
         }
@@ -209,6 +215,7 @@ impl Step {
             self.remove(key::client_id(tenant, &client_id));
         }
         self.remove(key::event(tenant, event));
+        body::keys(tenant, event, record).for_each(|key| self.remove(key));
         let content = if self.erased.contains(&event) { 0 } else { usage::content(record) };
         self.freed.push((tenant.clone(), usage::frame(record) + content));
         Ok(())
@@ -230,24 +237,46 @@ impl Step {
         Ok(())
     }
 
+    /// Request ids that have expired go. A round looks at some of them only, and the next round
+    /// goes on there: an id that stays longer does no harm.
     fn expire_requests(&mut self, tree: &Tree, now: Timestamp) -> Result<(), StoreError> {
-        for row in tree.scan_prefix(key::requests()) {
-            let (key, value) = row.map_err(failure)?;
+        let before = self.writes.len();
+        for (key, value) in self.next_of_round(tree, "requests", &key::requests(), REQUESTS)? {
             if codec::read_request(&key, &value)?.expires <= now {
                 self.remove(key.to_vec());
             }
-            if self.writes.len() >= 2 * STEP {
-                self.more = true;
-                return Ok(());
-            }
         }
+        // Where many have expired, more have: it goes on at once, so that they go no slower than
+        // they came.
+        self.more |= 4 * (self.writes.len() - before) >= REQUESTS;
         Ok(())
     }
 
-    /// A deleted subscription's row goes when nothing is left that names it.
+    /// So many rows behind those that the round before has looked at; from the beginning after the
+    /// last ones.
+    fn next_of_round(
+        &mut self,
+        tree: &Tree,
+        kind: &str,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(sled::IVec, sled::IVec)>, StoreError> {
+        let place = key::round(kind);
+        let after = tree.get(&place).map_err(failure)?;
+        let after_key = after.as_ref().map(|key| key.to_vec());
+        let rows = read::forward(tree, prefix, after_key).take(limit).collect::<Result<Vec<_>, _>>()?;
+        match rows.last().filter(|_| rows.len() == limit) {
+            Some((last, _)) => self.writes.push((place, Some(last.to_vec()))),
+            None if after.is_some() => self.remove(place),
+            None => {}
+        }
+        Ok(rows)
+    }
+
+    /// A deleted subscription's row goes when nothing is left that names it. A round looks at some
+    /// of them only.
     fn remove_subscriptions(&mut self, tree: &Tree, until: Timestamp) -> Result<(), StoreError> {
-        for row in tree.scan_prefix(key::subscriptions()) {
-            let (key, value) = row.map_err(failure)?;
+        for (key, value) in self.next_of_round(tree, "subscriptions", &key::subscriptions(), SUBSCRIPTIONS)? {
             let row = codec::read_subscription(&key, &value)?;
             let id = row.subscription.id;
             if row.deleted.is_some_and(|deleted| deleted < until)

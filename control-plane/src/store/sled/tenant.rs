@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use postrider_domain::audit::Entry;
-use postrider_domain::id::{EventKey, OperationId, SubscriptionId, TenantId, TokenId};
+use postrider_domain::id::{EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::operation::progress;
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1::{self, TenantState};
@@ -78,7 +78,8 @@ pub(super) fn begin(
     audit: Entry,
 ) -> Change {
     let tokens = tokens.iter().flat_map(|token| [key::token(*token), key::token_use(*token)]);
-    let mut rows = vec![(key::tenant(id), Some(row.encode_to_vec())), operation::write(operation)];
+    let mut rows = vec![(key::tenant(id), Some(row.encode_to_vec()))];
+    rows.extend(operation::write(operation));
     rows.extend(tokens.map(|key| (key, None)));
     Change {
         rows,
@@ -89,14 +90,9 @@ pub(super) fn begin(
     }
 }
 
-pub(super) fn finish(
-    id: &TenantId,
-    operation: &OperationRow,
-    others: &[OperationId],
-    audit: Entry,
-) -> Change {
-    let mut rows = vec![(key::tenant(id), None), operation::write(operation)];
-    rows.extend(others.iter().map(|other| (key::operation(*other), None)));
+pub(super) fn finish(id: &TenantId, operation: &OperationRow, audit: Entry) -> Change {
+    let mut rows = vec![(key::tenant(id), None)];
+    rows.extend(operation::write(operation));
     Change { rows, audit: Some(audit), ..Change::default() }
 }
 
@@ -167,7 +163,7 @@ fn of_subscriptions(
 }
 
 fn rest(tree: &Tree, tenant: &TenantId) -> Result<(Deletion, Change), StoreError> {
-    let mut change = Change::default();
+    let mut change = Change { rows: operation::of_deleted(tree, tenant, STEP)?, ..Change::default() };
     for prefix in key::of_tenant(tenant) {
         remove_below(tree, &prefix, &mut change)?;
     }

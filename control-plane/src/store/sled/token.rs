@@ -23,6 +23,7 @@ pub(super) fn write(row: &TokenRow) -> Write {
             Scope::Everything | Scope::Nothing => String::new(),
         },
         expire_time_ms: row.expires.map_or(0, Timestamp::as_millis),
+        ancestors: row.ancestors.iter().map(|ancestor| bytes(&ancestor.to_bytes())).collect(),
     };
     (key::token(row.id), Some(record.encode_to_vec()))
 }
@@ -54,6 +55,7 @@ fn read(key: &[u8], value: &[u8], used: Option<&[u8]>) -> Result<TokenRow, Store
     let record: records::TokenRecord = decode(key, value)?;
     let used: records::TokenUseRecord = decode(key, used.unwrap_or_default())?;
     let bad = |_| damaged(&place(key), "its tenant is not one");
+    let ancestor = |id: &bytes::Bytes| exact(key, id).map(TokenId::from_bytes);
     let time = |millis: i64| (millis != 0).then(|| Timestamp::from_millis(millis));
     Ok(TokenRow {
         id: TokenId::from_bytes(exact(key, &key[1..])?),
@@ -66,5 +68,6 @@ fn read(key: &[u8], value: &[u8], used: Option<&[u8]>) -> Result<TokenRow, Store
         },
         expires: time(record.expire_time_ms),
         last_used: time(used.last_use_time_ms),
+        ancestors: record.ancestors.iter().map(ancestor).collect::<Result<_, _>>()?,
     })
 }

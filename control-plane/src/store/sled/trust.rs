@@ -53,6 +53,9 @@ pub(super) fn write_identity(row: &IdentityRow) -> Write {
         certificate_expire_time_ms: row.certificate_expires.as_millis(),
         revoke_time_ms: row.revoked.map_or(0, Timestamp::as_millis),
         duplicate_time_ms: row.duplicate.map_or(0, Timestamp::as_millis),
+        former_key: row.former_key.map(|key| bytes(&key.to_bytes())).unwrap_or_default(),
+        generation: row.generation,
+        first_use_time_ms: row.first_use.map_or(0, Timestamp::as_millis),
     };
     (key::identity(&row.agent), Some(record.encode_to_vec()))
 }
@@ -74,6 +77,9 @@ pub(super) fn identities(tree: &Tree) -> Result<Vec<IdentityRow>, StoreError> {
             certificate_expires: Timestamp::from_millis(record.certificate_expire_time_ms),
             revoked: time(record.revoke_time_ms),
             duplicate: time(record.duplicate_time_ms),
+            former_key: (!record.former_key.is_empty()).then(|| pin(&record.former_key)).transpose()?,
+            generation: record.generation,
+            first_use: time(record.first_use_time_ms),
         })
     })
 }

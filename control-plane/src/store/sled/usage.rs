@@ -9,8 +9,9 @@ use postrider_proto::store::{EventRecord, UsageRecord};
 use prost::Message as _;
 use sled::Tree;
 
+use super::commits::Commits;
 use super::writer::Write;
-use super::{failure, key, read};
+use super::{body, failure, key, read};
 use crate::store::{Accept, Conflict, StoreError};
 
 /// Tenants whose usage is kept in memory before it is forgotten: it is read again when it is needed.
@@ -21,7 +22,7 @@ const COUNT: usize = 1000;
 /// What an event's content counts for, as long as it is not erased.
 pub(super) fn content(record: &EventRecord) -> u64 {
     let attributes = record.attributes.iter().map(|(name, value)| name.len() + value.len());
-    quota::content(record.data.len(), attributes)
+    quota::content(body::stored(record), attributes)
 }
 
 /// What the rest of it counts for.
@@ -39,30 +40,30 @@ fn write(tenant: &TenantId, stored_bytes: u64) -> Write {
 }
 
 /// Counts what a store holds that was written before usage was kept. A crash within makes it count from the beginning.
-pub(super) fn count(tree: &Tree) -> Result<(), StoreError> {
+pub(super) fn count(commits: &mut Commits) -> Result<(), StoreError> {
+    let tree = commits.db()?;
     if tree.contains_key(key::usage_counted()).map_err(failure)? {
         return Ok(());
     }
+    let mut counted: Vec<Write> = Vec::new();
     let mut tenant = read::next_tenant_with_events(tree, None)?;
     while let Some(name) = tenant {
         let (mut after, mut sum) = (None, 0);
         loop {
-            let found =
+            let (found, more) =
                 read::events_until(tree, &name, after, postrider_domain::time::Timestamp::MAX, COUNT)?;
             sum += found.iter().map(|(_, record)| content(record) + frame(record)).sum::<u64>();
             after = found.last().map(|(event, _)| *event);
-            if found.len() < COUNT {
+            if !more {
                 break;
             }
         }
         tracing::info!(tenant = %name, bytes = sum, "counted what the tenant stores");
-        if let (key, Some(value)) = write(&name, sum) {
-            tree.insert(key, value).map_err(failure)?;
-        }
+        counted.push(write(&name, sum));
         tenant = read::next_tenant_with_events(tree, Some(&name))?;
     }
-    tree.insert(key::usage_counted(), &[]).map_err(failure)?;
-    tree.flush().map(drop).map_err(failure)
+    counted.push((key::usage_counted(), Some(Vec::new())));
+    commits.commit(&counted)
 }
 
 /// What tenants' stored events count for, with what is about to be written.

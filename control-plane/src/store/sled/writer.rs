@@ -1,26 +1,36 @@
-//! The one thread that writes: it gathers what has queued up, applies it as one atomic batch, and flushes once.
+//! The one thread that writes: it gathers what has queued up and makes one commit of it, which is synced once.
 //!
-//! That is the group commit: while one flush runs, the next group gathers. A group of settlements alone waits a
-//! moment for an accept to share its flush with, because nobody waits for a settlement.
+//! That is the group commit: while one sync runs, the next group gathers. A group of settlements alone waits a
+//! moment for an accept to share its sync with, because nobody waits for a settlement.
+//!
+//! The thread answers whatever the disk does: an error of the disk is the answer to the group that met it, and while sled is
+//! closed after an error every command is answered with that error until sled is open again.
+
+mod grouping;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use postrider_domain::audit;
-use postrider_domain::event::IDEMPOTENCY_WINDOW;
-use postrider_domain::id::{DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
+use postrider_domain::id::{SubscriptionId, TenantId};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::audit::Ends;
+use super::commits::Commits;
+use super::engine::{Engine, guarded};
 pub(super) use super::group::Write;
 use super::group::{Answer, Group, Results, settle};
+use super::key;
+use super::opening::again;
+use super::pulse::{self, Pulse};
 use super::tap::Tap;
 use super::usage::Usage;
-use super::{codec, failure, key, read};
 use crate::clock::Clock;
 use crate::metrics::Writes;
+use crate::store::space::Space;
 use crate::store::{Accept, Accepted, Conflict, Settlement, StoreError};
 
 /// Commands that may wait for the thread. Each caller waits for its answer, so callers bound this too.
@@ -29,6 +39,19 @@ const QUEUE: usize = 1024;
 const GROUP_ROWS: usize = 4096;
 /// How long settlements wait for company.
 const LINGER: Duration = Duration::from_millis(3);
+/// How long the thread may take to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// How long files that this process still holds itself may keep sled from being opened again.
+const FREE_WITHIN: Duration = Duration::from_secs(15);
+/// How long after a failed attempt sled is opened again.
+const REOPEN_EVERY: Duration = Duration::from_millis(500);
+/// Steps of cleaning that are made at a time; each takes about 15 µs.
+const CLEANED_AT_ONCE: usize = 4;
+/// How often that is while there is other work, and while there is none.
+const CLEAN_EVERY: Duration = Duration::from_millis(4);
+const CLEAN_EVERY_IDLE: Duration = Duration::from_millis(1);
+/// How often the journal is asked to give space back while the disk is nearly full.
+const MAKE_ROOM_EVERY: Duration = Duration::from_secs(10);
 
 /// Rows to write, and what comes with them.
 #[derive(Default)]
@@ -53,10 +76,22 @@ enum Command {
     Between(Between, oneshot::Sender<()>),
 }
 
+/// What the thread does next.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the thread's stack")]
+enum Next {
+    Command(Command),
+    /// sled has failed while its log was cleaned.
+    Closed,
+    /// Nobody is left who could send a command.
+    End,
+}
+
 /// What is done between two batches.
 enum Between {
     /// From the next batch on a backup is told of each, or none is any more.
     Tap(Option<Tap>),
+    /// A read has failed: sled may have to be opened again.
+    Probe,
     /// The thread ends.
     Close,
 }
@@ -65,13 +100,28 @@ enum Between {
 pub(super) struct Writer {
     commands: Option<mpsc::Sender<Command>>,
     thread: Option<JoinHandle<()>>,
+    /// Why the thread cannot go on, once it cannot.
+    failed: watch::Receiver<Option<String>>,
+    /// Whether the thread has not answered for so long that nobody is left waiting for it.
+    silent: watch::Receiver<bool>,
+    /// Ends the thread that watches it, when it is dropped.
+    _watching: std::sync::mpsc::Sender<()>,
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.commands.take());
-        let ended = self.thread.take().map(JoinHandle::join);
-        if matches!(ended, Some(Err(_))) {
+        let Some(thread) = self.thread.take() else { return };
+        let mut looks = END_WITHIN.as_millis();
+        while !thread.is_finished() {
+            if looks == 0 {
+                tracing::error!("the store's thread does not end: the disk does not answer");
+                return;
+            }
+            looks -= 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
             tracing::error!("the store's thread has panicked");
         }
     }
@@ -79,15 +129,55 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread. Must be called within a tokio runtime.
-    pub(super) fn spawn(db: sled::Db, audit: Ends, closed: HashSet<TenantId>, writes: Writes) -> Self {
+    pub(super) fn spawn(
+        commits: Commits,
+        audit: Ends,
+        closed: HashSet<TenantId>,
+        space: Space,
+        writes: Writes,
+    ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let runtime = Handle::current();
-        let (ends, usage) = (HashMap::new(), Usage::default());
-        let clock = Clock::start();
-        let thread = Thread { db, queue, runtime, ends, audit, usage, closed, tap: None, writes, clock };
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread.run());
-        let thread = thread.expect("the process may start a thread");
-        Self { commands: Some(commands), thread: Some(thread) }
+        let (failing, failed) = watch::channel(None);
+        let failing = Arc::new(failing);
+        let (pulse, (silences, silent)) = (Pulse::default(), watch::channel(false));
+        let (watching, stop) = std::sync::mpsc::channel();
+        let (watched, fails) = (pulse.clone(), Arc::downgrade(&failing));
+        start("store-watch", move || pulse::watch(&watched, &silences, &fails, &stop));
+        let thread = Thread {
+            engine: commits.engine(),
+            commits,
+            queue,
+            runtime: Handle::current(),
+            ends: HashMap::new(),
+            audit,
+            usage: Usage::default(),
+            closed,
+            tap: None,
+            space,
+            made_room: None,
+            cleaned: Duration::ZERO,
+            failing,
+            pulse,
+            writes,
+            clock: Clock::start(),
+        };
+        let thread = start("store", move || thread.run());
+        Self { commands: Some(commands), thread: Some(thread), failed, silent, _watching: watching }
+    }
+
+    /// Returns when the thread cannot go on, and why.
+    pub(super) async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        let why = failed.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(|| "the store's thread has ended".to_owned())
+    }
+
+    /// Has the thread look whether sled still works. Nobody waits for it.
+    pub(super) fn probe(&self) {
+        let (answer, _) = oneshot::channel();
+        if let Some(commands) = &self.commands {
+            let _full_or_closed = commands.try_send(Command::Between(Between::Probe, answer));
+        }
     }
 
     pub(super) async fn accept(
@@ -125,12 +215,15 @@ impl Writer {
     }
 
     /// Ends the thread after what is queued.
-    pub(super) async fn close(&self) {
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
         let (answer, done) = oneshot::channel();
-        let Some(commands) = &self.commands else { return };
-        if commands.send(Command::Between(Between::Close, answer)).await.is_ok() {
-            let _closed = done.await;
-        }
+        let Some(commands) = &self.commands else { return Ok(()) };
+        let closed = async {
+            if commands.send(Command::Between(Between::Close, answer)).await.is_ok() {
+                let _closed = done.await;
+            }
+        };
+        self.unless_silent(closed).await
     }
 
     /// For a backup, which may be at work when this is dropped.
@@ -142,9 +235,27 @@ impl Writer {
         let gone = || StoreError::Unavailable("it is closed".to_owned());
         let (answer, result) = oneshot::channel();
         let commands = self.commands.as_ref().ok_or_else(gone)?;
-        commands.send(command(answer)).await.map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+        let answered = async {
+            commands.send(command(answer)).await.map_err(|_| gone())?;
+            result.await.map_err(|_| gone())?
+        };
+        self.unless_silent(answered).await?
     }
+
+    /// What comes of work, unless the thread does not answer.
+    async fn unless_silent<T>(&self, work: impl Future<Output = T>) -> Result<T, StoreError> {
+        let mut silent = self.silent.clone();
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            Ok(_) = silent.wait_for(|silent| *silent) => Err(StoreError::Unavailable(pulse::silence())),
+        }
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.expect("the process may start a thread")
 }
 
 /// Reaches the thread as long as the store is open.
@@ -163,7 +274,8 @@ impl WriterHandle {
 }
 
 struct Thread {
-    db: sled::Db,
+    commits: Commits,
+    engine: Engine,
     queue: mpsc::Receiver<Command>,
     runtime: Handle,
     /// One past the last number of each lane that was written to since the start.
@@ -176,37 +288,154 @@ struct Thread {
     closed: HashSet<TenantId>,
     /// The backup that is told of every batch.
     tap: Option<Tap>,
+    space: Space,
+    /// When the journal was last asked to give space back.
+    made_room: Option<Duration>,
+    /// When sled's log was last cleaned a little.
+    cleaned: Duration,
+    failing: Arc<watch::Sender<Option<String>>>,
+    pulse: Pulse,
     writes: Writes,
     clock: Clock,
 }
 
 impl Thread {
     fn run(mut self) {
-        while let Some(command) = self.queue.blocking_recv() {
-            let mut group = Group {
-                audit_before: self.audit.head(),
-                told: self.tap.as_ref().map(|_| Vec::new()),
-                ..Group::default()
+        loop {
+            if !self.commits.is_open() && self.reopen() {
+                return;
+            }
+            let command = match self.next() {
+                Next::Command(command) => command,
+                Next::Closed => continue,
+                Next::End => break,
             };
+            self.pulse.begin();
+            let mut group = Group::after(self.audit.head());
             let mut between = self.add(command, &mut group);
-            while between.is_none() && group.rows < GROUP_ROWS {
+            while between.is_none() && group.rows.len() < GROUP_ROWS {
                 let Some(command) = self.gathered(group.urgent) else { break };
                 between = self.add(command, &mut group);
             }
             self.commit(group);
-            let Some((between, answer)) = between else { continue };
-            let ends = match between {
-                Between::Close => true,
-                Between::Tap(tap) => {
-                    self.tap = tap;
-                    false
-                }
-            };
-            let _nobody_waits = answer.send(());
+            let ends = between.is_some_and(|(between, answer)| {
+                let ends = self.between(between);
+                let _nobody_waits = answer.send(());
+                ends
+            });
+            self.pulse.end();
             if ends {
                 return;
             }
         }
+        self.close();
+    }
+
+    /// The next command. While it is waited for, sled's log is cleaned, and now and then also if it is not.
+    fn next(&mut self) -> Next {
+        while self.commits.needs_cleaning() {
+            if self.clock.since_start() > self.cleaned + CLEAN_EVERY {
+                self.clean();
+            }
+            if let Ok(command) = self.queue.try_recv() {
+                return Next::Command(command);
+            }
+            let queue = &mut self.queue;
+            let next = async { tokio::time::timeout(CLEAN_EVERY_IDLE, queue.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(next) => return next.map_or(Next::End, Next::Command),
+                Err(_) => self.clean(),
+            }
+        }
+        if !self.commits.is_open() {
+            return Next::Closed;
+        }
+        self.queue.blocking_recv().map_or(Next::End, Next::Command)
+    }
+
+    fn clean(&mut self) {
+        self.pulse.begin();
+        self.commits.clean(CLEANED_AT_ONCE);
+        self.pulse.end();
+        self.cleaned = self.clock.since_start();
+    }
+
+    /// Does what is to be done between two commits; whether the thread ends.
+    fn between(&mut self, between: Between) -> bool {
+        match between {
+            Between::Tap(tap) => self.tap = tap,
+            Between::Probe => self.commits.probe(),
+            Between::Close => {
+                self.close();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn close(&mut self) {
+        if let Err(error) = self.commits.close() {
+            tracing::error!(%error, "the store was not closed cleanly; the next start makes up for it from the journal");
+        }
+    }
+
+    /// Opens sled again as soon as that works, and meanwhile answers everybody with why it does not; whether the thread ends.
+    fn reopen(&mut self) -> bool {
+        self.forget_what_is_numbered();
+        // What a backup is told must follow from what it reads.
+        self.tap = self.tap.take().filter(|tap| tap.hand(Vec::new(), false));
+        let closed_at = self.clock.since_start();
+        loop {
+            self.pulse.begin();
+            let reopened = self.commits.reopen();
+            self.pulse.end();
+            let Err(error) = reopened else { return false };
+            self.engine.close(Some(again(&error)));
+            let is_final = match error {
+                StoreError::Lost(_) | StoreError::Damaged { .. } => true,
+                StoreError::Busy(_) => self.clock.since_start() > closed_at + FREE_WITHIN,
+                _ => false,
+            };
+            if is_final {
+                tracing::error!(%error, "the embedded store cannot be opened again in this process");
+                let _nobody_looks = self.failing.send(Some(error.to_string()));
+            }
+            if self.refuse_for(REOPEN_EVERY) {
+                return true;
+            }
+        }
+    }
+
+    /// Answers all commands with why the store is closed, for so long; whether the thread ends.
+    fn refuse_for(&mut self, time: Duration) -> bool {
+        let end = self.clock.since_start() + time;
+        loop {
+            let left = end.saturating_sub(self.clock.since_start());
+            let queue = &mut self.queue;
+            let next = self.runtime.block_on(async { tokio::time::timeout(left, queue.recv()).await });
+            let Ok(command) = next else { return false };
+            let error = || self.engine.problem();
+            match command {
+                None => return true,
+                Some(Command::Accept(_, answer)) => drop(answer.send(Err(error()))),
+                Some(Command::Settle(_, answer) | Command::Change(_, answer)) => {
+                    drop(answer.send(Err(error())))
+                }
+                Some(Command::Between(between, answer)) => {
+                    let ends = matches!(between, Between::Close);
+                    let _nobody_waits = answer.send(());
+                    if ends {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets what was derived from rows, because they may not be there.
+    fn forget_what_is_numbered(&mut self) {
+        self.ends.clear();
+        self.usage = Usage::default();
     }
 
     /// What has queued up; settlements alone wait a moment for it.
@@ -224,12 +453,14 @@ impl Thread {
 
     fn add(&mut self, command: Command, group: &mut Group) -> Option<(Between, oneshot::Sender<()>)> {
         match command {
-            Command::Accept(batch, answer) => match self.accept(batch, group) {
-                Ok(accepted) => group.accepts.push((accepted, answer)),
-                Err(error) => drop(answer.send(Err(error))),
-            },
+            Command::Accept(batch, answer) => {
+                match self.admit().and_then(|()| guarded(|| self.accept(batch, group))) {
+                    Ok(accepted) => group.accepts.push((accepted, answer)),
+                    Err(error) => drop(answer.send(Err(error))),
+                }
+            }
             Command::Settle(mut settlement, answer) => {
-                match self.prepare_settlement(&mut settlement, group) {
+                match guarded(|| self.prepare_settlement(&mut settlement, group)) {
                     Ok(()) => {
                         settle(&settlement, group);
                         settlement.audit.into_iter().for_each(|entry| self.audit(entry, group));
@@ -238,7 +469,7 @@ impl Thread {
                     Err(error) => drop(answer.send(Err(error))),
                 }
             }
-            Command::Change(change, answer) => match self.change(change, group) {
+            Command::Change(change, answer) => match guarded(|| self.change(change, group)) {
                 Ok(()) => group.others.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
@@ -247,155 +478,15 @@ impl Thread {
         None
     }
 
-    /// Reads what records need, before anything is written to the group: a failed read must leave no half batch behind.
-    fn prepare<'a>(&mut self, entries: impl IntoIterator<Item = &'a audit::Entry>) -> Result<(), StoreError> {
-        entries.into_iter().try_for_each(|entry| self.audit.prepare(&self.db, entry))
-    }
-
-    /// Chains a record to the log, in the same batch as what it tells of.
-    fn audit(&mut self, entry: audit::Entry, group: &mut Group) {
-        for (key, value) in self.audit.append(entry) {
-            group.put(key, value);
+    /// Refuses events while the disk is nearly full.
+    fn admit(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.since_start();
+        let Some(short) = self.space.short(now) else { return Ok(()) };
+        if self.made_room.is_none_or(|made| made + MAKE_ROOM_EVERY < now) {
+            self.made_room = Some(now);
+            self.commits.make_room();
         }
-    }
-
-    fn change(&mut self, change: Change, group: &mut Group) -> Result<(), StoreError> {
-        if let Some(tenant) = change.tenant.filter(|tenant| self.closed.contains(tenant)) {
-            return Err(StoreError::Deleting(tenant));
-        }
-        self.prepare(&change.audit)?;
-        for (tenant, _) in &change.freed {
-            self.usage.load(&self.db, tenant)?;
-        }
-        group.urgent = true;
-        group.closed.extend(change.closes.filter(|tenant| self.closed.insert(tenant.clone())));
-        if let Some(tenant) = &change.opens {
-            self.closed.remove(tenant);
-            self.usage.forget(tenant);
-        }
-        for (tenant, freed) in &change.freed {
-            self.usage.free(tenant, *freed);
-        }
-        for (key, value) in change.rows {
-            if value.is_none() && !self.closed.is_empty() {
-                group.removed.insert(key.clone());
-            }
-            group.put(key, value);
-        }
-        change.audit.into_iter().for_each(|entry| self.audit(entry, group));
-        Ok(())
-    }
-
-    /// Leaves out what is of no use any more: a tenant is deleted while attempts are under way.
-    fn prepare_settlement(&mut self, settlement: &mut Settlement, group: &Group) -> Result<(), StoreError> {
-        self.prepare(&settlement.audit)?;
-        if self.closed.is_empty() {
-            return Ok(());
-        }
-        let is_there = |key: Vec<u8>| -> Result<bool, StoreError> {
-            Ok(!group.removed.contains(&key) && self.db.contains_key(key).map_err(failure)?)
-        };
-        let mut kept = Vec::with_capacity(settlement.deliveries.len());
-        for settle in settlement.deliveries.drain(..) {
-            if is_there(key::delivery(settle.id))? {
-                kept.push(settle);
-            }
-        }
-        settlement.deliveries = kept;
-        let mut kept = Vec::with_capacity(settlement.low_water.len());
-        for (lane, low_water) in settlement.low_water.drain(..) {
-            if is_there(key::subscription(lane))? {
-                kept.push((lane, low_water));
-            }
-        }
-        settlement.low_water = kept;
-        Ok(())
-    }
-
-    fn accept(
-        &mut self,
-        batch: Vec<Accept>,
-        group: &mut Group,
-    ) -> Result<Vec<Result<Accepted, Conflict>>, StoreError> {
-        group.urgent = true;
-        self.prepare(batch.iter().filter_map(|accept| accept.audit.as_deref()))?;
-        // Looked up before anything is written to the group: a failed read must leave no half batch behind.
-        let mut known = Vec::with_capacity(batch.len());
-        for accept in &batch {
-            for lane in &accept.subscriptions {
-                self.load_end(*lane)?;
-            }
-            self.usage.load(&self.db, &accept.event.tenant)?;
-            let by_key = self.stored_name(name_of_key(accept))?;
-            let in_time =
-                |(first, _): &(EventKey, _)| first.created() + IDEMPOTENCY_WINDOW > accept.event.accepted;
-            known.push((by_key.filter(in_time), self.stored_name(name_of_id(accept))?));
-        }
-        let mut results = Vec::with_capacity(batch.len());
-        for (accept, (by_key, by_id)) in batch.into_iter().zip(known) {
-            let by_key = by_key.or_else(|| group.name(name_of_key(&accept)));
-            let by_id = by_id.or_else(|| group.name(name_of_id(&accept)));
-            if self.closed.contains(&accept.event.tenant) {
-                results.push(Err(Conflict::TenantDeleting));
-                continue;
-            }
-            results.push(match (by_key, by_id) {
-                (Some((_, content)), _) if content != accept.content => Err(Conflict::IdempotencyKey),
-                (Some((first, _)), _) => Ok(self.duplicate(&accept, first, group)?),
-                (None, Some((_, content))) if content != accept.content => Err(Conflict::EventId),
-                (None, Some((first, _))) => Ok(self.duplicate(&accept, first, group)?),
-                (None, None) => match self.usage.charge(&accept) {
-                    Ok(()) => Ok(self.insert(accept, group)),
-                    Err(conflict) => Err(conflict),
-                },
-            });
-        }
-        Ok(results)
-    }
-
-    fn insert(&mut self, accept: Accept, group: &mut Group) -> Accepted {
-        let event = &accept.event;
-        let mut deliveries = Vec::with_capacity(accept.subscriptions.len());
-        let pending = codec::pending(event);
-        for subscription in &accept.subscriptions {
-            let end = self.ends.entry(*subscription).or_insert(1);
-            let id = DeliveryId { subscription: *subscription, sequence: *end };
-            *end += 1;
-            group.put(key::delivery(id), Some(pending.clone()));
-            deliveries.push(id);
-        }
-        group.put(key::event(&event.tenant, event.key), Some(codec::event(&accept, &deliveries)));
-        for name in [name_of_key(&accept), name_of_id(&accept)].into_iter().flatten() {
-            group.put(name.clone(), Some(codec::name(event.key, accept.content)));
-            group.names.insert(name, (event.key, accept.content));
-        }
-        group.deliveries.insert(event.key, deliveries.clone());
-        if let Some(entry) = &accept.audit {
-            self.audit((**entry).clone(), group);
-        }
-        Accepted { key: event.key, id: event.id.clone(), duplicate: false, deliveries }
-    }
-
-    fn duplicate(&self, accept: &Accept, first: EventKey, group: &Group) -> Result<Accepted, StoreError> {
-        let deliveries = match group.deliveries.get(&first) {
-            Some(deliveries) => Some((deliveries.clone(), None)),
-            None => read::event(&self.db, &accept.event.tenant, first)?
-                .map(|row| (row.deliveries, Some(row.event.id))),
-        };
-        let (deliveries, id) = deliveries.unwrap_or_default();
-        let own = if accept.client_chosen { accept.event.id.clone() } else { EventId::from(first) };
-        Ok(Accepted { key: first, id: id.unwrap_or(own), duplicate: true, deliveries })
-    }
-
-    fn stored_name(&self, name: Option<Vec<u8>>) -> Result<Option<(EventKey, [u8; 16])>, StoreError> {
-        name.map_or(Ok(None), |name| read::name(&self.db, &name))
-    }
-
-    fn load_end(&mut self, lane: SubscriptionId) -> Result<(), StoreError> {
-        if !self.ends.contains_key(&lane) {
-            self.ends.insert(lane, read::lane(&self.db, lane)?.end);
-        }
-        Ok(())
+        Err(StoreError::Full(short.to_string()))
     }
 
     fn commit(&mut self, mut group: Group) {
@@ -407,22 +498,19 @@ impl Thread {
             group.put(key, value);
         }
         let began = self.clock.since_start();
-        let done = self.db.apply_batch(group.batch).and_then(|()| self.db.flush().map(drop));
+        let done = self.commits.commit(&group.rows);
         self.writes.done(done.is_ok(), self.clock.since_start() - began);
-        free_replaced(group.rows);
-        if let Err(error) = &done {
+        if done.is_err() {
             // What was numbered is not there: number anew from what is.
-            self.ends.clear();
-            self.usage = Usage::default();
+            self.forget_what_is_numbered();
             self.closed.retain(|tenant| !group.closed.contains(tenant));
             self.audit.reset(group.audit_before);
-            tracing::error!(%error, "the store could not be written");
         }
         // Before anybody is told that it is written: what was acknowledged before a backup ends is in it.
-        if let Some(told) = group.told.filter(|told| !told.is_empty()) {
-            self.tap = self.tap.take().filter(|tap| tap.hand(told, done.is_ok()));
+        if !group.rows.is_empty() {
+            self.tap = self.tap.take().filter(|tap| tap.hand(group.rows, done.is_ok()));
         }
-        let result = || done.clone().map_err(failure);
+        let result = || done.as_ref().copied().map_err(again);
         for (accepted, answer) in group.accepts {
             let _nobody_waits = answer.send(result().map(|()| accepted));
         }
@@ -442,12 +530,4 @@ pub(super) fn free_replaced(rows: usize) {
     for _ in 0..rows / 128 + 3 {
         crossbeam_epoch::pin().flush();
     }
-}
-
-fn name_of_key(accept: &Accept) -> Option<Vec<u8>> {
-    accept.idempotency.as_ref().map(|digest| key::idempotency(digest))
-}
-
-fn name_of_id(accept: &Accept) -> Option<Vec<u8>> {
-    accept.client_chosen.then(|| key::client_id(&accept.event.tenant, &accept.event.id))
 }

@@ -171,6 +171,81 @@ fn listing_the_nat64_range_opens_nothing() {
     }
 }
 
+fn with_nat64(policy: Policy, prefixes: &[&str]) -> Policy {
+    Policy { nat64_prefixes: prefixes.iter().map(|text| text.parse().unwrap()).collect(), ..policy }
+}
+
+#[test]
+fn addresses_of_a_networks_own_nat64_are_judged_by_what_they_carry() {
+    let policy = Policy {
+        allow_cidrs: nets(&["10.1.0.0/16", "2a00:64::/32", "fd00:64::/96"]),
+        deny_cidrs: nets(&["9.9.9.0/24"]),
+        own_addresses: vec![ip("93.184.216.34")],
+        ..Policy::default()
+    };
+    let unaware = address_verdict(&policy, "2a00:64::a9fe:a9fe");
+    assert_eq!(unaware, "ok", "nothing in the address shows it");
+    let policy = with_nat64(policy, &["2a00:64::/96", "2a00:65::/32", "2a00:66:1:2::/64", "fd00:64::/96"]);
+    for (text, expected) in [
+        ("2a00:64::808:808", "ok"),
+        ("2a00:64::a9fe:a9fe", "v4_link_local"),
+        ("2a00:64::7f00:1", "v4_loopback"),
+        ("2a00:64::a00:1", "v4_private"),
+        ("2a00:64::a01:203", "ok"),
+        ("2a00:64::909:909", "policy_denied"),
+        ("2a00:64::5db8:d822", "own_address"),
+        ("2a00:64:0:0:0:1:a00:1", "ok"),
+        ("2a00:65:a9fe:a9fe::", "v4_link_local"),
+        ("2a00:65:808:808::", "ok"),
+        ("2a00:66:1:2:a9:fea9:fe00::", "v4_link_local"),
+        ("fd00:64::808:808", "ok"),
+        ("fd00:64::a00:1", "v4_private"),
+        ("64:ff9b::a00:1", "v4_private"),
+    ] {
+        assert_eq!(address_verdict(&policy, text), expected, "{text}");
+    }
+    assert_eq!(verdict(&policy, "https://[2a00:64::a00:1]/"), "v4_private", "written into the URL");
+    let sentence = policy.judge_address(ip("2a00:64::a00:1")).unwrap_err().to_string();
+    assert!(sentence.contains("2a00:64::a00:1, which carries 10.0.0.1,"), "{sentence}");
+    let nested = with_nat64(Policy::default(), &["2a00:64::/32", "2a00:64::/96"]);
+    assert_eq!(address_verdict(&nested, "2a00:64::808:808"), "ok", "the longer one counts");
+}
+
+#[test]
+fn a_prefix_opens_no_link_local_address_and_no_denied_one() {
+    let policy = with_nat64(
+        Policy { deny_cidrs: nets(&["2a00:64::/96"]), ..wide_open() },
+        &["2a00:64::/96", "fe80::/96"],
+    );
+    assert_eq!(address_verdict(&policy, "2a00:64::808:808"), "policy_denied");
+    assert_ne!(address_verdict(&policy, "fe80::808:808"), "ok");
+}
+
+proptest! {
+    #[test]
+    fn no_translated_address_is_judged_better_than_what_it_carries(
+        v4 in any::<[u8; 4]>(),
+        allow in any::<bool>(),
+        dangerous in any::<bool>(),
+    ) {
+        let policy = Policy {
+            allow_cidrs: if allow { nets(&["0.0.0.0/0", "::/0"]) } else { Vec::new() },
+            dangerously_allow_link_local_and_metadata: dangerous,
+            ..Policy::default()
+        };
+        let policy = with_nat64(policy, &["2a00:64::/96", "2a00:65::/32"]);
+        let [a, b, c, d] = v4.map(u16::from);
+        let plain = policy.judge_address(v4.into()).map_err(|refusal| refusal.code());
+        for segments in [
+            [0x2a00, 0x64, 0, 0, 0, 0, a << 8 | b, c << 8 | d],
+            [0x2a00, 0x65, a << 8 | b, c << 8 | d, 0, 0, 0, 0],
+        ] {
+            let wrapped = policy.judge_address(segments.into()).map_err(|refusal| refusal.code());
+            prop_assert_eq!(wrapped, plain);
+        }
+    }
+}
+
 #[test]
 fn own_addresses_are_refused_unless_listed() {
     let own = vec![ip("93.184.216.34"), ip("2606:2800::1"), ip("127.0.0.1"), ip("::ffff:1.1.1.1")];
@@ -225,6 +300,13 @@ fn hosts_with_credentials_are_not_called_in_the_clear() {
     ] {
         assert_eq!(verdict(&policy, text), expected, "{text}");
     }
+    let one_port = with_credentials(&open, &[("api.example.com:443", false)]);
+    assert_eq!(
+        verdict(&one_port, "http://api.example.com/"),
+        "ok",
+        "another port's credentials are not sent"
+    );
+    assert_eq!(verdict(&one_port, "http://api.example.com:443/"), "credentials_need_https");
     let twice = with_credentials(&open, &[("a.example.com", true), ("a.example.com", false)]);
     assert_eq!(verdict(&twice, "http://a.example.com/"), "ok", "the first entry counts");
 }
@@ -253,6 +335,8 @@ fn the_hash_tells_settings_apart_and_nothing_else() {
         Policy { allow_http: true, ..policy.clone() },
         Policy { deny_cidrs: nets(&["fc00::/7"]), ..policy.clone() },
         Policy { dangerously_allow_link_local_and_metadata: true, ..policy.clone() },
+        with_nat64(policy.clone(), &["2001:db8:64::/96"]),
+        with_credentials(&policy, &[("vault.corp:8200", false)]),
         with_credentials(&policy, &[("vault.corp", false)]),
         with_credentials(&policy, &[("vault.corp", true)]),
     ];

@@ -77,6 +77,29 @@ fn structural_refusals() {
 }
 
 #[test]
+fn a_url_that_cannot_be_read_names_the_part() {
+    for (text, part) in [
+        ("https://a.example:65536/", "its port must be a number from 1 to 65535"),
+        ("https://a.example:x/", "its port must be"),
+        ("https://256.1.1.1/", "is no IPv4 address"),
+        ("https://a.1/", "is no IPv4 address"),
+        ("https://[::ffff:0177.0.0.1]/", "in brackets"),
+        ("https://[::1", "in brackets"),
+        ("https://xn--a.de/", "Punycode"),
+        ("hooks.example.com/x", "write it as https://host/path"),
+        ("https://", "write it as https://host/path"),
+    ] {
+        let refusal = EndpointUrl::parse(text).expect_err(text);
+        assert_eq!(refusal.code().as_str(), "url_invalid", "{text}");
+        let sentence = refusal.to_string();
+        assert!(
+            sentence.starts_with("the URL cannot be read; ") && sentence.contains(part),
+            "{text}: {sentence}"
+        );
+    }
+}
+
+#[test]
 fn policy_is_left_to_the_policy() {
     for text in [
         "http://localhost:9/",

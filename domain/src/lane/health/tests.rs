@@ -28,7 +28,7 @@ fn policy() -> FailurePolicy {
 fn fail_hourly(health: &mut Health, hours: std::ops::RangeInclusive<u32>) -> Vec<(u32, Turn)> {
     let mut told = Vec::new();
     for hour in hours {
-        let turn = health.heard(&answer(500), Breaker::Open, &policy(), at(hour));
+        let turn = health.heard(&answer(500), true, Breaker::Open, &policy(), at(hour));
         told.extend(turn.map(|turn| (hour, turn)));
     }
     told
@@ -48,10 +48,13 @@ fn people_are_told_step_by_step_and_in_the_end_it_is_given_up_once() {
     assert_eq!(told, steps);
     assert_eq!((health.failing_since(), health.failures()), (Some(at(0)), 201));
     assert_eq!(health.last_failure().unwrap().status, Some(500));
-    assert_eq!(health.heard(&answer(200), Breaker::HalfOpen, &policy(), at(201)), Some(Turn::Recovering));
-    assert_eq!(health.heard(&answer(200), Breaker::HalfOpen, &policy(), at(201)), None);
-    assert_eq!(health.heard(&answer(200), Breaker::Closed, &policy(), at(202)), Some(Turn::Recovered));
-    assert_eq!(health.heard(&answer(200), Breaker::Closed, &policy(), at(202)), None);
+    assert_eq!(
+        health.heard(&answer(200), true, Breaker::HalfOpen, &policy(), at(201)),
+        Some(Turn::Recovering)
+    );
+    assert_eq!(health.heard(&answer(200), true, Breaker::HalfOpen, &policy(), at(201)), None);
+    assert_eq!(health.heard(&answer(200), true, Breaker::Closed, &policy(), at(202)), Some(Turn::Recovered));
+    assert_eq!(health.heard(&answer(200), true, Breaker::Closed, &policy(), at(202)), None);
     assert_eq!((health.failing_since(), health.failures()), (None, 0));
     assert_eq!(health.state(Breaker::Closed, None), State::Healthy);
 }
@@ -60,19 +63,19 @@ fn people_are_told_step_by_step_and_in_the_end_it_is_given_up_once() {
 fn who_comes_and_goes_is_said_to_recover_once() {
     let mut health = Health::default();
     fail_hourly(&mut health, 0..=2);
-    assert_eq!(health.heard(&answer(204), Breaker::HalfOpen, &policy(), at(3)), Some(Turn::Recovering));
+    assert_eq!(health.heard(&answer(204), true, Breaker::HalfOpen, &policy(), at(3)), Some(Turn::Recovering));
     assert_eq!(fail_hourly(&mut health, 4..=4), []);
-    assert_eq!(health.heard(&answer(204), Breaker::HalfOpen, &policy(), at(4)), None);
+    assert_eq!(health.heard(&answer(204), true, Breaker::HalfOpen, &policy(), at(4)), None);
     assert_eq!(fail_hourly(&mut health, 5..=6), [(6, Turn::Failing(HOUR))], "it fails for an hour again");
-    assert_eq!(health.heard(&answer(204), Breaker::HalfOpen, &policy(), at(7)), Some(Turn::Recovering));
+    assert_eq!(health.heard(&answer(204), true, Breaker::HalfOpen, &policy(), at(7)), Some(Turn::Recovering));
 }
 
 #[test]
 fn a_trouble_that_nobody_was_told_of_ends_in_silence() {
     let mut health = Health::default();
-    health.heard(&answer(500), Breaker::Open, &policy(), at(0));
-    assert_eq!(health.heard(&answer(200), Breaker::HalfOpen, &policy(), at(0)), None);
-    assert_eq!(health.heard(&answer(200), Breaker::Closed, &policy(), at(0)), None);
+    health.heard(&answer(500), true, Breaker::Open, &policy(), at(0));
+    assert_eq!(health.heard(&answer(200), true, Breaker::HalfOpen, &policy(), at(0)), None);
+    assert_eq!(health.heard(&answer(200), true, Breaker::Closed, &policy(), at(0)), None);
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn failures_days_apart_and_what_a_person_has_repaired_begin_anew() {
     health.forgive();
     assert_eq!(fail_hourly(&mut health, 321..=323), [(322, Turn::Failing(HOUR))]);
     health.forgive();
-    assert_eq!(health.heard(&answer(200), Breaker::Closed, &policy(), at(324)), Some(Turn::Recovered));
+    assert_eq!(health.heard(&answer(200), true, Breaker::Closed, &policy(), at(324)), Some(Turn::Recovered));
     health.forgive();
     assert_eq!(health.unwritten(None), None, "a trouble that is over leaves nothing");
 }
@@ -103,12 +106,12 @@ fn what_was_to_be_disabled_when_it_was_killed_is_given_up_at_the_next_failure() 
 fn what_says_nothing_of_the_endpoint_neither_begins_nor_ends_a_trouble() {
     let mut health = Health::default();
     for outcome in [answer(429), answer(410), Outcome::failure(Class::AgentLost, "")] {
-        assert_eq!(health.heard(&outcome, Breaker::Closed, &policy(), at(0)), None);
+        assert_eq!(health.heard(&outcome, true, Breaker::Closed, &policy(), at(0)), None);
         assert_eq!(health.failing_since(), None);
         fail_hourly(&mut health, 1..=1);
-        health.heard(&outcome, Breaker::Closed, &policy(), at(2));
+        health.heard(&outcome, true, Breaker::Closed, &policy(), at(2));
         assert_eq!(health.failing_since(), Some(at(1)));
-        health.heard(&answer(422), Breaker::Closed, &policy(), at(2));
+        health.heard(&answer(422), true, Breaker::Closed, &policy(), at(2));
         assert_eq!(health.failing_since(), None, "it looked at the event and refused it: it works");
         assert_eq!(health.last_success(), None);
     }
@@ -146,15 +149,15 @@ proptest! {
         for (step, passes) in steps {
             now = now + Duration::from_secs(passes);
             let turn = match step {
-                0 => health.heard(&answer(200), Breaker::Closed, &policy, now),
-                1 => health.heard(&answer(200), Breaker::HalfOpen, &policy, now),
-                2 => health.heard(&answer(429), Breaker::Closed, &policy, now),
+                0 => health.heard(&answer(200), true, Breaker::Closed, &policy, now),
+                1 => health.heard(&answer(200), true, Breaker::HalfOpen, &policy, now),
+                2 => health.heard(&answer(429), true, Breaker::Closed, &policy, now),
                 3 => {
                     health = Health::restored(written, given_up);
                     None
                 }
                 _ => {
-                    let turn = health.heard(&answer(503), Breaker::Open, &policy, now);
+                    let turn = health.heard(&answer(503), true, Breaker::Open, &policy, now);
                     last = now;
                     turn
                 }
@@ -187,4 +190,17 @@ proptest! {
             prop_assert_eq!(written.and_then(|trouble| trouble.since), since, "it is written");
         }
     }
+}
+
+#[test]
+fn a_failure_that_is_no_news_is_shown_and_counts_for_nothing() {
+    let mut health = Health::default();
+    health.heard(&answer(200), true, Breaker::Closed, &policy(), at(0));
+    assert_eq!(health.heard(&answer(500), false, Breaker::Closed, &policy(), at(1)), None);
+    assert_eq!((health.failures(), health.failing_since()), (0, None));
+    assert_eq!(health.state(Breaker::Closed, None), State::Healthy);
+    assert!(health.last_failure().is_some());
+    health.heard(&answer(500), true, Breaker::Closed, &policy(), at(2));
+    (0..63).for_each(|_| _ = health.heard(&answer(500), false, Breaker::Closed, &policy(), at(2)));
+    assert_eq!((health.failures(), health.failing_since()), (1, Some(at(2))));
 }

@@ -77,8 +77,11 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         request.as_reader().read_to_end(&mut body)?;
         let status = match serde_json::from_slice(&body) {
             Ok(event) if inbox.is_verified(&request, &body) => {
+                let event: serde_json::Value = event;
                 let id = header(&request, "webhook-id").to_owned();
-                println!("{}: {id}", inbox.take(&id, &event));
+                // A test event: the sender tests the way here, and there is nothing to do.
+                let done = if event["event"] == "postrider.test" { "test" } else { inbox.take(&id, &event) };
+                println!("{done}: {id}");
                 204
             }
             _ => {

@@ -170,6 +170,14 @@ fn subscriptions() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(|_| "sub_".into()),
+        call!("SubscriptionService/CheckSubscription", OPERATE, Tenant, |t| CheckSubscriptionRequest {
+            subscription: v1::Subscription {
+                tenant: t.tenant.clone(),
+                url: "https://hooks.example.com/".into(),
+                event_types: vec!["*".into()],
+                ..Default::default()
+            },
+        }),
         call!("SubscriptionService/GetSubscription", READ, Within, |t| GetSubscriptionRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),
@@ -207,7 +215,8 @@ fn subscriptions() -> Vec<Call> {
             subscription: t.subscription.as_str(),
             request_id: REQUEST_ID,
         })
-        .audits(subscription),
+        // Nobody is there who could send it.
+        .ends(Code::Unavailable),
     ]
 }
 
@@ -260,7 +269,8 @@ fn signing_keys() -> Vec<Call> {
             signing_key: t.key.as_str(),
             request_id: REQUEST_ID,
         })
-        .audits(subscription),
+        // Nobody is there who could send it.
+        .ends(Code::Unavailable),
         call!("SigningKeyService/RevokeSigningKey", OPERATE, Within, |t| RevokeSigningKeyRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),

@@ -88,7 +88,7 @@ async fn a_confined_admin_manages_its_own_tenants_tokens_alone() -> Result<()> {
         let answer = api.tokens().create_token(v1::CreateTokenRequest { lifetime, ..create(TENANT) }).await;
         assert_eq!(answer.is_ok(), good, "{lifetime:?}: {answer:?}");
     }
-    api.tokens().revoke_token(v1::RevokeTokenRequest { token: made.id }).await?;
+    api.tokens().revoke_token(v1::RevokeTokenRequest { token: made.id, ..Default::default() }).await?;
     Ok(())
 }
 
@@ -214,7 +214,7 @@ async fn revoke_all(control_plane: &ControlPlane, token: &str) -> Result<()> {
     let api = postrider_tests::api::Api::new(control_plane.channel()?, TENANT, token)?;
     let listed = api.tokens().list_tokens(v1::ListTokensRequest::default()).await?.into_inner().tokens;
     for token in listed {
-        api.tokens().revoke_token(v1::RevokeTokenRequest { token: token.id }).await?;
+        api.tokens().revoke_token(v1::RevokeTokenRequest { token: token.id, ..Default::default() }).await?;
     }
     Ok(())
 }
@@ -282,6 +282,31 @@ async fn a_bootstrap_file_that_is_no_good_is_told_and_nothing_starts() -> Result
         assert!(!refused.contains("prt_nothing"), "{refused}");
         std::fs::remove_file(control_plane.token_file())?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bootstrap_file_that_has_served_is_warned_about_until_it_is_deleted() -> Result<()> {
+    let folder = TempDir::new()?;
+    let tls = TlsFiles::make(&folder.path().join("tls"))?;
+    let mut control_plane = ControlPlane::start_without_token(folder.path(), tls).await?;
+    let first = printed(&control_plane.log()).context("no token was printed")?;
+    control_plane.give_token(&first)?;
+    let file = control_plane.token_file();
+    restart(&mut control_plane).await?;
+    let (log, name) = (control_plane.log(), file.display().to_string());
+    assert!(log.contains("bootstrap token file is no longer needed") && log.contains(&name), "{log}");
+    let warned = control_plane.cli(TENANT).run(&["doctor"]).await?;
+    assert!(warned.code == 0 && warned.stdout.contains("bootstrap token file"), "{warned:?}");
+
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::rename(&file, &elsewhere)?;
+    restart(&mut control_plane).await?;
+    let log = control_plane.log();
+    assert!(!log.contains("bootstrap token file"), "{log}");
+    let cli = control_plane.cli(TENANT).with("POSTRIDER_TOKEN_FILE", &elsewhere);
+    let sound = cli.run(&["doctor"]).await?;
+    assert!(sound.code == 0 && !sound.stdout.contains("bootstrap token file"), "{sound:?}");
     Ok(())
 }
 

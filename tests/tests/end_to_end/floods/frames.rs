@@ -2,7 +2,7 @@
 
 use std::iter::once;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use postrider_tests::frames::{END_HEADERS, Flooded, Port, frame, grpc, header, kind};
 use postrider_tests::turn;
 
@@ -31,9 +31,9 @@ struct Client {
 /// What a flood must come to.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// It is borne, and answered when it is over.
-    Borne,
-    /// The connection is closed, with this code.
+    /// The connection is closed before all of it was heard, with a goodbye or without.
+    Closed,
+    /// The connection is closed, with this code, or before that for all that was sent beside bodies.
     Goodbye(u32),
     /// One of these.
     Either,
@@ -121,11 +121,11 @@ fn about_the_connection() -> Vec<(&'static str, End, Frames)> {
     let unknown = (0..MANY).map(|_| frame(99, 0, 0, b"what nobody knows"));
     let windows = |by: u32| (0..MANY).map(move |_| frame(kind::WINDOW_UPDATE, 0, 0, &by.to_be_bytes()));
     vec![
-        ("settings", End::Borne, Box::new(settings)),
-        ("pings", End::Borne, Box::new(pings)),
-        ("priorities", End::Borne, Box::new(priorities)),
-        ("unknown frames", End::Borne, Box::new(unknown)),
-        ("small windows", End::Borne, Box::new(windows(1))),
+        ("settings", End::Closed, Box::new(settings)),
+        ("pings", End::Closed, Box::new(pings)),
+        ("priorities", End::Closed, Box::new(priorities)),
+        ("unknown frames", End::Closed, Box::new(unknown)),
+        ("small windows", End::Closed, Box::new(windows(1))),
         ("large windows", End::Goodbye(FLOW_CONTROL_ERROR), Box::new(windows(0x7fff_ffff))),
     ]
 }
@@ -133,15 +133,15 @@ fn about_the_connection() -> Vec<(&'static str, End, Frames)> {
 impl End {
     fn is(self, flooded: &Flooded) -> bool {
         match self {
-            Self::Borne => flooded.absorbed,
-            Self::Goodbye(code) => !flooded.absorbed && flooded.goodbye == Some(code),
-            Self::Either => flooded.absorbed || flooded.goodbye.is_some(),
+            Self::Closed => !flooded.absorbed,
+            Self::Goodbye(code) => !flooded.absorbed && flooded.goodbye.is_none_or(|said| said == code),
+            Self::Either => true,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_frames_is_borne_or_ended_and_others_do_not_feel_it() -> Result<()> {
+async fn a_flood_of_frames_is_ended_and_others_do_not_feel_it() -> Result<()> {
     let _turn = turn::take().await;
     let besieged = Besieged::start(&[]).await?;
     for client in Client::of(&besieged).await? {
@@ -152,6 +152,44 @@ async fn a_flood_of_frames_is_borne_or_ended_and_others_do_not_feel_it() -> Resu
             let flooded = besieged.under(&what, MOST_MIB, flood).await?;
             ensure!(end.is(&flooded), "{what}: {flooded:?} instead of {end:?}");
         }
+    }
+    Ok(())
+}
+
+/// What a client gets rid of of a flood without end, with what fits into the buffers of the system.
+const MOST_BYTES: usize = 24 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_is_cut_off_before_it_has_said_much() -> Result<()> {
+    let _turn = turn::take().await;
+    let besieged = Besieged::start(&["admin_listen = \"127.0.0.1:0\""]).await?;
+    let emit = grpc("/postrider.v1.EventService/Emit", &[]);
+    let call = frame(kind::HEADERS, END_HEADERS, 1, &emit);
+    let floods = [
+        ("priorities", frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 16])),
+        ("windows", frame(kind::WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
+        ("settings", frame(kind::SETTINGS, 0, 0, &[])),
+        ("pings", frame(kind::PING, 0, 0, &[7; 8])),
+        ("unknown frames", frame(99, 0, 0, &[7; 16_384])),
+        ("empty data", frame(kind::DATA, 0, 1, &[])),
+        ("data of a call that is over", frame(kind::DATA, 0, 1, &[7; 16_384])),
+    ];
+    for port in besieged.ports().await? {
+        for (what, piece) in &floods {
+            let mut wire = port.greeted(&[]).await?;
+            wire.send(&call).await?;
+            let portion = piece.repeat(65_536_usize.div_ceil(piece.len()));
+            let mut said = 0;
+            while wire.send(&portion).await.is_ok() {
+                said += portion.len();
+                ensure!(said < MOST_BYTES, "{what}: {said} bytes were taken");
+            }
+        }
+    }
+    let scrape = besieged.control_plane.admin().context("there is an admin port")?.scrape().await?;
+    for port in ["api", "agents"] {
+        let counted = scrape.value(&format!("postrider_flooding_connections_total{{port=\"{port}\"}}"))?;
+        ensure!(counted >= 5.0, "{port}: {counted} were counted");
     }
     Ok(())
 }

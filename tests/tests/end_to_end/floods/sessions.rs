@@ -54,18 +54,32 @@ async fn a_stream_without_hello_ends_in_five_seconds() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_hello_that_is_too_large_is_refused_and_the_largest_possible_is_not() -> Result<()> {
+async fn a_hello_that_names_more_jobs_than_the_agent_can_have_is_refused() -> Result<()> {
     let besieged = Besieged::start(&[]).await?;
     let agent = besieged.enrolled().await?;
-    let job =
-        JobKey { delivery_id: format!("dlv_{}-{}", "0".repeat(26), u64::MAX), attempt: 9, epoch: u64::MAX };
+    let job = JobKey {
+        delivery_id: format!("dlv_{}-{}", "0".repeat(26), u64::MAX),
+        attempt: 9,
+        epoch: u64::MAX,
+        tag: vec![7; 16].into(),
+    };
     let naming = |jobs: usize| Hello { in_flight: vec![job.clone(); jobs], ..agent.hello.clone() };
     let mut session = says(&besieged, &agent, naming(200_000)).await?;
     let reject = rejected(&mut session).await?;
     assert_eq!((reject.code(), reject.permanent), (RejectCode::InvalidHello, true), "{reject:?}");
     ensure!(reject.message.contains("too large"), "{reject:?}");
-    // As many jobs as an agent can hold, and outcomes that were not acknowledged.
-    let mut session = says(&besieged, &agent, naming(65_536 + 16_384)).await?;
+    // More than its credit of 8, and 1024 outcomes that were not acknowledged.
+    let mut session = says(&besieged, &agent, naming(1_033)).await?;
+    let reject = rejected(&mut session).await?;
+    assert_eq!((reject.code(), reject.permanent), (RejectCode::InvalidHello, true), "{reject:?}");
+    ensure!(reject.message.contains("at most 1032 jobs"), "{reject:?}");
+    // As many jobs as any agent can have, but they were not given to it.
+    let most = Hello { max_in_flight: 65_536, ..naming(8_192 + 4_096) };
+    let mut session = says(&besieged, &agent, most).await?;
+    let reject = rejected(&mut session).await?;
+    assert_eq!((reject.code(), reject.permanent), (RejectCode::ProtocolError, false), "{reject:?}");
+    ensure!(reject.message.contains("not given to this agent"), "{reject:?}");
+    let mut session = says(&besieged, &agent, agent.hello.clone()).await?;
     let heard = session.hear().await?;
     ensure!(matches!(heard, Heard::Welcome(_)), "{heard:?}");
     Ok(())

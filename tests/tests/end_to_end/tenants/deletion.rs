@@ -205,8 +205,8 @@ async fn stream(api: Api) -> Result<String> {
             break error.reason;
         }
     };
-    drop(answers);
-    feeding.await?;
+    // Ends the request too. Dropping the answers alone leaves it open until the server ends the whole connection.
+    feeding.abort();
     Ok(refused)
 }
 

@@ -7,7 +7,7 @@ use postrider_proto::v1::{self, emit_result::Result as Emitted};
 use postrider_tests::api::{Api, event};
 use postrider_tests::clock::now;
 use postrider_tests::wait::PATIENCE;
-use postrider_tests::world::{Guarded, TENANT, World};
+use postrider_tests::world::{AgentSettings, Guarded, TENANT, World};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
@@ -167,13 +167,62 @@ async fn the_command_shows_what_is_used_and_changes_what_may_be() -> Result<()> 
     cli.json(&set).await?;
     let updated = cli.json(&["tenants", "update", TENANT, "--emit-rate", "10"]).await?;
     let quota = serde_json::json!({
-        "max_subscriptions": 5, "emit_rate": 10, "emit_burst": 0, "max_stored_bytes": 1000
+        "max_subscriptions": 5, "emit_rate": 10, "emit_burst": 0, "max_stored_bytes": 1000,
+        "max_event_types": 0, "delivery_rate": 0, "delivery_burst": 0
     });
     assert_eq!(updated["quota"], quota);
     assert_eq!(updated["usage"], serde_json::json!({ "subscriptions": 1, "stored_bytes": 386 }));
     let shown = cli.run(&["tenants", "get", TENANT]).await?;
     for expected in ["1 of 5", "386 of 1000", "10 a second, 10 at once", "active"] {
         assert!(shown.stdout.contains(expected), "{expected} is missing in {}", shown.stdout);
+    }
+    let words =
+        ["--max-subscriptions", "unlimited", "--max-stored-bytes", "default", "--emit-rate", "unlimited"];
+    let updated =
+        cli.json(&[&["tenants", "update", TENANT, "--delivery-rate", "7"][..], &words[..]].concat()).await?;
+    assert_eq!(updated["quota"]["max_subscriptions"], u32::MAX);
+    assert_eq!(updated["quota_in_force"]["delivery_burst"], 70);
+    assert_eq!(updated["quota_in_force"]["max_stored_bytes"], 4_u64 << 30);
+    let shown = cli.run(&["tenants", "get", TENANT]).await?;
+    for expected in ["1 (no limit)", "386 of 4294967296", "7 a second, 70 at once"] {
+        assert!(shown.stdout.contains(expected), "{expected} is missing in {}", shown.stdout);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_word_about_it_a_tenant_has_quotas_and_its_flood_is_refused() -> Result<()> {
+    let settings =
+        ["tenant_delivery_rate = 20", "tenant_delivery_burst = 30", "tenant_max_subscriptions = 3"];
+    let world = World::with(AgentSettings::default(), &settings).await?;
+    for path in ["/a", "/b", "/c"] {
+        world.subscribe(path).await?;
+    }
+    let url = world.receiver.url("/d");
+    let refused = world.api.subscribe(v1::Subscription { url, ..Default::default() }, "").await;
+    let refused = refused.err().context("a fourth was made")?.downcast::<Status>()?;
+    assert_eq!(exceeded(&refused), ("TENANT_SUBSCRIPTIONS_EXCEEDED".into(), None));
+    let started = now();
+    let (mut accepted, mut wait) = (0, None);
+    while wait.is_none() {
+        match world.api.emit(event("a.b", "{}")).await {
+            Ok(_) => accepted += 1,
+            Err(refused) => {
+                let (reason, retry) = exceeded(&refused);
+                assert_eq!(reason, "TENANT_DELIVERY_RATE_EXCEEDED");
+                wait = retry;
+            }
+        }
+    }
+    // Three deliveries each.
+    assert!(accepted >= 10 && accepted <= 11 + 7 * (1 + started.elapsed().as_secs()), "{accepted}");
+    tokio::time::sleep(wait.context("no retry delay")?).await;
+    world.api.emit(event("a.b", "{}")).await?;
+    let unlimited = v1::TenantQuota { delivery_rate: u32::MAX, ..Default::default() };
+    let tenant = set(&world.api, unlimited).await?;
+    assert_eq!(tenant.quota_in_force.context("no quota in force")?.max_subscriptions, 3);
+    for _ in 0..50 {
+        world.api.emit(event("a.b", "{}")).await?;
     }
     Ok(())
 }

@@ -124,5 +124,7 @@ fn other_files_and_versions_are_told_apart() {
     };
     let known = crate::store::sled::SCHEMA;
     assert!(matches!(of(known + 1), Some(FileError::Newer(product)) if product == "0.1.0"));
-    assert!(matches!(of(known - 1), Some(FileError::Older { .. })));
+    let oldest = crate::store::sled::OLDEST;
+    assert!(of(oldest).is_none());
+    assert!(matches!(of(oldest - 1), Some(FileError::Older { .. })));
 }

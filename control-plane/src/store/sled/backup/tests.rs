@@ -99,7 +99,7 @@ async fn take(store: &SledStore, file: &Path, pace: impl AsyncFn()) -> Result<()
 }
 
 fn rows_of(store: &SledStore, writer: u8) -> Rows {
-    let rows = store.db.scan_prefix([KIND, writer]);
+    let rows = store.engine.tree().unwrap().scan_prefix([KIND, writer]);
     rows.map(|row| row.map(|(key, value)| (key.to_vec(), value.to_vec())).unwrap()).collect()
 }
 
@@ -167,7 +167,9 @@ async fn a_restored_store_is_the_same_one_in_another_life() {
         assert_eq!(log.last().map(|record| record.entry.action.as_str()), Some("Restore"));
     }
     // A later restore of the same file is behind a former one, however often that was opened.
-    let epoch = |name: &str| number(&open(&folder.path().join(name).join("store")).db, "epoch").unwrap();
+    let epoch = |name: &str| {
+        number(&open(&folder.path().join(name).join("store")).engine.tree().unwrap(), "epoch").unwrap()
+    };
     assert!(epoch("b") > epoch("a") + 1_000_000);
 }
 
