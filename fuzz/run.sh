@@ -26,10 +26,8 @@ targets=("$@")
 
 # What is fuzzed is built with the very dependencies that are shipped.
 cp Cargo.lock fuzz/Cargo.lock
-if ! "$fuzz" build "${build[@]}" 2>fuzz/build.log; then
-  cat fuzz/build.log >&2
-  exit 1
-fi
+# Its progress is shown: it takes minutes, and whoever waits must see that it goes on.
+"$fuzz" build "${build[@]}"
 
 # Runs one target with libFuzzer's options; says nothing unless it fails.
 run() {

@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
     match AgentMessage::decode(data).ok().and_then(|message| message.message) {
         Some(Said::Hello(hello)) => hear_hello(hello),
         Some(Said::Diagnosis(diagnosis)) => hear_diagnosis(diagnosis),
+        Some(Said::TestPostOutcome(said)) => said.outcome.into_iter().for_each(hear_outcome),
         Some(Said::Outcomes(outcomes)) => outcomes.outcomes.into_iter().for_each(hear_outcome),
         _ => {}
     }
@@ -49,7 +50,8 @@ fn hear_hello(hello: agent::Hello) {
         assert!(text.len() <= 128);
     }
     assert!(!row.instance.is_empty());
-    let written = connected.in_flight.iter().map(JobKey::write).collect::<Vec<_>>();
+    let tagged = connected.in_flight.iter().zip(accepted.tags.clone());
+    let written = tagged.map(|(key, tag)| key.write(tag)).collect::<Vec<_>>();
     assert_eq!(written, claimed.in_flight);
 }
 

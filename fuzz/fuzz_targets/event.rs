@@ -1,6 +1,6 @@
 //! An event's data, which goes into the signed body byte for byte: whatever is accepted stays inside `data`.
 //!
-//! The input is the type, the time in milliseconds, and the data, with zero bytes between them.
+//! The input is the type, the time in nanoseconds, and the data, with zero bytes between them.
 
 #![no_main]
 
@@ -9,7 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use postrider_domain::body::{Format, render};
 use postrider_domain::event::{Attributes, Event, check_data};
 use postrider_domain::id::EventKey;
-use postrider_domain::time::Timestamp;
+use postrider_domain::json::read;
+use postrider_domain::time::{EventTime, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -43,8 +44,11 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     assert!(!data.is_empty() && data.len() <= MAX_BYTES);
-    let timestamp = Timestamp::from_millis(text(time).parse().unwrap_or_default());
-    let key = EventKey::new(timestamp, 1);
+    assert!(read::<serde_json::Value>(data).is_ok(), "accepted data cannot be read by schemas and filters");
+    let nanos: i64 = text(time).parse().unwrap_or_default();
+    let cut = Timestamp::from_millis(nanos / 1_000_000);
+    let timestamp = EventTime::new(cut, u32::try_from(nanos % 1_000_000).unwrap_or_default());
+    let key = EventKey::new(cut, 1);
     let event = Event {
         key,
         id: key.into(),
@@ -56,7 +60,6 @@ fuzz_target!(|input: &[u8]| {
         attributes: Attributes::default(),
         ordering_key: None,
         trace: None,
-        probed_key: None,
     };
     let cloud_event = render(&event, Format::CloudEvents);
     let cloud_event: CloudEvent<'_> = serde_json::from_slice(&cloud_event).expect("a CloudEvent in JSON");
@@ -68,6 +71,6 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(read.event, event.event_type.as_str());
         assert_eq!(read.data.get().as_bytes(), data.trim_ascii(), "the data is not what was emitted");
         assert_eq!(read.timestamp, event.timestamp.to_string());
-        assert_eq!(Timestamp::parse(read.timestamp), Ok(event.timestamp), "the body says another time");
+        assert_eq!(EventTime::parse(read.timestamp), Ok(event.timestamp), "the body says another time");
     }
 });
