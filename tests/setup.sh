@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests use and this repository does not hold: Debian's `webhook` server and `tinyproxy`, what
-# makes network namespaces, Prometheus, Python with the libraries in python/requirements.txt, Helm 3, and the Node packages
+# Installs what the tests use and this repository does not hold: Debian's `webhook` server and `tinyproxy`, Go and a JDK, a C
+# compiler, what makes network namespaces and file systems, Prometheus, Python with the libraries in
+# python/requirements.txt, Helm 3, and the Node packages
 # in node/package-lock.json.
 #
 # It may be run any number of times: what is there already is not touched. As root or with sudo.
@@ -29,8 +30,13 @@ missing_packages() {
   [ -d /usr/share/ca-certificates/mozilla ] || echo ca-certificates
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm
+  command -v go >/dev/null || echo golang-go
+  command -v javac >/dev/null || echo default-jdk-headless
   command -v ip >/dev/null || echo iproute2
-  command -v unshare >/dev/null || echo util-linux
+  command -v unshare >/dev/null && command -v prlimit >/dev/null || echo util-linux
+  PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4 >/dev/null || echo e2fsprogs
+  PATH=$PATH:/usr/sbin:/sbin command -v xfs_io >/dev/null || echo xfsprogs
+  command -v cc >/dev/null || echo gcc libc6-dev
   if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
     echo python3 python3-venv
   fi

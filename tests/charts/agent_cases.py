@@ -49,6 +49,7 @@ GOOD = {
             "allowPorts": [443, 8080],
             "allowHttp": True,
             "denyCidrs": ["10.0.0.1", "fd00::1"],
+            "nat64Prefixes": ["2001:db8:64::/96"],
         },
         "networkPolicy": {"publicEndpoints": False},
     },
@@ -106,6 +107,7 @@ GOOD = {
             "labels": {"release": "prometheus"},
             "relabelings": [{"action": "labeldrop", "regex": "pod"}],
         },
+        "networkPolicy": {"metricsFrom": PEER},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True},
     },
@@ -121,6 +123,8 @@ GOOD = {
             "extraEgress": [{"ports": [{"port": 8126}]}],
         },
     },
+    "metrics without a PodMonitor": {"networkPolicy": {"metricsFrom": PEER}},
+    "a PodMonitor without a network policy": {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": False}},
     "no network policy, budget or account": {
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -230,6 +234,14 @@ REFUSED = {
     "an authority of traces in the clear": (
         {"traces": {"endpoint": "http://otel:4317", "ca": {"pem": PEM}}},
         "traces.ca needs an endpoint with https://",
+    ),
+    "metrics for nobody": (
+        {"podMonitor": {"enabled": True}},
+        "networkPolicy.metricsFrom is not set, so podMonitor.enabled could scrape nothing",
+    ),
+    "probes that reach nothing": (
+        {"listenAddress": "127.0.0.1"},
+        "listenAddress is 127.0.0.1, which the kubelet's probes cannot reach",
     ),
     "no range": ({"egress": {"allowCidrs": ["10.0.0.0/33"]}}, "at '/egress/allowCidrs/0'"),
     "no port": ({"egress": {"allowPorts": [0]}}, "at '/egress/allowPorts/0'"),

@@ -10,6 +10,8 @@ SECRETS = {
 }
 PARENT = [{"name": "edge", "namespace": "gateways", "sectionName": "grpc"}]
 PEER = [{"namespaceSelector": {"matchLabels": {"team": "orders"}}}]
+GATEWAYS = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}]
+EVERYBODY = [{"ipBlock": {"cidr": "0.0.0.0/0"}}, {"ipBlock": {"cidr": "::/0"}}, {"namespaceSelector": {}}]
 SIDECAR = {
     "name": "vault-agent",
     "image": "vault:1",
@@ -18,7 +20,7 @@ SIDECAR = {
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     },
-    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}},
+    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
 }
 
 # Put over SECRETS.
@@ -89,6 +91,11 @@ GOOD = {
         "initContainers": [{**SIDECAR, "name": "vault-init"}],
     },
     "without a bootstrap token": {"bootstrapToken": {"enabled": False, "existingSecret": ""}},
+    "after the first start": {
+        "bootstrapToken": {"enabled": False},
+        "client": {"token": {"existingSecret": "postrider-client-token"}},
+    },
+    "another token for the pod, and the first one still there": {"client": {"token": {"existingSecret": "viewer"}}},
     "clients with certificates": {
         "tls": {"clientCa": {"pem": PEM}},
         "client": {
@@ -117,6 +124,12 @@ GOOD = {
             },
             "api": {"type": "NodePort", "nodePort": 30070},
         },
+        "networkPolicy": {"apiFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "agentsFrom": EVERYBODY},
+    },
+    "agents from outside, without a network policy": {
+        "agents": {"address": "agents.example.com:443"},
+        "service": {"agents": {"type": "LoadBalancer", "port": 443}},
+        "networkPolicy": {"enabled": False},
     },
     "a gateway": {
         "agents": {"address": "agents.example.com:443"},
@@ -131,6 +144,7 @@ GOOD = {
             "envoyTimeouts": {"enabled": True},
             "tlsRoute": {"enabled": True, "parentRefs": PARENT, "hostnames": ["agents.example.com"]},
         },
+        "networkPolicy": {"apiFrom": GATEWAYS, "agentsFrom": GATEWAYS},
     },
     "an older gateway": {
         "agents": {"address": "agents.example.com:443"},
@@ -147,6 +161,7 @@ GOOD = {
                 "hostname": "api.example.com",
             },
         },
+        "networkPolicy": {"agentsFrom": GATEWAYS},
     },
     "an ingress": {
         "ingress": {
@@ -154,7 +169,8 @@ GOOD = {
             "className": "nginx",
             "hosts": ["api.example.com"],
             "tls": [{"secretName": "edge-tls", "hosts": ["api.example.com"]}],
-        }
+        },
+        "networkPolicy": {"apiFrom": GATEWAYS},
     },
     "monitoring": {
         "serviceMonitor": {
@@ -162,6 +178,7 @@ GOOD = {
             "labels": {"release": "prometheus"},
             "metricRelabelings": [{"action": "labeldrop", "regex": "pool"}],
         },
+        "networkPolicy": {"metricsFrom": PEER},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Postrider"}},
     },
@@ -183,6 +200,17 @@ GOOD = {
             "extraIngress": [{"from": PEER}],
         },
     },
+    "metrics without a ServiceMonitor": {"networkPolicy": {"metricsFrom": PEER}},
+    "a ServiceMonitor without a network policy": {
+        "serviceMonitor": {"enabled": True},
+        "networkPolicy": {"enabled": False},
+    },
+    "the admin port on the pod's own address": {
+        "extraEnv": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            {"name": "POSTRIDER_ADMIN_LISTEN", "value": "$(POD_IP):7072"},
+        ]
+    },
     "no network policy, budget or account": {
         "networkPolicy": {"enabled": False},
         "podDisruptionBudget": {"enabled": False},
@@ -191,6 +219,7 @@ GOOD = {
     "storage": {
         "store": {
             "cacheMib": 512,
+            "diskReserveMib": 1024,
             "persistence": {
                 "size": "1.5Ti",
                 "storageClass": "fast",
@@ -208,6 +237,13 @@ GOOD = {
             "retain_audit": "forever",
             "tenant_emit_rate": 500,
             "tenant_emit_burst": 1000000,
+            "tenant_delivery_rate": 0,
+            "tenant_max_subscriptions": 5000,
+            "tenant_max_event_types": 100000,
+            "tenant_max_stored_mib": 65536,
+            "destination_rate": 0,
+            "max_api_connection_age": "never",
+            "max_token_calls": 1000,
             "trust_domain": "hooks.example.com",
             "webhook_origin": "hooks.example.com",
             "max_event_kib": 1024,
@@ -313,6 +349,49 @@ REFUSED = {
     ),
     "shorter than an attempt": ({"shutdownGraceSeconds": 60}, "at '/shutdownGraceSeconds'"),
     "a load balancer nobody finds": ({"service": {"agents": {"type": "LoadBalancer"}}}, "agents.address is not set"),
+    "an API for everybody, by a load balancer": (
+        {"service": {"api": {"type": "LoadBalancer"}}},
+        "networkPolicy.apiFrom is not set, and service.api.type=LoadBalancer exposes that port",
+    ),
+    "an API for everybody, by a node port": (
+        {"service": {"api": {"type": "NodePort"}}},
+        "networkPolicy.apiFrom is not set, and service.api.type=NodePort exposes that port",
+    ),
+    "an API for everybody, by a route": (
+        {"gateway": {"grpcRoute": {"enabled": True, "parentRefs": PARENT, "hostnames": ["a.b"]}}},
+        "networkPolicy.apiFrom is not set, and gateway.grpcRoute exposes that port",
+    ),
+    "an API for everybody, by an ingress": (
+        {"ingress": {"enabled": True, "hosts": ["a.b"]}},
+        "networkPolicy.apiFrom is not set, and ingress exposes that port",
+    ),
+    "agents from everywhere, by a load balancer": (
+        {"agents": {"address": "a.b:443"}, "service": {"agents": {"type": "LoadBalancer"}}},
+        "agentsFrom: [{ipBlock: {cidr: 0.0.0.0/0}}, {ipBlock: {cidr: \"::/0\"}}, {namespaceSelector: {}}]",
+    ),
+    "agents from everywhere, by a node port": (
+        {"agents": {"address": "a.b:443"}, "service": {"agents": {"type": "NodePort"}}},
+        "networkPolicy.agentsFrom is not set, and service.agents.type=NodePort exposes that port",
+    ),
+    "agents from everywhere, by a route": (
+        {
+            "agents": {"address": "a.b:443"},
+            "gateway": {"tlsRoute": {"enabled": True, "parentRefs": PARENT, "hostnames": ["a.b"]}},
+        },
+        "networkPolicy.agentsFrom is not set, and gateway.tlsRoute exposes that port",
+    ),
+    "metrics for nobody": (
+        {"serviceMonitor": {"enabled": True}},
+        "networkPolicy.metricsFrom is not set, so serviceMonitor.enabled could scrape nothing",
+    ),
+    "probes that reach nothing": (
+        {"listenAddress": "127.0.0.1"},
+        "listenAddress is 127.0.0.1, which the kubelet's probes cannot reach",
+    ),
+    "probes that reach nothing, on IPv6": (
+        {"listenAddress": "[::1]"},
+        "listenAddress is [::1], which the kubelet's probes cannot reach",
+    ),
     "a route nobody finds": (
         {"gateway": {"tlsRoute": {"enabled": True, "parentRefs": PARENT, "hostnames": ["a.b"]}}},
         "agents.address is not set",

@@ -43,7 +43,7 @@ def settings(program):
     arguments = SOURCES[program][0].read_text()
     egress = (REPOSITORY / "agent/src/config/egress.rs").read_text()
     entries = {f"egress.credentials.{name}" for name in re.findall(r'key\("(\w+)"\)', egress)}
-    return set(re.findall(r"/// `([a-z_.]+)`:", arguments)) | entries
+    return set(re.findall(r"/// `([a-z0-9_.]+)`:", arguments)) | entries
 
 
 def run(program, *arguments, **options):

@@ -205,16 +205,22 @@ def test_who_may_come_in(chart, values, found):
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     wanted = values.get("networkPolicy", {})
     assert all("ports" in rule or rule in wanted["extraIngress"] for rule in policy["spec"]["ingress"])
-    monitored = any(values.get(kind, {}).get("enabled") for kind in ("serviceMonitor", "podMonitor"))
     incoming = {port: rule for rule in policy["spec"]["ingress"] if "ports" in rule for port in ports(rule)}
     assert set(incoming) <= set(container_ports(found))
     assert set(incoming) == {"control-plane": {"api", "agents"}, "agent": set()}[chart] | (
-        {"admin"} if monitored or "metricsFrom" in wanted else set()
+        {"admin"} if "metricsFrom" in wanted else set()
     )
-    for port, name in (("api", "apiFrom"), ("agents", "agentsFrom"), ("admin", "metricsFrom")):
-        for peer in wanted.get(name, []):
-            assert peer in incoming[port]["from"] or name == "agentsFrom" and chart == "agent"
-    assert "admin" not in incoming or incoming["admin"]["from"]
+    every_pod = [{"namespaceSelector": {}}]
+    for port, rule in incoming.items():
+        name = {"api": "apiFrom", "agents": "agentsFrom", "admin": "metricsFrom"}[port]
+        own = [peer for peer in rule["from"] if not is_of_helm_test(peer)]
+        assert own == wanted.get(name, every_pod)
+        assert (own != rule["from"]) == (port == "api")
+
+
+def is_of_helm_test(peer):
+    labels = peer.get("podSelector", {}).get("matchLabels", {})
+    return labels.get("app.kubernetes.io/name", "").endswith("-test")
 
 
 def test_where_they_may_go(found):

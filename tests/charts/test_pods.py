@@ -13,6 +13,7 @@ from rendering import (
     objects,
     of_kind,
     pods,
+    rendered,
     settings_text,
     texts_in,
     workload,
@@ -40,11 +41,12 @@ def test_every_container_is_restricted(values, found):
             assert not any("hostPort" in port for port in container.get("ports", []))
 
 
-def test_every_container_asks_for_what_it_needs_and_has_no_limit_of_cpu(found):
+def test_every_container_asks_for_what_it_needs_with_a_limit_of_memory_and_none_of_cpu(found):
     for pod in pods(found):
         for container in containers(pod):
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
-            assert "cpu" not in container["resources"].get("limits", {})
+            assert "cpu" not in container["resources"]["limits"]
+            assert "memory" in container["resources"]["limits"]
 
 
 def test_the_account_has_no_token(found):
@@ -103,7 +105,7 @@ def test_the_programs_know_every_variable(chart, found):
         for container in pod["containers"]:
             given = [one["name"] for one in container.get("env", [])]
             assert len(set(given)) == len(given)
-            assert set(given) <= programs.variables(chart)
+            assert set(given) - of_the_pod(container) <= programs.variables(chart)
             assert container["name"] not in (chart, "test") or given
 
 
@@ -124,6 +126,31 @@ def test_every_file_that_is_named_is_mounted(chart, found):
             if "POSTRIDER_CONFIG" in str(container["env"]) or "POSTRIDER_AGENT_CONFIG" in str(container["env"]):
                 named |= set(re.findall(r'"(?:file:)?(/etc/postrider/[^"]+)"', settings_text(found)))
             assert named and {path for path in named if not is_there(path, files)} == set()
+
+
+@pytest.mark.of("control-plane")
+def test_the_first_admin_token_is_mounted_while_it_is_enabled_and_may_be_missing(chart, values, found):
+    enabled = values["bootstrapToken"].get("enabled", True)
+    program, *tests = pods(found)
+    for pod, wanted in [(program, enabled)] + [(pod, enabled and "token" not in values.get("client", {})) for pod in tests]:
+        mounted = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "bootstrap-token"]
+        assert [secret["secretName"] for secret in mounted] == ["our-token"] * wanted
+        # Its secret may be deleted after the first start.
+        assert all(secret["optional"] is True for secret in mounted)
+    assert ("bootstrap_token_file" in tomllib.loads(settings_text(found))) == enabled
+
+
+@pytest.mark.of("control-plane")
+def test_the_notes_say_how_to_replace_the_first_admin_token_and_who_may_connect(chart, values):
+    notes = rendered(chart, values)["NOTES.txt"]
+    enabled = values["bootstrapToken"].get("enabled", True)
+    for step in ("--set bootstrapToken.enabled=false", "kubectl delete secret our-token", "tokens revoke"):
+        assert (step in notes) == enabled
+    policy = values.get("networkPolicy", {})
+    guarded = policy.get("enabled", True)
+    assert ("everybody who reaches the pod" in notes) == (not guarded)
+    for name in ("apiFrom", "agentsFrom"):
+        assert ("narrow it with networkPolicy." + name in notes) == (guarded and name not in policy)
 
 
 def test_every_mount_has_a_volume_and_every_volume_a_mount(found):
@@ -154,7 +181,7 @@ def test_every_secret_and_config_map_is_there_or_named_in_the_values(values, fou
             one["valueFrom"]["secretKeyRef"]["name"]
             for container in pod["containers"]
             for one in container.get("env", [])
-            if "valueFrom" in one
+            if "secretKeyRef" in one.get("valueFrom", {})
         }
         assert names <= made | texts_in(values)
 
@@ -240,6 +267,11 @@ def test_helm_test_runs_the_charts_own_image_once(chart, values, found):
 def main_container(chart, found):
     (main,) = [one for one in workload(found)["spec"]["template"]["spec"]["containers"] if one["name"] == chart]
     return main
+
+
+def of_the_pod(container):
+    """Variables with what Kubernetes knows of the pod, which other variables are made of."""
+    return {one["name"] for one in container.get("env", []) if "fieldRef" in one.get("valueFrom", {})}
 
 
 def flattened(table, above=""):

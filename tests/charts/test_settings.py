@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from rendering import of_kind, workload
 
+POD_ADDRESS = "10.1.2.3"
 PROGRAM = {"control-plane": "postrider-control-plane", "agent": "postrider-agent"}
 
 
@@ -53,10 +54,17 @@ def test_the_program_takes_its_settings(chart, found, contents, tmp_path):
     maps = {one["metadata"]["name"]: one["data"] for one in of_kind(found, "ConfigMap")}
     for volume in pod["volumes"]:
         lay_out(volume, maps, contents, tmp_path)
-    environment = {one["name"]: one.get("value", "http://user:password@proxy:3128") for one in container["env"]}
+    environment = {one["name"]: value_of(one) for one in container["env"]}
     environment = {name: placed(text, tmp_path) for name, text in environment.items()}
     output, code = programs.run(PROGRAM[chart], "config", "check", env={**os.environ, **environment})
     assert code == 0 and "the settings are fine" in output, output
+
+
+def value_of(variable):
+    """A variable as Kubernetes sets it: what it knows of the pod, put in where a value names it, or a secret."""
+    if "fieldRef" in variable.get("valueFrom", {}):
+        return POD_ADDRESS
+    return variable.get("value", "http://user:password@proxy:3128").replace("$(POD_IP)", POD_ADDRESS)
 
 
 def lay_out(volume, maps, contents, folder):

@@ -29,6 +29,7 @@ OF_THE_CHART = {
         "bootstrap_token_file",
         "insecure_loopback",
         "cache_mib",
+        "disk_reserve_mib",
         "shutdown_grace",
         "log_format",
         "log",

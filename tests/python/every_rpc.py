@@ -227,6 +227,14 @@ def check_subscriptions(api):
     ]:
         api.refused("SubscriptionService.UpdateSubscription", bad, CODE.INVALID_ARGUMENT, field=field)
 
+    check = subscriptions.CheckSubscriptionRequest
+    fine = subscriptions.Subscription(tenant=TENANT, url=ARGS.url, event_types=["*"])
+    api.ok("SubscriptionService.CheckSubscription", check(subscription=fine))
+    fine.pool = "not-ours"
+    api.refused(
+        "SubscriptionService.CheckSubscription", check(subscription=fine), CODE.FAILED_PRECONDITION, "POOL_NOT_AVAILABLE"
+    )
+
     for method, state in [
         ("Pause", subscriptions.SUBSCRIPTION_STATE_PAUSED),
         ("Resume", subscriptions.SUBSCRIPTION_STATE_ACTIVE),
@@ -238,12 +246,11 @@ def check_subscriptions(api):
 
     test = subscriptions.TestSubscriptionRequest
     tested = api.ok("SubscriptionService.TestSubscription", named(test, request_id="test"))
-    assert tested.event_id and tested.delivery_id
-    assert api.ok("SubscriptionService.TestSubscription", named(test, request_id="test")) == tested
+    assert tested.event_id and tested.attempt.http_status == 204, tested
+    assert tested.verdict == "the receiver accepted the test event"
     bad = named(test, event_type="not good")
     api.refused("SubscriptionService.TestSubscription", bad, CODE.INVALID_ARGUMENT, field="event_type")
     api.refused("SubscriptionService.TestSubscription", named(test, subscription=NOBODY), CODE.NOT_FOUND)
-    follow_to_the_end(api, tested.event_id)
 
     delete = subscriptions.DeleteSubscriptionRequest
     other = api.ok("SubscriptionService.CreateSubscription", create(url=ARGS.url, event_types=["none.such"]))
@@ -295,7 +302,8 @@ def check_signing_keys(api, subscription):
     bad = named(create, scheme="v1a", secret=old)
     api.refused("SigningKeyService.CreateSigningKey", bad, CODE.INVALID_ARGUMENT, field="secret")
     probe = named(keys.ProbeSigningKeyRequest, signing_key=pending.signing_key.id)
-    follow_to_the_end(api, api.ok("SigningKeyService.ProbeSigningKey", probe).event_id)
+    probed = api.ok("SigningKeyService.ProbeSigningKey", probe)
+    assert probed.attempt.http_status == 204 and "it has this key" in probed.verdict, probed
     none = named(keys.ProbeSigningKeyRequest, signing_key="key_00000000000000000000000000")
     api.refused("SigningKeyService.ProbeSigningKey", none, CODE.NOT_FOUND)
     activate = keys.ActivateSigningKeyRequest

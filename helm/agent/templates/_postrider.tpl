@@ -232,6 +232,20 @@ metricRelabelings:
 {{- end -}}
 {{- end -}}
 
+{{- /*
+Mistakes about the admin port, as a list: (dict "root" $ "monitor" the value of the chart's monitor). Nobody but the node's
+kubelet reaches it without a peer in networkPolicy.metricsFrom.
+*/ -}}
+{{- define "postrider.adminPortMistakes" -}}
+{{- $values := .root.Values -}}
+{{- if and $values.networkPolicy.enabled (index $values .monitor).enabled (not $values.networkPolicy.metricsFrom) }}
+- {{ printf "networkPolicy.metricsFrom is not set, so %s.enabled could scrape nothing. Name the pods of Prometheus\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]\n\n  or, for every pod in the cluster, since no token guards the port\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {}}]" .monitor | quote }}
+{{- end }}
+{{- if regexMatch "^(127\\.|\\[::1\\]|localhost$)" $values.listenAddress }}
+- {{ printf "listenAddress is %s, which the kubelet's probes cannot reach: the pod would never be ready. Leave it at 0.0.0.0, or set `[::]` where pods have IPv6 addresses alone" $values.listenAddress | quote }}
+{{- end }}
+{{- end -}}
+
 {{- /* Mistakes that both charts know, as a list. */ -}}
 {{- define "postrider.mistakes" -}}
 {{- if eq .Values.image.tag "latest" }}

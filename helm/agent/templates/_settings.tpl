@@ -96,6 +96,9 @@ allow_hosts = {{ toJson .allowHosts }}
 allow_ports = {{ toJson .allowPorts }}
 allow_http = {{ toJson .allowHttp }}
 deny_cidrs = {{ toJson .denyCidrs }}
+{{- with .nat64Prefixes }}
+nat64_prefixes = {{ toJson . }}
+{{- end }}
 dangerously_allow_link_local_and_metadata = {{ toJson .dangerouslyAllowLinkLocalAndMetadata }}
 {{- with .proxy }}
 {{- if .url }}

@@ -29,9 +29,10 @@
 {{ include "postrider.ca" (dict "root" . "name" "traces-ca" "ca" .Values.traces.ca) }}
 {{- end -}}
 
+{{- /* Only the first start needs it: afterwards its secret may be deleted, and the pod still starts. */ -}}
 {{- define "control-plane.tokenFiles" -}}
 {{- if .Values.bootstrapToken.enabled -}}
-- {name: bootstrap-token, secret: {{ .Values.bootstrapToken.existingSecret | quote }}, key: {{ .Values.bootstrapToken.key | quote }}}
+- {name: bootstrap-token, secret: {{ .Values.bootstrapToken.existingSecret | quote }}, key: {{ .Values.bootstrapToken.key | quote }}, optional: true}
 {{- end -}}
 {{- end -}}
 
@@ -118,6 +119,9 @@ agent_ca = {{ toJson $folders }}
 bootstrap_token_file = {{ printf "/etc/postrider/bootstrap-token/%s" .Values.bootstrapToken.key | toJson }}
 {{- end }}
 cache_mib = {{ toJson .Values.store.cacheMib }}
+{{- if ne (toString .Values.store.diskReserveMib) "" }}
+disk_reserve_mib = {{ toJson .Values.store.diskReserveMib }}
+{{- end }}
 shutdown_grace = {{ printf "%vs" .Values.shutdownGraceSeconds | toJson }}
 log_format = {{ toJson .Values.log.format }}
 log = {{ toJson .Values.log.filter }}
