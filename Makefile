@@ -89,6 +89,7 @@ $(CYCLONEDX):
 $(FUZZ):
 	$(CARGO) install cargo-fuzz --locked --version 0.13.2 --debug --root .tools
 
+ci: ARGS = same
 ci: lint fuzz test ## All of it, as CI runs it
 
 clean: ## Remove what was built and installed here

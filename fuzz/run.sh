@@ -2,6 +2,7 @@
 # Runs the fuzz targets: each first on its kept seeds, then on inputs of its own for a while.
 #
 #   fuzz/run.sh [SECONDS] [TARGET…]     10 seconds of each of all targets
+#   fuzz/run.sh same [TARGET…]          the same 20,000 inputs every time, for at most 20 seconds a target
 #
 # A finding ends it, and leaves its input in fuzz/artifacts/TARGET: put that into fuzz/seeds/TARGET with the fix.
 set -euo pipefail
@@ -16,11 +17,17 @@ export TMPDIR=$PWD/fuzz/target/tmp
 rm -rf "$TMPDIR"
 mkdir -p "$TMPDIR"
 
-seconds=10
-if [[ "${1:-}" =~ ^[0-9]+$ ]]; then
-  seconds=$1
+# How long a target runs. With the same inputs every time, a change is never stopped by a finding that
+# is not its own; a machine that pauses for a while is not a finding either.
+amount=10
+if [[ "${1:-}" =~ ^[0-9]+$ || "${1:-}" = same ]]; then
+  amount=$1
   shift
 fi
+case $amount in
+  same) limits=(-seed=1 -runs=20000 -max_total_time=20 -timeout=60) ;;
+  *) limits=(-max_total_time="$amount" -timeout=10) ;;
+esac
 targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <("$fuzz" list)
 
@@ -29,22 +36,27 @@ cp Cargo.lock fuzz/Cargo.lock
 # Its progress is shown: it takes minutes, and whoever waits must see that it goes on.
 "$fuzz" build "${build[@]}"
 
-# Runs one target with libFuzzer's options; says nothing unless it fails.
+# Runs one target with libFuzzer's options; says nothing unless it fails. The finding and its input are
+# the last lines, because logs are often cut at their beginning.
 run() {
   local target=$1 log=fuzz/$1.log
   shift
-  if ! "$fuzz" run "${build[@]}" "$target" "$@" >"$log" 2>&1; then
+  if ! RUST_BACKTRACE=0 "$fuzz" run "${build[@]}" "$target" "$@" >"$log" 2>&1; then
     grep -vE '^#[0-9]+|NEW_FUNC' "$log" | tail -n 60 >&2
-    echo "fuzz: $target has found something; run it again with: fuzz/run.sh $seconds $target" >&2
+    echo "fuzz: $target has found something:" >&2
+    grep -aE -A 3 'panicked at|^==[0-9]+== ?ERROR|^SUMMARY|^Base64|Test unit written' "$log" | cut -c 1-2000 >&2
+    echo "fuzz: run it again with: fuzz/run.sh $amount $target" >&2
     exit 1
   fi
 }
 
 for target in "${targets[@]}"; do
   seeds=fuzz/seeds/$target corpus=fuzz/corpus/$target
+  # What earlier runs have found would be other inputs.
+  [ "$amount" != same ] || corpus=$TMPDIR/corpus/$target
   mkdir -p "$corpus"
-  run "$target" "$seeds" -- -runs=0 -timeout=10
-  run "$target" "$corpus" "$seeds" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=8192
+  run "$target" "$seeds" -- -runs=0 -timeout=60
+  run "$target" "$corpus" "$seeds" -- "${limits[@]}" -rss_limit_mb=2048 -max_len=8192
   echo "fuzz: $target: $(find "$seeds" -type f | wc -l) seeds, $(grep -oE '^Done [0-9]+ runs' "fuzz/$target.log")"
 done
 echo "fuzz: ${#targets[@]} targets, nothing found"
