@@ -17,7 +17,7 @@ pub const MAX_HEADER_BYTES: usize = 4 * 1024;
 /// The most bytes of all headers of one subscription, names and values together.
 pub const MAX_TOTAL_BYTES: usize = 16 * 1024;
 
-/// A tenant's headers, checked: names in lower case, each once, in the order given.
+/// A tenant's headers, checked: names in lower case, each once, sorted by name.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct CustomHeaders {
     headers: Vec<(String, String)>,
@@ -46,10 +46,12 @@ impl CustomHeaders {
             }
             checked.headers.push((name, value));
         }
+        // By the names in lower case: a store that reads them back has no other order.
+        checked.headers.sort();
         Ok(checked)
     }
 
-    /// Name and value of each header, in the order given.
+    /// Name and value of each header, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

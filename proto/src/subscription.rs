@@ -503,6 +503,17 @@ mod tests {
     }
 
     #[test]
+    fn headers_have_one_order_whatever_the_case_of_their_names() {
+        let mut wire = wire();
+        let header = |name: &str| (name.to_owned(), "1".to_owned());
+        wire.headers = [header("X-Last"), header("accept-language"), header("Middle")].into();
+        let subscription = read(&wire).unwrap();
+        let names: Vec<&str> = subscription.headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["accept-language", "middle", "x-last"]);
+        assert_eq!(read(&write(&subscription)), Ok(subscription));
+    }
+
+    #[test]
     fn every_mistake_is_told_at_once() {
         let wire = v1::Subscription {
             url: "ftp://x".into(),
