@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// Changes of a page until sled writes it whole.
 const CHANGES: u8 = 11;
 /// Rows whose writing leaves one page to be moved, measured with events of 400 bytes.
-const ROWS_A_PAGE: u64 = 4;
+const ROWS_A_PAGE: u64 = 3;
 /// The most pages that are remembered to be moved.
 const MOST: u64 = 1 << 22;
 
@@ -104,9 +104,9 @@ mod tests {
     fn a_step_is_due_for_every_few_rows_and_what_is_remembered_is_bounded() {
         let mut cleaning = Cleaning::default();
         assert!(!cleaning.is_due() && !cleaning.take());
-        cleaning.written(9);
+        cleaning.written(8);
         assert!(cleaning.is_due() && cleaning.take() && cleaning.take() && !cleaning.take());
-        cleaning.written(3);
+        cleaning.written(1);
         assert!(cleaning.take() && !cleaning.is_due());
         cleaning.written(usize::MAX);
         cleaning.written(usize::MAX);

@@ -45,9 +45,10 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 const FREE_WITHIN: Duration = Duration::from_secs(15);
 /// How long after a failed attempt sled is opened again.
 const REOPEN_EVERY: Duration = Duration::from_millis(500);
-/// Steps of cleaning that are made at a time; each takes about 15 µs.
+/// Steps of cleaning that are made at a time while commands wait, and while none does; each takes about 15 µs.
 const CLEANED_AT_ONCE: usize = 4;
-/// How often that is while there is other work, and while there is none.
+const CLEANED_WHILE_IDLE: usize = 8;
+/// How often that is while commands wait, and while none does.
 const CLEAN_EVERY: Duration = Duration::from_millis(4);
 const CLEAN_EVERY_IDLE: Duration = Duration::from_millis(1);
 /// How often the journal is asked to give space back while the disk is nearly full.
@@ -331,20 +332,25 @@ impl Thread {
         self.close();
     }
 
-    /// The next command. While it is waited for, sled's log is cleaned, and now and then also if it is not.
+    /// The next command. sled's log is cleaned a little now and then, and more while no command waits.
     fn next(&mut self) -> Next {
         while self.commits.needs_cleaning() {
             if self.clock.since_start() > self.cleaned + CLEAN_EVERY {
-                self.clean();
+                self.clean(CLEANED_AT_ONCE);
             }
-            if let Ok(command) = self.queue.try_recv() {
-                return Next::Command(command);
+            for _ in 0..CLEANED_WHILE_IDLE {
+                if let Ok(command) = self.queue.try_recv() {
+                    return Next::Command(command);
+                }
+                if !self.commits.needs_cleaning() {
+                    break;
+                }
+                self.clean(1);
             }
             let queue = &mut self.queue;
             let next = async { tokio::time::timeout(CLEAN_EVERY_IDLE, queue.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(next) => return next.map_or(Next::End, Next::Command),
-                Err(_) => self.clean(),
+            if let Ok(next) = self.runtime.block_on(next) {
+                return next.map_or(Next::End, Next::Command);
             }
         }
         if !self.commits.is_open() {
@@ -353,9 +359,9 @@ impl Thread {
         self.queue.blocking_recv().map_or(Next::End, Next::Command)
     }
 
-    fn clean(&mut self) {
+    fn clean(&mut self, steps: usize) {
         self.pulse.begin();
-        self.commits.clean(CLEANED_AT_ONCE);
+        self.commits.clean(steps);
         self.pulse.end();
         self.cleaned = self.clock.since_start();
     }
