@@ -1,10 +1,11 @@
 //! What is known of agents: who is connected, and who was.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::id::AgentId;
 use postrider_domain::time::Timestamp;
 use tracing::warn;

@@ -8,10 +8,10 @@
 
 mod slots;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::id::{AgentId, PoolName, SubscriptionId, TenantId};
 use postrider_domain::pace::{Meter, Pace};
 use postrider_proto::agent::{Diagnose, Job};

@@ -5,9 +5,9 @@
 
 mod sweep;
 
-use std::collections::HashSet;
 use std::time::Duration;
 
+use ahash::{HashSet, HashSetExt as _};
 use postrider_domain::id::SubscriptionId;
 use postrider_domain::lane::health::View;
 use postrider_domain::subscription::DisableCause;

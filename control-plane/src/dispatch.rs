@@ -1,9 +1,9 @@
 //! Turns an assignment into a job: the event's bytes, signed now with the keys that sign now.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use bytes::Bytes;
 use postrider_domain::body;
 use postrider_domain::event::Event;

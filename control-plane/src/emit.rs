@@ -10,10 +10,10 @@
 
 mod rates;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::delivery::Delivery;
 use postrider_domain::event::Event;
 use postrider_domain::fair::{Queue, Refused};

@@ -2,10 +2,10 @@
 //!
 //! A crash loses the last minute: then a key seems to be less used, and less known to its receiver, than it is.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::id::{KeyId, SubscriptionId};
 use postrider_domain::signing::KeyUse;
 use postrider_domain::time::Timestamp;

@@ -2,9 +2,9 @@
 
 mod runner;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::audit::Entry;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};

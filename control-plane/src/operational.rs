@@ -9,10 +9,10 @@ mod catalogue;
 mod notice;
 mod survey;
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::event::{Attributes, Event, EventTypeName, content_digest};
 use postrider_domain::id::{EventId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::lane::Bounds;

@@ -8,9 +8,9 @@
 //! A call that is given up, for whatever reason, leaves the queue or ends its turn by being
 //! dropped.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use postrider_domain::id::TenantId;
 use postrider_domain::turns::{self, Limits, Ticket, Turns, Who};
 use tokio::sync::oneshot;

@@ -1,9 +1,10 @@
 //! Recently accepted events, kept in memory until they are likely to be sent, so that a delivery that follows at
 //! once need not be read back from the store. A bounded cache: what it has forgotten is read.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::event::Event;
 use postrider_domain::id::EventKey;
 

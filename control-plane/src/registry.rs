@@ -2,9 +2,10 @@
 //!
 //! The store is written first, then this. Changes are serialised by [`Registry::change`]; readers never wait for one.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::filter::{Cost, Facts, Filter};
 use postrider_domain::id::{SubscriptionId, TenantId};

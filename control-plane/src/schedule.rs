@@ -21,9 +21,10 @@ mod reports;
 mod settings;
 mod written;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use postrider_domain::delivery::Delivery;
 use postrider_domain::destination::{Destination, Destinations};
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};

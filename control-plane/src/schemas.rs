@@ -3,9 +3,9 @@
 
 mod cache;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::cost::{Budget, Stopped};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::TenantId;

@@ -4,10 +4,10 @@
 //! Every tenant that is watched has a channel of its own: how much others deliver neither pushes a watcher's updates out
 //! nor shows in the count of those it missed.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::delivery::Delivery;
 use postrider_domain::id::{DeliveryId, TenantId};
 use postrider_domain::outcome::Attempt;

@@ -1,8 +1,9 @@
 //! How many streams watch deliveries: so many of a token, and so many of all tokens that are
 //! confined to one tenant.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahash::HashMap;
 
 use crate::metrics::reads::ReadCounts;
 use crate::reads::{Name, Reader};

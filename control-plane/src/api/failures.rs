@@ -3,12 +3,12 @@
 //! Whoever has no token cannot make this remember much, log much or work long: networks that are remembered and lines
 //! that are written are bounded, and what a failure costs does not depend on how many there were.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::pace::{Meter, Pace};
 use tonic::Status;
 use tonic_types::StatusExt as _;

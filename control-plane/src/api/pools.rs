@@ -1,7 +1,8 @@
 //! `PoolService`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{PoolName, TenantId};

@@ -4,12 +4,12 @@
 //! share what the server takes on ([`postrider_domain::shares`]): tenants equally, and a token that is confined to none as a
 //! tenant. Some room is always left for those with few calls.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use ahash::HashMap;
 use bytes::Bytes;
 use http_body::Frame;
 use postrider_domain::access::Scope;

@@ -4,9 +4,11 @@
 //! Two more rules keep threads and processor free for others. A tenant never has all threads at once. And while other
 //! tenants have work too, a tenant gets no more than a share of the time, averaged over seconds; alone, it gets what there is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::Duration;
+
+use ahash::{HashMap, HashMapExt as _};
 
 /// How much time a tenant may have had beyond its share, while others have work.
 const BURST: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! How many test events of each tenant may be under way at once.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::id::TenantId;
 
 /// The slots that are taken, by tenant.

@@ -3,9 +3,9 @@
 //! An event counts as its deliveries, and as one when it has none. The rule is pure; [`super::Emitter`] holds it under its
 //! lock and reads the clock.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::id::TenantId;
 use postrider_domain::pace::{Meter, Pace};
 use postrider_domain::quota::{Quota, Rate};

@@ -1,10 +1,10 @@
 //! Audit records of what agents do wrong: at most one a minute for each agent and reason, with a count of the others.
 //! An agent that does it a thousand times a second must not fill the audit log, which is kept for good.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::audit::Entry;
 use postrider_domain::id::AgentId;
 use postrider_domain::time::Timestamp;

@@ -3,10 +3,11 @@
 //! One task owns it. Everybody else talks to it through [`super::Lanes`]; it talks to links through their command
 //! queues and to the store through reads of its own and the settle queue. It never waits for any of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::lane::health::{Turn, View};
 use postrider_domain::lane::{Breaker, Load};

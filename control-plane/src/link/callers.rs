@@ -1,11 +1,11 @@
 //! How often somebody asks for an identity, by where it asks from: in bounded memory, whoever asks.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::pace::{Meter, Pace};
 use tonic::Status;
 

@@ -1,7 +1,6 @@
 //! What one agent is asked directly over one stream, beside its jobs: questions out, answers back.
 
-use std::collections::HashMap;
-
+use ahash::{HashMap, HashMapExt as _};
 use postrider_proto::agent::control_message::Message as ToAgent;
 use postrider_proto::agent::{Diagnose, Diagnosis, TestPost, TestPostOutcome};
 use postrider_proto::diagnosis::{self, Found};

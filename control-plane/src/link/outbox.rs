@@ -1,8 +1,9 @@
 //! Jobs on their way to one agent: never more bytes at once than the agent said it can hold.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
 

@@ -3,8 +3,7 @@
 //! It is the stream's own: an outcome that comes by another stream, after a reconnection or a restart, says nothing
 //! about keys. Nor does that of a job that was signed twice with different keys.
 
-use std::collections::HashMap;
-
+use ahash::HashMap;
 use postrider_domain::id::KeyId;
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;

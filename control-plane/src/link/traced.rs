@@ -3,9 +3,9 @@
 //! It is the stream's own. Of an attempt whose outcome comes by another stream, after a reconnection or a restart, there is
 //! no span here; the agent's own is there all the same.
 
-use std::collections::HashMap;
 use std::time::SystemTime;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::outcome::Class;
 use postrider_proto::session::{JobKey, Report};
 use postrider_telemetry::traces::Traces;

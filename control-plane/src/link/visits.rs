@@ -1,11 +1,11 @@
 //! How often one agent opens a stream, and how many it has: bounded, so that one that has gone astray costs no more than
 //! another. It is counted by what its certificate says, before it has said Hello.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::id::AgentId;
 use postrider_domain::pace::{Meter, Pace};
 use postrider_proto::agent::{Reject, RejectCode};

@@ -6,10 +6,11 @@
 //! that a newcomer always gets to say who it is. The others are shared by those who have ([`postrider_domain::holders`]):
 //! when all are taken, the greediest makes room for whoever holds fewer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::holders::Holders;
 use postrider_domain::id::AgentId;
 use postrider_telemetry::metrics::{Counters, IntGauge};

@@ -1,9 +1,9 @@
 //! Looks every few seconds for what no other part notices by itself: agents that stay away, work that piles up, and keys
 //! that will soon sign no more. What was told is remembered here; after a restart some of it may be told again.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use postrider_domain::id::{AgentId, KeyId, PoolName, SubscriptionId};
 use postrider_domain::lane::Growth;
 use postrider_domain::signing::{KeyState, expiry_warning};

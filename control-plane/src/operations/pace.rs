@@ -1,10 +1,10 @@
 //! How fast a tenant may start operations: each is a row, and work, however short.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use postrider_domain::id::TenantId;
 use postrider_domain::pace::{Meter, Pace};
 

@@ -3,9 +3,9 @@
 //! A delivery is for it when it had ended before the operation was created, so looking at one again does no harm: by then
 //! it waits, or has ended later ([`postrider_domain::operation::Ended`]).
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _, HashSet};
 use futures::stream::{self, StreamExt as _};
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::operation::{Ended, progress};

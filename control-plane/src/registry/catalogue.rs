@@ -1,9 +1,9 @@
 //! The catalogues of event types in memory, as events are judged by them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ahash::HashMap;
 use postrider_domain::catalogue::{Entry, Strictness};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::TenantId;

@@ -1,8 +1,8 @@
 //! Filters that gave no answer: how often, and why the last time. In memory only: it says what is wrong now.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ahash::HashMap;
 use postrider_domain::filter;
 use postrider_domain::id::SubscriptionId;
 use postrider_domain::time::Timestamp;

@@ -1,8 +1,8 @@
 //! Agents come, go, and come back.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use postrider_domain::id::{AgentId, DeliveryId, PoolName};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::{Class, Outcome};

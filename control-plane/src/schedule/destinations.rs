@@ -3,8 +3,7 @@
 //! A lane comes here when it is its turn in its pool's queue and its destination is at its limit. It stays in that queue as
 //! far as others can see, and is handed out from here. A pool without agents has none here: its lanes wait for agents first.
 
-use std::collections::{HashMap, HashSet};
-
+use ahash::{HashMap, HashSet};
 use postrider_domain::destination::{Destination, Destinations, Party};
 use postrider_domain::id::{PoolName, SubscriptionId};
 use postrider_domain::pace::Pace;

@@ -1,7 +1,6 @@
 //! Hands deliveries out: whose turn it is, within the shares of pools and tenants, and as fast as destinations are called.
 
-use std::collections::HashMap;
-
+use ahash::HashMap;
 use postrider_domain::id::{DeliveryId, PoolName, SubscriptionId};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::JobKey;
@@ -32,7 +31,7 @@ pub(super) struct Given {
 
 impl Scheduler {
     pub(super) fn hand_out(&mut self, now: Timestamp) {
-        let mut batches = Batches::new();
+        let mut batches = Batches::default();
         // Nothing below looks at them through the schedule.
         let mut pools = std::mem::take(&mut self.pools);
         let mut waiting = self.destinations.take();

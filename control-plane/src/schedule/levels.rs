@@ -3,8 +3,9 @@
 //! Each lane has a share in its pool's sums. The share is looked at again whenever something about the lane has changed,
 //! which is when the lane is looked at anyway.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
+use ahash::HashMap;
 use postrider_domain::destination::Destinations;
 use postrider_domain::id::{PoolName, SubscriptionId};
 use postrider_domain::lane::Breaker;

@@ -6,9 +6,9 @@
 //! fallback's agents have by then, they finish. A pool delivers for the tenants that it allows, as a fallback too: lanes of
 //! others are barred, and wait.
 
-use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::pool::Tenants;
 use postrider_domain::time::Timestamp;

@@ -1,7 +1,8 @@
 //! The lanes of one pool that are ready. Tenants take turns, and so do the lanes of each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use ahash::HashMap;
 use postrider_domain::id::SubscriptionId;
 
 use super::places::Number;

@@ -15,10 +15,11 @@ mod rules;
 mod shares;
 mod world;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::egress::EndpointUrl;
 use postrider_domain::id::{AgentId, DeliveryId, EventKey, SubscriptionId};

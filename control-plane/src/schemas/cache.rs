@@ -3,8 +3,10 @@
 //! When all together take too much, whoever takes the most gives something up: a tenant that uses many schemas cannot push
 //! out the few of another.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
+
+use ahash::{HashMap, HashMapExt as _};
 
 /// Values by party and key, with their sizes.
 #[derive(Debug)]

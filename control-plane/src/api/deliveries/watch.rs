@@ -7,9 +7,9 @@
 //! What is in the store is read in pages, each when it is the caller's turn to read. Whatever a
 //! stream does ends at once with its reader, its token and the program.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
+use ahash::{HashSet, HashSetExt as _};
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::pattern::Pattern;

@@ -130,7 +130,10 @@ fn a_failure_that_began_before_the_latest_success_is_no_trouble() {
 #[test]
 fn failures_reported_after_a_restart_are_one_failure() {
     let (mut scheduler, now) = (Scheduler::new(2), start());
-    scheduler.await_agents([("a".parse().expect("an id"), 1)].into(), now + Duration::from_secs(3));
+    scheduler.await_agents(
+        std::iter::once(("a".parse().expect("an id"), 1)).collect(),
+        now + Duration::from_secs(3),
+    );
     let row = LaneRow { low_water: LowWater::default(), end: 41, waiting: false, trouble: None };
     scheduler.restore(LaneSettings { max_in_flight: MANY, ..settings(0) }, row, now);
     let key =

@@ -38,7 +38,7 @@ fn after_a_restart_every_stream_is_awaited_however_often_another_comes_back() {
     let now = start();
     let mut scheduler = Scheduler::new(2);
     let agent: AgentId = "a".parse().unwrap();
-    scheduler.await_agents([(agent.clone(), 2)].into(), now + Duration::from_secs(3));
+    scheduler.await_agents(std::iter::once((agent.clone(), 2)).collect(), now + Duration::from_secs(3));
     let hello = |stream| Connected {
         station: Station { agent: agent.clone(), instance: "1".into(), stream },
         pool: PoolName::default_pool(),

@@ -1,10 +1,10 @@
 //! The audit log: a row a record, rows that say where the log begins and ends, and a row a tenant's record, so that a
 //! tenant's list is as long as the tenant's records are, whatever others do.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::audit::{self, AuditKey, Code, Entry, Head, Record};
 use postrider_domain::id::TenantId;
 use postrider_domain::time::Timestamp;

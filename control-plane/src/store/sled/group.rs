@@ -1,8 +1,8 @@
 //! What a group of commands comes to: one batch, with what has to be known of it until it is written.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 
+use ahash::{HashMap, HashSet};
 use postrider_domain::audit;
 use postrider_domain::id::{DeliveryId, EventKey, TenantId};
 use tokio::sync::oneshot;

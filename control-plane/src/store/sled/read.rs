@@ -1,8 +1,8 @@
 //! Reads: each looks at a bounded number of rows.
 
-use std::collections::HashMap;
 use std::ops::Bound;
 
+use ahash::{HashMap, HashMapExt as _};
 use postrider_domain::delivery::{Delivery, State};
 use postrider_domain::id::{DataKeyId, DeliveryId, EventId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::lane::LowWater;

@@ -4,8 +4,7 @@
 //! a restart goes on there. The last sweep removes what it visits; what it may not remove yet (a delivery has
 //! not ended) it visits again on its next round.
 
-use std::collections::{HashMap, HashSet};
-
+use ahash::{HashMap, HashSet};
 use postrider_domain::delivery::State;
 use postrider_domain::id::{DeliveryId, EventKey, SubscriptionId, TenantId};
 use postrider_domain::time::Timestamp;

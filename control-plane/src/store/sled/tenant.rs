@@ -1,8 +1,7 @@
 //! The end of a tenant, a bounded number of rows a step: its events with their history, its subscriptions with what is left
 //! of their lanes, and the rest. A step looks for what there is, so that one that is done again finds the next ones.
 
-use std::collections::HashSet;
-
+use ahash::{HashSet, HashSetExt as _};
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{EventKey, SubscriptionId, TenantId, TokenId};
 use postrider_domain::operation::progress;

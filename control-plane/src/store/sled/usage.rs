@@ -1,8 +1,7 @@
 //! What tenants' stored events count for: a row a tenant, written in the same batch as what changes it, so that it is exact
 //! whenever the store is opened. Only the writer's thread changes it.
 
-use std::collections::{HashMap, HashSet};
-
+use ahash::{HashMap, HashSet};
 use postrider_domain::id::TenantId;
 use postrider_domain::quota;
 use postrider_proto::store::{EventRecord, UsageRecord};

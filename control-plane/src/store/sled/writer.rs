@@ -8,11 +8,11 @@
 
 mod grouping;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt as _, HashSet};
 use postrider_domain::audit;
 use postrider_domain::id::{SubscriptionId, TenantId};
 use tokio::runtime::Handle;
