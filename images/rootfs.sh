@@ -20,7 +20,7 @@ case $image in
   # `postrider` is the control plane too, when it is called by that name.
   control-plane) main=postrider; links=(postrider-control-plane) ;;
   agent) main=postrider-agent; links=() ;;
-  *) echo "rootfs: there is no image «$image»; there are control-plane and agent" >&2; exit 2 ;;
+  *) echo "rootfs: there is no image '$image'; there are control-plane and agent" >&2; exit 2 ;;
 esac
 
 fail() {

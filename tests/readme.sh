@@ -25,11 +25,11 @@ mapfile -t commands < <(
   awk '/^```/ { inside = !inside; next } inside' README.md | sed -E 's/[[:space:]]*#.*$//; s/^[[:space:]]*\$ //' | grep -E '^[[:space:]]*make( |$)'
 )
 [ "${#commands[@]}" -ge 2 ] || fail "the README's code blocks hold ${#commands[@]} make commands, not two"
-[ "${commands[0]}" = "make dev" ] || fail "the README's first command is «${commands[0]}», not «make dev»"
-[ "${commands[1]}" = "make test" ] || fail "the README's second command is «${commands[1]}», not «make test»"
-make --dry-run test >/dev/null || fail "«make test» does not exist"
+[ "${commands[0]}" = "make dev" ] || fail "the README's first command is '${commands[0]}', not 'make dev'"
+[ "${commands[1]}" = "make test" ] || fail "the README's second command is '${commands[1]}', not 'make test'"
+make --dry-run test >/dev/null || fail "'make test' does not exist"
 
 # Any free ports, and an end: the newcomer's terminal would show the same until then.
-output=$(timeout --kill-after=10 1500 ${commands[0]} ARGS="--once --port 0 --agent-port 0 --receiver-port 0") || fail "«${commands[0]}» failed: $output"
-grep -q "signature verified by standardwebhooks" <<<"$output" || fail "«${commands[0]}» shows no verified delivery: $output"
+output=$(timeout --kill-after=10 1500 ${commands[0]} ARGS="--once --port 0 --agent-port 0 --receiver-port 0") || fail "'${commands[0]}' failed: $output"
+grep -q "signature verified by standardwebhooks" <<<"$output" || fail "'${commands[0]}' shows no verified delivery: $output"
 echo "readme: both commands are as promised"

@@ -141,7 +141,7 @@ impl Admin {
 
     fn ready(&self) -> Verdict {
         if self.stop.is_cancelled() {
-            return Err(vec!["stopping: what is under way is finished and reported".to_owned()]);
+            return Err(vec!["stopping: attempts in flight are finished and reported".to_owned()]);
         }
         let streams = self.lock();
         if streams.values().any(|state| state.live > 0) {
@@ -149,7 +149,7 @@ impl Admin {
         }
         if streams.is_empty() {
             return Err(vec![
-                "this agent has no identity yet: it enrols, and its log says how that goes".to_owned(),
+                "this agent has no identity yet: it enrolls, and its log says how that goes".to_owned(),
             ]);
         }
         let reason = |state: &State| match &state.why {

@@ -65,7 +65,7 @@ pub enum AppError {
     #[error(transparent)]
     Task(#[from] TaskFailed),
     /// Told to stop, and not done in time.
-    #[error("stopped after {}s of grace with jobs under way or outcomes not acknowledged", .0.as_secs())]
+    #[error("stopped after a grace period of {}s with jobs in flight or unacknowledged outcomes", .0.as_secs())]
     GraceExceeded(Duration),
 }
 
@@ -164,7 +164,9 @@ impl Agent<'_> {
     }
 
     async fn serve_in_the_clear(&self, settings: &Plaintext) -> Result<(), AppError> {
-        tracing::warn!("insecure: the control plane is reached without TLS, which is for development only");
+        tracing::warn!(
+            "insecure: the connection to the control plane has no TLS; use this for development only"
+        );
         let dialer = Dialer::new(settings.address.clone(), None, Route::default(), Arc::clone(&self.guard))?;
         let (_never_renewed, trust) =
             watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO, expires: None });
@@ -189,7 +191,7 @@ impl Agent<'_> {
         )?;
         let dialer = Arc::new(dialer);
         if let Some(proxy) = dialer.proxy() {
-            tracing::info!(%proxy, control_plane = %dialer.address(), "the control plane is reached through a proxy");
+            tracing::info!(%proxy, control_plane = %dialer.address(), "connecting to the control plane through a proxy");
         }
         let mut keeper = Keeper::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
         while let Some(assumed) = keeper.identity(&self.stop).await? {
@@ -211,11 +213,11 @@ impl Agent<'_> {
             };
             // Nothing more is started, or reported, as an agent that is none any more.
             for task in streams.shutdown(ABORT_WITHIN).await {
-                tracing::warn!(task, "a task does not yield; it is left behind");
+                tracing::warn!(task, "a task did not stop in time; exiting without it");
             }
             keeper.give_up(ended)?;
         }
-        tracing::info!("agent stopped before it was enrolled");
+        tracing::info!("agent stopped before it enrolled");
         Ok(())
     }
 
@@ -268,7 +270,7 @@ impl Agent<'_> {
             // They do not end before the stop begins.
             return Err(self.admin.supervisor.failed().await.into());
         }
-        tracing::info!("agent stopped: everything is reported");
+        tracing::info!("agent stopped: all outcomes are reported");
         Ok(())
     }
 }
@@ -304,7 +306,7 @@ fn interface_addresses() -> Vec<IpAddr> {
     match machine::addresses() {
         Ok(addresses) => addresses,
         Err(error) => {
-            tracing::warn!("this machine's own addresses cannot be listed, so jobs may call them: {error}");
+            tracing::warn!("failed to list this machine's own addresses, so jobs may call them: {error}");
             Vec::new()
         }
     }

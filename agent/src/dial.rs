@@ -1,6 +1,6 @@
 //! Reaches the control plane: its name or a proxy's, TCP, TLS, HTTP/2, in this order, on a new connection each time.
 //!
-//! Where the control plane is, only the agent's own configuration and its join string say. Jobs never come this way,
+//! Where the control plane is, only the agent's own configuration and its join token say. Jobs never come this way,
 //! and are kept from every address that is dialled here. A channel that comes out of here has been accepted by the
 //! other side: it has seen this agent's certificate, and answered.
 

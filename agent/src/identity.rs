@@ -1,4 +1,4 @@
-//! Who this agent is: gets an identity with a join string, keeps it, and renews it before it ends.
+//! Who this agent is: gets an identity with a join token, keeps it, and renews it before it ends.
 //!
 //! The [`Keeper`] is asked by [`crate::app`] for an [`Assumed`] identity, runs its renewals beside the streams, and
 //! decides what follows when the identity has ended. Streams read from [`Trust`] what to show and whom to trust, and
@@ -45,7 +45,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// What an agent needs to get an identity, and to keep it.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What to enrol with.
+    /// What to enroll with.
     pub join: Option<Join>,
     /// Where to keep the identity. None: in memory.
     pub state_dir: Option<PathBuf>,
@@ -80,7 +80,7 @@ pub struct Keeper {
     join: Option<Join>,
     name: String,
     dialer: Arc<Dialer>,
-    /// Trusted instead of what the join string and the control plane name.
+    /// Trusted instead of what the join token and the control plane name.
     authorities: Option<RootCertStore>,
     directory: Option<Arc<Directory>>,
     pending: Option<Pending>,
@@ -88,9 +88,9 @@ pub struct Keeper {
     doubt: Arc<Doubt>,
     /// The token did not work in this run of the process.
     token_refused: bool,
-    /// Why the agent enrols again, and how long it waits before.
+    /// Why the agent enrolls again, and how long it waits before.
     again: Option<(Ended, Duration)>,
-    enrolments: Backoff,
+    enrollments: Backoff,
     renewals: Backoff,
 }
 
@@ -124,7 +124,7 @@ impl Found {
         let directory = Arc::new(Directory::open(path)?);
         let (record, mut pending) = (directory.identity()?, directory.pending()?);
         if record.is_none() && settings.join.is_none() {
-            return Err(IdentityError::NothingToEnrolWith(path.clone()));
+            return Err(IdentityError::NothingToEnrollWith(path.clone()));
         }
         if let (Some(record), Some(found)) = (&record, &pending)
             && record.key.public()? == found.key.public()?
@@ -166,7 +166,7 @@ impl Keeper {
             doubt: Arc::default(),
             token_refused: false,
             again: None,
-            enrolments: Backoff::default(),
+            enrollments: Backoff::default(),
             renewals: Backoff::default(),
         };
         if let Some(record) = found.record {
@@ -185,7 +185,7 @@ impl Keeper {
         Arc::clone(&self.doubt)
     }
 
-    /// The identity; enrols if there is none. `None` if `stop` is cancelled before there is one.
+    /// The identity; enrolls if there is none. `None` if `stop` is cancelled before there is one.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl Keeper {
     pub async fn identity(&mut self, stop: &CancellationToken) -> Result<Option<Assumed>, IdentityError> {
         if self.current.is_none() {
             tokio::select! {
-                enrolled = self.enrol() => enrolled?,
+                enrolled = self.enroll() => enrolled?,
                 () = stop.cancelled() => return Ok(None),
             }
         } else if self.pending.as_ref().is_some_and(|pending| pending.purpose == Purpose::Renewal) {
@@ -246,11 +246,11 @@ impl Keeper {
         }
     }
 
-    /// Makes ready to enrol again after the identity has ended.
+    /// Makes ready to enroll again after the identity has ended.
     ///
     /// # Errors
     ///
-    /// When there is nothing to enrol with.
+    /// When there is nothing to enroll with.
     pub fn give_up(&mut self, ended: Ended) -> Result<(), IdentityError> {
         if ended == Ended::Replaced {
             return Ok(());
@@ -260,13 +260,13 @@ impl Keeper {
         }
         tracing::warn!("{}: enrolling again", ended.sentence());
         let lived = self.current.take().map_or(Duration::ZERO, |current| now() - current.adopted);
-        self.again = Some((ended, self.enrolments.next(lived, rand::random())));
+        self.again = Some((ended, self.enrollments.next(lived, rand::random())));
         self.doubt.settle();
         Ok(())
     }
 
-    /// Enrols, however often it has to ask.
-    async fn enrol(&mut self) -> Result<(), IdentityError> {
+    /// Enrolls, however often it has to ask.
+    async fn enroll(&mut self) -> Result<(), IdentityError> {
         let before = self.again.take();
         if let Some((_, wait)) = &before {
             sleep(*wait).await;
@@ -274,7 +274,7 @@ impl Keeper {
         let before = before.map(|(ended, _)| format!("{}, and ", ended.sentence())).unwrap_or_default();
         tracing::info!(control_plane = %self.dialer.address(), name = self.name, "enrolling");
         loop {
-            let (why, after) = match self.enrol_once().await? {
+            let (why, after) = match self.enroll_once().await? {
                 Ok(()) => return Ok(()),
                 Err(Failure::Refused(message)) => {
                     return Err(IdentityError::TokenRefused { before, message });
@@ -283,17 +283,17 @@ impl Keeper {
                 Err(Failure::Later { why, after }) => (why, after),
             };
             // Beside what the control plane asks for, lest all that it sends away come back at once.
-            let wait = after.unwrap_or_default() + self.enrolments.next(Duration::ZERO, rand::random());
-            tracing::warn!(retry_in_ms = wait.as_millis(), "not enrolled yet: {why}");
+            let wait = after.unwrap_or_default() + self.enrollments.next(Duration::ZERO, rand::random());
+            tracing::warn!(retry_in_ms = wait.as_millis(), "enrollment failed; retrying: {why}");
             sleep(wait).await;
         }
     }
 
-    async fn enrol_once(&mut self) -> Result<Result<(), Failure>, IdentityError> {
+    async fn enroll_once(&mut self) -> Result<Result<(), Failure>, IdentityError> {
         let Some(join) = self.join.clone() else {
             return Err(IdentityError::Ended("this agent has no identity".to_owned()));
         };
-        let pending = match self.pending_key(Purpose::Enrolment(join.token().id())).await? {
+        let pending = match self.pending_key(Purpose::Enrollment(join.token().id())).await? {
             Ok(pending) => pending,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -306,9 +306,9 @@ impl Keeper {
             Err(error) => return Ok(Err(unusable(&error))),
         };
         let asked = now();
-        match ask::enrol(&self.dialer, &security, &join, &pending.key, &self.name).await {
+        match ask::enroll(&self.dialer, &security, &join, &pending.key, &self.name).await {
             Ok(granted) => {
-                self.accept(granted, pending.key, asked, Purpose::Enrolment(join.token().id())).await
+                self.accept(granted, pending.key, asked, Purpose::Enrollment(join.token().id())).await
             }
             Err(failure) => Ok(Err(failure)),
         }
@@ -332,7 +332,7 @@ impl Keeper {
             Failure::Later { why, after } => (why, after),
         };
         let wait = after.unwrap_or_default() + self.renewals.next(Duration::ZERO, rand::random());
-        tracing::warn!(retry_in_ms = wait.as_millis(), "the agent's certificate was not renewed yet: {why}");
+        tracing::warn!(retry_in_ms = wait.as_millis(), "certificate renewal failed; retrying: {why}");
         if let Some(current) = &mut self.current {
             current.renew_at = now() + wait;
         }
@@ -351,7 +351,7 @@ impl Keeper {
         }
     }
 
-    /// A stream was refused: decides whether the identity has ended, or a join string is worth a try.
+    /// A stream was refused: decides whether the identity has ended, or a join token is worth a try.
     async fn reconsider(&mut self, alert: AlertDescription) -> Result<Option<Ended>, IdentityError> {
         let Some(current) = &self.current else { return Ok(Some(Ended::Expired)) };
         let record = &current.record;
@@ -365,16 +365,16 @@ impl Keeper {
             return Ok(None);
         }
         self.doubt.settle();
-        tracing::warn!("the control plane keeps refusing this agent's certificate: trying the join string");
-        match self.enrol_once().await? {
+        tracing::warn!("the control plane keeps refusing this agent's certificate: trying the join token");
+        match self.enroll_once().await? {
             Ok(()) => return Ok(Some(Ended::Replaced)),
             Err(Failure::Refused(why) | Failure::BadRequest(why)) => {
                 self.token_refused = true;
                 tracing::warn!(
-                    "the join string does not work either ({why}): going on with the identity there is"
+                    "the join token was not accepted either ({why}); keeping the current identity"
                 );
             }
-            Err(Failure::Later { why, .. }) => tracing::warn!("not enrolled: {why}"),
+            Err(Failure::Later { why, .. }) => tracing::warn!("enrollment failed: {why}"),
         }
         Ok(None)
     }
@@ -468,7 +468,7 @@ impl Keeper {
     }
 
     /// Writes to the directory, if there is one, away from the thread that serves the streams; whether what was to be
-    /// kept is kept. An enrolment that cannot be kept ends the agent, for its token would be gone. With a renewal the
+    /// kept is kept. An enrollment that cannot be kept ends the agent, for its token would be gone. With a renewal the
     /// agent goes on.
     async fn store(
         &self,

@@ -80,14 +80,14 @@ pub fn main(args: &Args) -> ExitCode {
     let runtime = match runtime(config.threads) {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!("the runtime cannot start: {error}");
+            tracing::error!("failed to start the runtime: {error}");
             return EXIT_FAILED.into();
         }
     };
     let watchdog = match Watchdog::start() {
         Ok(watchdog) => watchdog,
         Err(error) => {
-            tracing::error!("no thread can be started: {error}; raise the limit of processes");
+            tracing::error!("failed to start a thread: {error}; raise the process limit");
             return EXIT_FAILED.into();
         }
     };
@@ -108,7 +108,7 @@ pub enum Verb {
 /// What is done with settings.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum ConfigVerb {
-    /// Say everything that is wrong with the settings and their files, or that they are fine; start nothing
+    /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 
@@ -154,7 +154,7 @@ async fn supervise(config: Config, filter: Option<log::Filter>, watchdog: Watchd
         stopped = signals(stop) => match stopped {
             Ok(()) => return EXIT_INTERRUPTED,
             Err(error) => {
-                tracing::error!("signals cannot be received: {error}");
+                tracing::error!("failed to register signal handlers: {error}");
                 return EXIT_FAILED;
             }
         },
@@ -164,7 +164,7 @@ async fn supervise(config: Config, filter: Option<log::Filter>, watchdog: Watchd
     match error {
         app::AppError::Rejected(_) => EXIT_REJECTED,
         app::AppError::Identity(error) if error.is_rejection() => EXIT_REJECTED,
-        app::AppError::Identity(identity::IdentityError::NothingToEnrolWith(_)) => EXIT_SETTINGS,
+        app::AppError::Identity(identity::IdentityError::NothingToEnrollWith(_)) => EXIT_SETTINGS,
         app::AppError::GraceExceeded(_) => EXIT_GRACE_EXCEEDED,
         app::AppError::Task(_) => EXIT_TASK_FAILED,
         _ => EXIT_FAILED,
@@ -177,7 +177,7 @@ async fn signals(stop: CancellationToken) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut next = async || tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} };
     next().await;
-    tracing::info!("told to stop: finishing what is under way; a second signal stops at once");
+    tracing::info!("stopping: finishing attempts in flight; a second signal stops at once");
     stop.cancel();
     next().await;
     tracing::warn!("stopped at once by a second signal");

@@ -90,11 +90,12 @@ impl Metrics {
         Metrics {
             streams: all.gauge("postrider_agent_streams", "Streams to the control plane that are open."),
             connects: all.counters("postrider_agent_stream_connects_total", connects, &CONNECT),
-            draining: all
-                .gauge("postrider_agent_draining", "1 when the agent has been told to stop, 0 before."),
+            draining: all.gauge("postrider_agent_draining", "1 while the agent is stopping, else 0."),
             jobs: all.gauge("postrider_agent_jobs_in_flight", "Jobs that have not ended."),
-            places: all
-                .gauge("postrider_agent_job_places", "Jobs that the agent can hold, over all streams."),
+            places: all.gauge(
+                "postrider_agent_max_jobs_in_flight",
+                "Maximum number of jobs in flight, over all streams.",
+            ),
             attempts: all.counters("postrider_agent_attempts_total", attempts, &OUTCOME),
             phases: all.histograms("postrider_agent_attempt_duration_seconds", phases, &PHASE),
             shortages: all.counters("postrider_agent_shortages_total", shortages, &SHORTAGE),

@@ -141,7 +141,7 @@ impl Shortages {
             tracing::warn!(
                 shortage = shortage.as_str(),
                 times,
-                "jobs have to wait or go back to the control plane, uncounted: {shortage}"
+                "jobs wait or go back to the control plane without using an attempt: {shortage}"
             );
         }
     }
@@ -182,7 +182,7 @@ impl Room {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!("the limit of open files cannot be raised: {error}");
+            tracing::warn!("failed to raise the limit of open files: {error}");
         }
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         // Where the system does not say what is open, it is about this.
@@ -209,8 +209,7 @@ impl Room {
             tracing::warn!(
                 max_in_flight = jobs,
                 wanted,
-                "the limit of open files leaves room for fewer jobs at once than `max_in_flight`: raise it (ulimit -n, \
-                 LimitNOFILE=)"
+                "the limit of open files allows fewer jobs in flight than `max_in_flight`; raise it (ulimit -n, LimitNOFILE=)"
             );
         }
         jobs

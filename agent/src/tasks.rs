@@ -2,7 +2,7 @@
 
 /// Answers the admin port.
 pub const ADMIN_PORT: &str = "admin_port";
-/// Enrols, renews the certificate, and starts streams.
+/// Enrolls, renews the certificate, and starts streams.
 pub const IDENTITY: &str = "identity";
 /// A stream to the control plane, with its jobs and outcomes.
 pub const STREAM: &str = "stream";

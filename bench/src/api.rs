@@ -111,11 +111,11 @@ impl Api {
         OperationServiceClient::new(self.connection.clone())
     }
 
-    /// A join string for the agent.
+    /// A join token for the agent.
     pub(crate) async fn join(&self) -> anyhow::Result<String> {
         let request = v1::CreateJoinTokenRequest::default();
         let answer = AgentServiceClient::new(self.connection.clone()).create_join_token(request).await;
-        Ok(answer.context("cannot make a join string")?.into_inner().join)
+        Ok(answer.context("cannot make a join token")?.into_inner().join)
     }
 
     /// Waits until an agent takes jobs.

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// Where to keep stores while measuring: the disk that is measured [default: bench in the build directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Measure without TLS, tokens and enrolment, to tell what they cost
+    /// Measure without TLS, tokens and enrollment, to tell what they cost
     #[arg(long)]
     pub(crate) plaintext: bool,
     /// Leave out the log lines that the control plane writes of each attempt

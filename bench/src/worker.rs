@@ -57,7 +57,7 @@ impl Worker {
     pub(crate) async fn answer<A: DeserializeOwned>(&mut self) -> anyhow::Result<A> {
         let line = tokio::time::timeout(ANSWER_WITHIN, self.answers.next_line()).await;
         let Some(line) = line.context("a worker does not answer")?? else { bail!("a worker has ended") };
-        serde_json::from_str(&line).with_context(|| format!("a worker answered «{line}»"))
+        serde_json::from_str(&line).with_context(|| format!("a worker answered '{line}'"))
     }
 
     /// Ends it.

@@ -52,8 +52,7 @@ impl Place {
         std::fs::create_dir_all(&stores).with_context(|| format!("cannot make {}", stores.display()))?;
         let folder = TempDir::with_prefix_in("run-", &stores).context("cannot make a folder for stores")?;
         let json = args.json.clone().unwrap_or_else(|| bench.join("latest.json"));
-        let log_filter =
-            if args.without_attempt_lines { "info,postrider_control_plane::settle=warn" } else { "info" };
+        let log_filter = if args.without_attempt_lines { "info,postrider::attempt=warn" } else { "info" };
         Ok(Self { control_plane, agent, json, folder, log_filter, plaintext: args.plaintext })
     }
 

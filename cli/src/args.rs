@@ -16,7 +16,7 @@ use crate::verbs::{
     audit, backup, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
 };
 
-/// Above the options that all verbs share.
+/// Help heading of the options that all commands share.
 pub(crate) const SHARED: &str = "Global options";
 
 const EXIT_CODES: &str = "\
@@ -27,7 +27,7 @@ Exit codes:
   3  not found
   4  refused by the server: not valid, already there, or not possible in this state
   5  a followed delivery ended without being delivered (emit --follow), or the receiver did not
-     accept a test event (subscriptions test, keys probe)
+     accept a test event (subscriptions test, keys test)
   6  the server cannot be reached, is too busy, or did not answer in time
   7  the signature does not verify (verify), or the audit log is not intact (audit verify), or a backup is not
      whole (restore), or a store is damaged (store check)";
@@ -42,7 +42,7 @@ Start here:
 
 Output is for people; with `-o json` it is for programs, and the fields are those of the gRPC API.";
 
-/// Delivers webhooks: an event emitted once arrives at every subscribed endpoint as a signed POST.
+/// Deliver webhooks: emit an event once, and every subscribed endpoint receives it as a signed POST
 #[derive(Debug, Parser)]
 #[command(name = "postrider", version, propagate_version = false, max_term_width = 110)]
 #[command(after_help = EXIT_CODES, after_long_help = format!("{START}\n\n{EXIT_CODES}"))]
@@ -50,10 +50,10 @@ Output is for people; with `-o json` it is for programs, and the fields are thos
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: Connection,
-    /// The tenant that the verb is about
+    /// Tenant to act on
     #[arg(long, global = true, env = "POSTRIDER_TENANT", value_name = "ID", help_heading = SHARED)]
     pub(crate) tenant: Option<String>,
-    /// How to print results
+    /// Output format
     #[arg(long, short, global = true, env = "POSTRIDER_OUTPUT", value_name = "FORMAT")]
     #[arg(value_enum, default_value_t, help_heading = SHARED)]
     pub(crate) output: Format,
@@ -64,75 +64,76 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a whole Postrider on this machine, with a receiver that verifies
+    /// Run Postrider on this machine for development, with a receiver that verifies signatures
     Dev(dev::Args),
-    /// Hand over an event, or one a line
+    /// Emit an event, or one event per line of input
     Emit(emit::Args),
-    /// Look at accepted events
+    /// Show accepted events
     #[command(subcommand)]
     Events(events::Verb),
-    /// Why an event is owed to whom, or is not
+    /// Explain why an event matches each subscription, or does not
     Explain(explain::Args),
-    /// Look at deliveries and their attempts
+    /// Show deliveries and their attempts
     #[command(subcommand)]
     Deliveries(deliveries::Verb),
-    /// Attempt deliveries again, now
+    /// Retry deliveries now
     Retry(retry::Args),
-    /// Attempt deliveries again that have ended, however many they are
+    /// Retry all ended deliveries of a time range
     Replay(replay::Args),
-    /// Work on many things that goes on by itself, such as a replay
+    /// Manage long-running operations such as replays
     #[command(subcommand)]
     Operations(operations::Verb),
-    /// End deliveries that have not succeeded
+    /// Cancel deliveries that have not succeeded
     Cancel(cancel::Args),
     /// Watch deliveries live
     Tail(tail::Args),
-    /// Who receives what: URLs, patterns, retries
+    /// Manage subscriptions: URLs, event patterns, retries
     #[command(subcommand)]
     Subscriptions(subscriptions::Verb),
-    /// Signing keys of a subscription: rotate, revoke, reveal
+    /// Manage the signing keys of a subscription
     #[command(subcommand)]
     Keys(keys::Verb),
-    /// The catalogue of event types
+    /// Manage the catalogue of event types
     #[command(subcommand)]
     EventTypes(event_types::Verb),
-    /// The accounts of the platform that runs Postrider
+    /// Manage tenants
     #[command(subcommand)]
     Tenants(tenants::Verb),
-    /// Print a tenant as a file: settings, catalogue, subscriptions; no secrets
+    /// Export a tenant as a file: settings, catalogue, subscriptions; no secrets
     Export,
-    /// Make a tenant as a file says, and show what that changes
+    /// Apply a tenant file, and show what it changes
     Apply(apply::Args),
-    /// The processes that POST
+    /// Manage delivery agents
     #[command(subcommand)]
     Agents(agents::Verb),
-    /// Groups of agents with the same reach
+    /// Manage pools: groups of agents in the same network
     #[command(subcommand)]
     Pools(pools::Verb),
-    /// Who may call the API
+    /// Manage API tokens
     #[command(subcommand)]
     Tokens(tokens::Verb),
-    /// Who changed or revealed what
+    /// Read and verify the audit log
     #[command(subcommand)]
     Audit(audit::Verb),
-    /// See what an agent's egress settings mean, offline
+    /// Check what an agent's egress settings allow (offline)
     #[command(subcommand)]
     Egress(egress::Verb),
-    /// Secrets at rest: the keys that they are sealed under
+    /// Manage the keys that encrypt secrets at rest
     #[command(subcommand)]
     Secrets(secrets::Verb),
-    /// Look at a deployment from here, and explain what is wrong with it
+    /// Diagnose a deployment and explain what is wrong with it
     ///
-    /// Connection, certificates, clocks, store, keys at rest, tokens, agents of each pool. Needs an admin's token.
+    /// Checks connections, certificates, clocks, the store, keys at rest, tokens, and the agents of
+    /// each pool. Needs an admin token.
     Doctor,
-    /// Copy the whole store of a running control plane into a file
+    /// Back up the store of a running control plane into a file
     Backup(backup::Args),
-    /// Make a data directory of a backup, or see whether one is whole; needs no control plane
+    /// Restore a backup into a data directory, or verify a backup file (offline)
     Restore(restore::Args),
-    /// Look at the embedded store of a control plane that is stopped
+    /// Check the embedded store of a stopped control plane
     #[command(subcommand)]
     Store(check::Verb),
-    /// Check a request's signature, offline
+    /// Verify the signature of a request (offline)
     Verify(verify::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),

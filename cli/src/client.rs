@@ -54,7 +54,7 @@ pub(crate) struct Connection {
     /// For https: this client's private key (PEM), together with --cert
     #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = SHARED)]
     pub(crate) key: Option<PathBuf>,
-    /// Send the token over http:// also to another machine, where everybody on the way can read it
+    /// Allow sending the token over http:// to another machine, in clear text
     #[arg(long, global = true, help_heading = SHARED)]
     pub(crate) allow_plaintext_token: bool,
 }
@@ -103,7 +103,7 @@ impl Connection {
             (None, None) => return Ok(None),
         };
         let token = Token::parse(Kind::Api, text.trim())
-            .map_err(|error| Failure::new(Exit::Usage, format!("what is given as the token {error}")))?;
+            .map_err(|error| Failure::new(Exit::Usage, format!("invalid token: it {error}")))?;
         let value = format!("Bearer {}", token.expose_text().as_str());
         let mut value = AsciiMetadataValue::try_from(value)
             .map_err(|_| Failure::new(Exit::Unexpected, "the token cannot be sent"))?;
@@ -147,7 +147,7 @@ impl Client {
         let wrong = |error: tonic::transport::Error| {
             let cause =
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::new(Exit::Usage, format!("cannot use --server «{}»: {cause}", connection.server))
+            Failure::new(Exit::Usage, format!("cannot use --server '{}': {cause}", connection.server))
                 .note("give http://host:port or https://host:port")
         };
         let https = connection.server.starts_with("https://");
@@ -155,7 +155,7 @@ impl Client {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "--server must be http://host:port or https://host:port, not «{}»",
+                    "--server must be http://host:port or https://host:port, not '{}'",
                     connection.server
                 ),
             ));
@@ -250,8 +250,7 @@ fn check_is_loopback(server: &str) -> Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "refused to send the token in clear text to {host}: everybody on the way could read it; use an https:// server, \
-         or give --allow-plaintext-token"
+        "refused to send the token in clear text to {host}; use an https:// server, or give --allow-plaintext-token"
     );
     Err(Failure::new(Exit::Usage, problem))
 }

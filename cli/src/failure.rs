@@ -87,7 +87,7 @@ impl From<anyhow::Error> for Failure {
 
 /// Names the step that failed.
 pub(crate) trait Doing<T> {
-    /// `step` completes «cannot …».
+    /// `step` completes 'cannot …'.
     fn doing(self, step: impl fmt::Display) -> Result<T>;
 }
 

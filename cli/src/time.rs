@@ -43,7 +43,7 @@ const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_
 
 /// Reads a duration such as `500ms`, `5s`, `1m30s`, `24h`, `7d` or `0`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("«{text}» is not a duration such as 500ms, 5s, 1m30s, 24h or 7d");
+    let wrong = || format!("'{text}' is not a duration such as 500ms, 5s, 1m30s, 24h or 7d");
     if text == "0" {
         return Ok(Duration::ZERO);
     }

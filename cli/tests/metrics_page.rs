@@ -2,7 +2,7 @@
 
 const PAGE: &str = include_str!("../../docs/metrics.md");
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
-/// Set, the page is written anew.
+/// Set, the page is rewritten.
 const WRITE: &str = "WRITE_PAGES";
 
 fn page() -> String {

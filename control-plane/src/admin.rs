@@ -141,7 +141,9 @@ impl State {
     fn ready(&self, now: Duration) -> Verdict {
         match self.phase {
             Phase::Starting => return Err(vec![STARTING.to_owned()]),
-            Phase::Stopping => return Err(vec!["stopping: what is under way is finished".to_owned()]),
+            Phase::Stopping => {
+                return Err(vec!["stopping: calls and attempts in flight are finished".to_owned()]);
+            }
             Phase::Serving => {}
         }
         let mut reasons = self.alive(now).err().unwrap_or_default();

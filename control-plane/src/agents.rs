@@ -219,7 +219,7 @@ impl Agents {
     /// What is written here only helps after a restart: that it is missing must not stop an agent.
     async fn write(&self, row: &AgentRow) {
         if let Err(error) = self.store.put_agent(row).await {
-            warn!(agent = %row.id, %error, "what is known of the agent was not written");
+            warn!(agent = %row.id, %error, "failed to store the state of an agent");
         }
     }
 

@@ -189,8 +189,7 @@ impl Api {
         if !tenant.is_postrider() {
             return Ok(());
         }
-        let problem = "the tenant postrider is Postrider's own: it has operational events, its events and event types are \
-                       made by Postrider alone, and it cannot be deleted; choose another tenant";
+        let problem = "the tenant postrider is reserved for operational events: only Postrider creates its events and event types, and it cannot be deleted; choose another tenant";
         Err(status::precondition("RESERVED_TENANT", problem))
     }
 

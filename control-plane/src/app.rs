@@ -101,7 +101,7 @@ const SERVICES: [&str; 15] = [
     "postrider.v1.TokenService",
 ];
 /// The largest message of somebody who wants to be an agent.
-const MAX_ENROLMENT: usize = 16 * 1024;
+const MAX_ENROLLMENT: usize = 16 * 1024;
 /// Calls of one connection at once: to the API, and of an agent, which has one session and renews.
 const API_STREAMS: u32 = 256;
 const AGENT_STREAMS: u32 = 16;
@@ -176,7 +176,7 @@ async fn start(mut config: Config, process: Process) -> anyhow::Result<Parts> {
         "control plane started"
     );
     if config.insecure_loopback {
-        warn!("insecure_loopback: no TLS and no tokens; whoever is on this machine can do everything");
+        warn!("insecure_loopback: no TLS and no tokens; every process on this machine has full access");
     }
     parts.serve(api_listener, agent_listener, &config).await?;
     Ok(parts)
@@ -385,12 +385,12 @@ impl Parts {
             self.links.metrics.clone(),
         );
         let link = SessionServiceServer::new(self.links.clone()).max_decoding_message_size(MAX_AGENT_MESSAGE);
-        let enrolment =
-            EnrollmentServiceServer::new(registrar.clone()).max_decoding_message_size(MAX_ENROLMENT);
-        let renewal = IdentityServiceServer::new(registrar).max_decoding_message_size(MAX_ENROLMENT);
+        let enrollment =
+            EnrollmentServiceServer::new(registrar.clone()).max_decoding_message_size(MAX_ENROLLMENT);
+        let renewal = IdentityServiceServer::new(registrar).max_decoding_message_size(MAX_ENROLLMENT);
         // Who is known there has shown a certificate before it called.
         let calls = Calls { caller: |_| None };
-        server(AGENT_STREAMS).layer(calls).add_service(link).add_service(enrolment).add_service(renewal)
+        server(AGENT_STREAMS).layer(calls).add_service(link).add_service(enrollment).add_service(renewal)
     }
 
     fn api_router(

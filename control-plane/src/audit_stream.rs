@@ -69,7 +69,7 @@ impl Streamer {
     /// Runs until it is cancelled.
     pub async fn run(self) {
         let destination = &self.destination;
-        info!(%destination, "the audit log is streamed");
+        info!(%destination, "streaming the audit log");
         let (mut arrived, mut pause) = (None, FIRST_PAUSE);
         loop {
             let before = arrived;
@@ -81,7 +81,7 @@ impl Streamer {
                 %destination,
                 sequence = arrived.map(|head: Head| head.sequence),
                 retry_in_ms = pause.as_millis(),
-                "the audit log is not streamed, records wait in the log: {:#}",
+                "failed to stream the audit log; retrying, records stay in the log: {:#}",
                 anyhow::Error::from(error)
             );
             tokio::time::sleep(pause).await;

@@ -317,7 +317,7 @@ impl Authorities {
         if files::same(&before, &found) {
             return Ok(());
         }
-        tracing::info!(issuing = %found.first().ok_or(AuthorityError::None)?.pin, "the agents' authorities were read anew");
+        tracing::info!(issuing = %found.first().ok_or(AuthorityError::None)?.pin, "reloaded the agents' authorities");
         self.apply(found, now)
     }
 
@@ -330,7 +330,7 @@ impl Authorities {
         // Trusted no more before it is forgotten: a crash in between repeats this.
         self.apply(stay, now)?;
         for authority in gone {
-            tracing::info!(authority = %authority.pin, "an authority of agents has retired");
+            tracing::info!(authority = %authority.pin, "an agents' authority retired");
             let entry = crate::identities::own_entry("RetireAuthority", authority.pin, now);
             self.store.delete_authority(authority.pin, entry).await?;
         }

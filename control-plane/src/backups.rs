@@ -47,21 +47,21 @@ impl Running {
     pub(crate) fn succeed(&mut self) {
         self.ended = true;
         self.backups.metrics.backed_up(true, self.backups.clock.wall());
-        info!(actor = %self.actor, bytes = self.bytes, "a backup was taken");
+        info!(actor = %self.actor, bytes = self.bytes, "backup finished");
     }
 
     /// It cannot go on.
     pub(crate) fn fail(&mut self, problem: &str) {
         self.ended = true;
         self.backups.metrics.backed_up(false, self.backups.clock.wall());
-        warn!(actor = %self.actor, bytes = self.bytes, "a backup has failed: {problem}");
+        warn!(actor = %self.actor, bytes = self.bytes, "backup failed: {problem}");
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            self.fail("whoever took it went away");
+            self.fail("the client went away");
         }
         self.backups.running.store(false, Ordering::Relaxed);
     }

@@ -280,7 +280,7 @@ impl Shared {
             let slice = Slice::begin();
             let wanted = task.is_wanted();
             let done = !wanted || catch_unwind(AssertUnwindSafe(|| task.go_on(&slice))).unwrap_or_else(|_| {
-                error!(kind = task.kind().as_str(), %tenant, "judging events has failed for a fault of ours");
+                error!(kind = task.kind().as_str(), %tenant, "evaluating events failed with an internal error");
                 true
             });
             let had = slice.had();

@@ -55,7 +55,7 @@ pub struct Settings {
     /// for the outside: 0.0.0.0:7072 where probes and Prometheus come from other machines [default: none]
     #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
-    /// Certificate chain of the API, PEM; read anew when it changes. Required, unless insecure_loopback is set
+    /// Certificate chain of the API, PEM; reloaded when it changes. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Private key of the certificate, PEM. Required, unless insecure_loopback is set
@@ -65,7 +65,7 @@ pub struct Settings {
     /// alone]
     #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Name or IP address, and port, by which agents reach agent_listen: it goes into join strings and the certificate
+    /// Name or IP address, and port, by which agents reach agent_listen: it goes into join tokens and the certificate
     /// that agents see [default: agent_listen, unless that is `0.0.0.0` or `[::]`]
     #[arg(long, env = "POSTRIDER_AGENT_ADDRESS", value_name = "HOST:PORT")]
     pub agent_address: Option<String>,
@@ -73,7 +73,7 @@ pub struct Settings {
     #[arg(long, env = "POSTRIDER_AGENT_NAMES", value_name = "NAME,…", value_delimiter = ',')]
     pub agent_names: Option<Vec<String>>,
     /// Authorities of your own for agents' certificates, instead of built-in ones: folders that hold tls.crt (a certificate
-    /// that may issue) and tls.key, PEM, read anew when they change. The first one issues, all are trusted [default: none]
+    /// that may issue) and tls.key, PEM, reloaded when they change. The first one issues, all are trusted [default: none]
     #[arg(long, env = "POSTRIDER_AGENT_CA", value_name = "DIR,…", value_delimiter = ',')]
     pub agent_ca: Option<Vec<PathBuf>>,
     /// How long agents' certificates last; agents renew at half of it: 10s to 90days [default: 1day]
@@ -92,11 +92,10 @@ pub struct Settings {
     /// Connections of agents at once: 1 to 1000000 [default: 10000]
     #[arg(long, env = "POSTRIDER_MAX_AGENT_CONNECTIONS", value_name = "NUMBER")]
     pub max_agent_connections: Option<usize>,
-    /// How old a connection to the API may become, give or take a fifth, before the server says goodbye and calls under way
-    /// end in their own time: 10s to 1day, or never [default: 5min]
+    /// Maximum age of a connection to the API, ± 20 %; then the server closes it when its calls have ended: 10s to 1day, or never [default: 5min]
     #[arg(long, env = "POSTRIDER_MAX_API_CONNECTION_AGE", value_name = "DURATION")]
     pub max_api_connection_age: Option<String>,
-    /// Calls to the API, streams among them, that may be under way at once with one token: 1 to 1000000 [default: 256]
+    /// Maximum number of concurrent API calls of one token, streams included: 1 to 1000000 [default: 256]
     #[arg(long, env = "POSTRIDER_MAX_TOKEN_CALLS", value_name = "NUMBER")]
     pub max_token_calls: Option<usize>,
     /// Streams that watch deliveries with one token at once: 1 to 100000 [default: 16]
@@ -180,7 +179,7 @@ pub struct Settings {
     /// 5min [default: 3s]
     #[arg(long, env = "POSTRIDER_RESUME_WINDOW", value_name = "DURATION")]
     pub resume_window: Option<String>,
-    /// How long a stop (SIGTERM) waits for attempts under way: 1s to 10min [default: 75s]
+    /// How long a stop (SIGTERM) waits for attempts in flight: 1s to 10min [default: 75s]
     #[arg(long, env = "POSTRIDER_SHUTDOWN_GRACE", value_name = "DURATION")]
     pub shutdown_grace: Option<String>,
     /// How long an agent that did not take its leave may be away, and deliveries wait for a pool without an agent, before an
@@ -212,7 +211,7 @@ pub struct Settings {
     /// How log lines are written: human or json [default: human]
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Which log lines are written: a level, or a filter such as info,postrider_control_plane::settle=warn [default: info]
+    /// Which log lines are written: a level, or a filter such as info,postrider::attempt=warn [default: info]
     #[arg(long, env = "POSTRIDER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }

@@ -101,13 +101,13 @@ pub enum Unseen {
     #[error("the agent {0} is busy with other looks or test events; ask again in a moment")]
     Busy(AgentId),
     /// The endpoint was looked at too often.
-    #[error("this subscription's endpoint was looked at too often")]
+    #[error("too many diagnoses of this subscription's endpoint")]
     TooOften(Duration),
     /// Test events were sent to the endpoint too often.
     #[error("test events were sent to this subscription's endpoint too often")]
     TestedTooOften(Duration),
     /// The tenant has too many test events under way.
-    #[error("{POSTS_AT_ONCE} test events of this tenant are under way; wait until one of them is answered")]
+    #[error("{POSTS_AT_ONCE} test events of this tenant are in flight; wait until one of them is answered")]
     TooManyTests,
     /// The agent went away, or did not answer.
     #[error("the agent {0} went away or did not answer in time; ask again, or name another agent")]

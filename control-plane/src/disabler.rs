@@ -1,4 +1,4 @@
-//! Disables subscriptions whose endpoint is gone or does nothing but fail, and enables again those whose endpoint answers.
+//! Disables subscriptions whose endpoint is gone or fails continuously, and enables again those whose endpoint answers.
 //!
 //! The schedule has acted already when a change comes here: it holds the lane, or probes it rarely, or lets it go. Here it
 //! is written down, so that people see it and a restart knows it, and what the failure policy says of events is done.
@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum Change {
     /// Disabled: its endpoint answered 410.
     Gone(SubscriptionId),
-    /// Disabled: its endpoint has done nothing but fail for as long as its policy bears.
+    /// Disabled: its endpoint has failed continuously for as long as its policy bears.
     Failing(SubscriptionId, Box<View>),
     /// Swept: it is disabled for its failures, and its owner wants nothing of that time, since now.
     Sweep(SubscriptionId),
@@ -57,7 +57,10 @@ impl Changes {
     pub fn want(&self, change: Change) {
         if let Err(refused) = self.0.try_send(change) {
             let change = refused.into_inner();
-            error!(?change, "too many subscriptions change at once: this is in force, but not written down");
+            error!(
+                ?change,
+                "dropped a change of a subscription's state: queue full; it is in force but not stored"
+            );
         }
     }
 }
@@ -119,7 +122,7 @@ async fn disable(api: &Api, id: SubscriptionId, cause: DisableCause, reason: &st
         match api.disable(id, cause, reason).await {
             Ok(disabled) => return disabled,
             Err(error) => {
-                warn!(subscription = %id, %error, "the subscription is held, but not disabled yet; trying again");
+                warn!(subscription = %id, %error, "failed to disable the subscription, its deliveries are held; retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -127,9 +130,9 @@ async fn disable(api: &Api, id: SubscriptionId, cause: DisableCause, reason: &st
 }
 
 async fn enable(api: &Api, id: SubscriptionId) {
-    info!(subscription = %id, "the endpoint answers again; the subscription is enabled");
+    info!(subscription = %id, "the endpoint responds again; the subscription is enabled");
     while let Err(error) = api.enable(id).await {
-        warn!(subscription = %id, %error, "deliveries go out, but the subscription is not enabled yet; trying again");
+        warn!(subscription = %id, %error, "failed to store that the subscription is enabled, its deliveries go out; retrying");
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -141,7 +144,7 @@ fn reason(view: Option<&View>, now: Timestamp) -> String {
     let last = view.last_failure.as_ref().map(|failure| format!("; the last attempt: {failure}"));
     let failing_for = roughly(now.since(since));
     format!(
-        "the endpoint has done nothing but fail for {failing_for}, since {since}{}",
+        "the endpoint has failed continuously for {failing_for}, since {since}{}",
         last.unwrap_or_default()
     )
 }
@@ -167,7 +170,7 @@ mod tests {
         let failure =
             Failure { time: since, class: Class::HttpStatus, status: Some(503), detail: String::new() };
         let view = View {
-            state: State::Resting,
+            state: State::CircuitOpen,
             failing_since: Some(since),
             failures: 400,
             last_success: None,
@@ -178,7 +181,7 @@ mod tests {
         };
         assert_eq!(
             reason(Some(&view), since + Duration::from_secs(5 * 86_400)),
-            "the endpoint has done nothing but fail for 5 days, since 2026-02-02T10:30:00Z; the last attempt: status 503"
+            "the endpoint has failed continuously for 5 days, since 2026-02-02T10:30:00Z; the last attempt: status 503"
         );
         assert_eq!(roughly(Duration::from_secs(7_200)), "2 hours");
         assert_eq!(roughly(Duration::from_secs(7_199)), "119 minutes");

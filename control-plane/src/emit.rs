@@ -63,9 +63,7 @@ pub enum EmitError {
     )]
     TooManyDeliveries(Duration),
     /// The event has more deliveries than one may have.
-    #[error(
-        "the event matches {0} subscriptions, and one event goes to {MAX_FAN_OUT} at the most; nothing was accepted"
-    )]
+    #[error("the event matches {0} subscriptions, more than the limit of {MAX_FAN_OUT}; it was not accepted")]
     TooWide(usize),
     /// Another event has its name.
     #[error("another event has the name")]

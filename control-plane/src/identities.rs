@@ -51,7 +51,7 @@ struct Held {
 
 /// Why nobody was enrolled.
 #[derive(Debug, thiserror::Error)]
-pub enum EnrolError<E> {
+pub enum EnrollError<E> {
     /// The token is unknown, revoked, expired or used up.
     #[error("the join token cannot be used")]
     Unusable,
@@ -147,36 +147,38 @@ impl Identities {
     /// the same agent, and nothing is used up.
     ///
     /// # Errors
-    /// [`EnrolError`].
-    pub async fn enrol<T, E>(
+    /// [`EnrollError`].
+    pub async fn enroll<T, E>(
         &self,
         candidate: Candidate,
         now: Timestamp,
         issue: impl FnOnce(&IdentityRow) -> Result<Issued<T>, E>,
-    ) -> Result<T, EnrolError<E>> {
+    ) -> Result<T, EnrollError<E>> {
         let _change = self.changes.lock().await;
-        let token = self.recognise(&candidate.token).ok_or(EnrolError::Unusable)?;
+        let token = self.recognise(&candidate.token).ok_or(EnrollError::Unusable)?;
         let again = self.enrolled_by(token.id, candidate.key);
         let (identity, used) = match again {
-            Some(identity) if identity.revoked.is_some() => return Err(EnrolError::Unusable),
+            Some(identity) if identity.revoked.is_some() => return Err(EnrollError::Unusable),
             Some(identity) if identity.key != candidate.key => {
                 self.note_replaced_key(
                     &identity,
-                    "to enrol again with its join token",
+                    "to enroll again with its join token",
                     &candidate.address,
                     now,
                 )
                 .await;
-                return Err(EnrolError::Refused(Refusal::Replaced));
+                return Err(EnrollError::Refused(Refusal::Replaced));
             }
             Some(identity) => (identity, None),
-            None if token.expires <= now || token.uses >= token.max_uses => return Err(EnrolError::Unusable),
+            None if token.expires <= now || token.uses >= token.max_uses => {
+                return Err(EnrollError::Unusable);
+            }
             None => {
                 let used = JoinTokenRow { uses: token.uses + 1, ..token.clone() };
                 (new_identity(&token, &candidate, now), Some(used))
             }
         };
-        let (answer, authority, certificate_expires) = issue(&identity).map_err(EnrolError::Issue)?;
+        let (answer, authority, certificate_expires) = issue(&identity).map_err(EnrollError::Issue)?;
         let identity = IdentityRow { authority, certificate_expires, ..identity };
         let entry = Entry {
             address: candidate.address,
@@ -196,7 +198,7 @@ impl Identities {
     /// Gives an agent that has shown one of its keys a certificate for another one.
     ///
     /// # Errors
-    /// [`EnrolError::Refused`], [`EnrolError::Issue`], [`EnrolError::Store`].
+    /// [`EnrollError::Refused`], [`EnrollError::Issue`], [`EnrollError::Store`].
     pub async fn renew<T, E>(
         &self,
         agent: &AgentId,
@@ -204,21 +206,21 @@ impl Identities {
         address: String,
         now: Timestamp,
         issue: impl FnOnce(&IdentityRow) -> Result<Issued<T>, E>,
-    ) -> Result<T, EnrolError<E>> {
+    ) -> Result<T, EnrollError<E>> {
         let _change = self.changes.lock().await;
         let identity = self.get(agent).filter(|identity| identity.revoked.is_none());
-        let identity = identity.ok_or(EnrolError::Refused(Refusal::Revoked))?;
+        let identity = identity.ok_or(EnrollError::Refused(Refusal::Revoked))?;
         let keys = identity.keys();
         match keys.judge_renewal(shown, wanted, now) {
             Verdict::Newest { .. } | Verdict::Former | Verdict::Later => {}
-            Verdict::JustReplaced => return Err(EnrolError::Refused(Refusal::JustReplaced)),
+            Verdict::JustReplaced => return Err(EnrollError::Refused(Refusal::JustReplaced)),
             Verdict::Replaced => {
                 self.note_replaced_key(&identity, "to renew its certificate", &address, now).await;
-                return Err(EnrolError::Refused(Refusal::Replaced));
+                return Err(EnrollError::Refused(Refusal::Replaced));
             }
         }
         let identity = identity.with_keys(keys.renewed(shown, wanted));
-        let (answer, authority, certificate_expires) = issue(&identity).map_err(EnrolError::Issue)?;
+        let (answer, authority, certificate_expires) = issue(&identity).map_err(EnrollError::Issue)?;
         let identity = IdentityRow { authority, certificate_expires, ..identity };
         let entry = Entry { actor: agent.to_string(), address, ..own_entry("RenewAgent", agent, now) };
         self.store.put_identity(&identity, None, Some(entry)).await?;

@@ -107,7 +107,7 @@ impl KeyUses {
             return;
         }
         if let Err(error) = self.store.put_key_uses(&rows).await {
-            warn!(%error, "how signing keys were used was not written; trying again");
+            warn!(%error, "failed to store the use of signing keys; retrying");
             self.known().changed.extend(rows.iter().map(|row| row.subscription));
         }
     }

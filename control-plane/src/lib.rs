@@ -93,7 +93,7 @@ pub enum Verb {
 /// What is done with settings.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ConfigVerb {
-    /// Say everything that is wrong with the settings and their files, or that they are fine; start nothing
+    /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 

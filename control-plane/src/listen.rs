@@ -97,7 +97,7 @@ impl Door {
         loop {
             while let Some(ended) = handshakes.try_join_next() {
                 if let Err(error) = ended {
-                    error!(port = self.name, %error, "a handshake's task failed");
+                    error!(port = self.name, %error, "the task of a handshake failed");
                 }
             }
             let accepted = tokio::select! {
@@ -107,7 +107,7 @@ impl Door {
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    warn!(port = self.name, %error, "a connection could not be accepted");
+                    warn!(port = self.name, %error, "failed to accept a connection");
                     places.push_out();
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
@@ -162,12 +162,12 @@ async fn handshake(
     let lost = place.seat().lost();
     let admitted = tokio::select! {
         admitted = timeout(HANDSHAKE_WITHIN, admit(stream, tls, place, floods)) => admitted,
-        () = lost.cancelled() => return debug!(port, "a handshake had to make room"),
+        () = lost.cancelled() => return debug!(port, "evicted a handshake to free a slot"),
     };
     match admitted {
         Ok(Ok(connection)) => ready.send(connection).await,
-        Ok(Err(error)) => debug!(port, %error, "a handshake failed"),
-        Err(_) => debug!(port, "a handshake took too long"),
+        Ok(Err(error)) => debug!(port, %error, "handshake failed"),
+        Err(_) => debug!(port, "handshake timed out"),
     }
 }
 
@@ -202,11 +202,7 @@ impl TurnedAway {
         let now = usage::now();
         if self.told.is_none_or(|told| told + TELL_EVERY <= now) {
             let (port, count) = (self.port, self.count);
-            warn!(
-                port,
-                count,
-                "there are too many connections: some were closed that have not shown who they are, or new ones"
-            );
+            warn!(port, count, "connection limit reached: closed unauthenticated or new connections");
             *self = Self { port, count: 0, told: Some(now) };
         }
     }

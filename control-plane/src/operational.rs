@@ -67,7 +67,7 @@ impl Notices {
     pub fn tell(&self, notice: Notice) {
         if let Err(refused) = self.0.try_send(notice) {
             let notice = refused.into_inner();
-            warn!(?notice, "too much happens at once: no operational event tells of this");
+            warn!(?notice, "dropped an operational event: queue full");
         }
     }
 }
@@ -79,13 +79,13 @@ pub async fn run(mut queue: Queue, api: Api, notices: Notices, thresholds: Thres
         let (pace, mut meters) = (Pace::new(PER_SECOND, AT_ONCE), HashMap::<TenantId, Meter>::new());
         while let Some(notice) = queue.0.recv().await {
             let Some(told) = told(&api, &notice) else {
-                debug!(?notice, "it is Postrider's own, or gone");
+                debug!(?notice, "no operational event: the subscription is Postrider's own or deleted");
                 continue;
             };
             let now = api.clock.since_start();
             let meter = told.about.clone().map(|tenant| meters.entry(tenant).or_default());
             if meter.is_some_and(|meter| pace.take(meter, now).is_err()) {
-                warn!(?notice, "too much happens to one tenant: no operational event tells of this");
+                warn!(?notice, "dropped an operational event: too many for this tenant");
                 continue;
             }
             emit(&api, told).await;
@@ -106,10 +106,10 @@ async fn emit(api: &Api, told: Told) {
             // A conflict: it was told before, when something else about it was another.
             Ok(_) | Err(EmitError::Conflict(_) | EmitError::Stopping) => return,
             Err(error @ EmitError::TooWide(_)) => {
-                return warn!(%error, "an operational event is not emitted; delete subscriptions of the tenant postrider");
+                return warn!(%error, "failed to emit an operational event; delete subscriptions of the tenant postrider");
             }
             Err(error) => {
-                warn!(%error, "an operational event is not emitted yet; trying again");
+                warn!(%error, "failed to emit an operational event; retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -192,7 +192,7 @@ async fn subscribers(
             }
             Err(JudgeError::Refused(Refused::Failed)) => return Vec::new(),
             Err(error) => {
-                warn!(%error, "an operational event is not judged yet; trying again");
+                warn!(%error, "failed to evaluate an operational event; retrying");
                 tokio::time::sleep(RETRY).await;
             }
         }

@@ -57,7 +57,7 @@ pub enum OperationError {
     #[error("the operation has ended")]
     Ended,
     /// It deletes a tenant, and is to be cancelled.
-    #[error("half a tenant is of no use: its deletion goes on to its end; it can be paused")]
+    #[error("a tenant deletion cannot be cancelled; you can pause it")]
     Final,
     /// The tenant has too many.
     #[error("20 operations of the tenant have not ended; wait for one, or cancel one")]
@@ -170,7 +170,7 @@ impl Operations {
         self.slots().insert(row.id, Slot::new(row.clone()));
         let _stopping = self.begin.send(row.id);
         if let Err(error) = self.store.trim_operations(tenant, KEPT).await {
-            warn!(%tenant, %error, "the oldest operations are not forgotten yet");
+            warn!(%tenant, %error, "failed to remove the oldest operations; retrying");
         }
         Ok(row)
     }
@@ -324,7 +324,7 @@ impl Operations {
     }
 
     fn held_up(&self, id: OperationId, error: &dyn std::error::Error) -> Duration {
-        warn!(operation = %id, %error, "the operation is held up; trying again");
+        warn!(operation = %id, %error, "the operation failed; retrying");
         if let Some(slot) = self.slots().get_mut(&id) {
             slot.row.operation.problem = error.to_string();
         }
@@ -334,7 +334,7 @@ impl Operations {
     async fn forget_old(&self) {
         let Some(now) = self.clock.removal_time() else { return };
         if let Err(error) = self.forget_ended_before(now - REMEMBERED).await {
-            warn!(%error, "old operations are not forgotten yet; trying again");
+            warn!(%error, "failed to remove old operations; retrying");
         }
     }
 

@@ -56,16 +56,16 @@ pub async fn run(store: Arc<dyn Store>, agents: Arc<Agents>, keep: Keep, clock: 
         let pause = match store.age_out(retention).await {
             Ok(true) => PAUSE,
             Ok(false) => {
-                debug!("nothing more is too old");
+                debug!("retention: nothing left to remove");
                 INTERVAL
             }
             Err(error) => {
-                warn!(%error, "things do not age out now; trying again");
+                warn!(%error, "retention failed; retrying");
                 INTERVAL
             }
         };
         if let Err(error) = agents.forget_before(now - REMEMBERED).await {
-            warn!(%error, "agents that are gone are not forgotten now; trying again");
+            warn!(%error, "failed to remove agents that are gone; retrying");
         }
         tokio::time::sleep(pause).await;
     }

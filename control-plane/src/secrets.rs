@@ -23,8 +23,7 @@ use crate::store::StoreError;
 pub enum SecretsError {
     /// None of the settings' keys wraps a data key of the store.
     #[error(
-        "the store's data key {data_key} is wrapped by the key-encryption key {wanted}, and the setting kek gives {given}; add \
-         the one that is wanted: without it nobody can open what is sealed"
+        "the store's data key {data_key} is wrapped by the key-encryption key {wanted}, but the setting kek gives {given}; add {wanted}: without it the secrets cannot be decrypted"
     )]
     KekMissing {
         /// Which data key.

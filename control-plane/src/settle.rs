@@ -12,7 +12,7 @@ use postrider_domain::id::{DeliveryId, SubscriptionId};
 use postrider_domain::lane::LowWater;
 use postrider_domain::lane::health::Trouble;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::{Level, event, warn};
 
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
@@ -75,7 +75,7 @@ pub async fn run(
         let (mut settlement, stored) = sort(&mut group);
         settlement.position = updates.next_position();
         while let Err(error) = store.settle(settlement.clone()).await {
-            warn!(%error, deliveries = stored.ids.len(), "outcomes are not written yet; trying again");
+            warn!(%error, deliveries = stored.ids.len(), "failed to store outcomes; retrying");
             tokio::time::sleep(RETRY).await;
         }
         publish(settlement, &updates);
@@ -126,11 +126,13 @@ fn sort(group: &mut Vec<Item>) -> (Settlement, Stored) {
     (settlement, stored)
 }
 
-/// One line an attempt.
+/// Logs one line per attempt. Its target is a public name: operators filter on it.
 fn log(settle: &Settle) {
     let Some(attempt) = &settle.attempt else { return };
     let outcome = &attempt.outcome;
-    info!(
+    event!(
+        target: "postrider::attempt",
+        Level::INFO,
         delivery.id = %settle.id,
         attempt = attempt.number,
         outcome = outcome.class.as_str(),

@@ -96,7 +96,7 @@ pub enum StoreError {
         advice: &'static str,
     },
     /// A tenant is being deleted: nothing of it is written any more.
-    #[error("the tenant «{0}» is being deleted")]
+    #[error("the tenant '{0}' is being deleted")]
     Deleting(TenantId),
     /// A data key is to be removed, and something needs it.
     #[error("{0} stays: {1} is still sealed with it")]

@@ -201,7 +201,7 @@ impl Tokens {
             return;
         }
         if let Err(error) = self.store.put_token_uses(uses.clone()).await {
-            warn!(%error, "when tokens were last used was not written; trying again");
+            warn!(%error, "failed to store the last use of tokens; retrying");
             let mut known = self.write();
             for (id, _) in uses {
                 known.entry(id).and_modify(|known| known.used = true);
@@ -225,7 +225,7 @@ impl Tokens {
                 ..audit::Entry::by_postrider("RevokeToken", row.id, now)
             };
             if let Err(error) = self.revoke(row.id, audit).await {
-                warn!(%error, token = %row.id, "an expired token is not forgotten now; trying again");
+                warn!(%error, token = %row.id, "failed to remove an expired token; retrying");
                 return;
             }
         }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_control_plane::identities::{Candidate, EnrolError, Identities, Issued, Refusal, own_entry};
+use postrider_control_plane::identities::{Candidate, EnrollError, Identities, Issued, Refusal, own_entry};
 use postrider_control_plane::store::{IdentityRow, JoinTokenRow, Options, SledStore, Store};
 use postrider_domain::id::{AgentId, TokenId};
 use postrider_domain::identity::AgentIdentity;
@@ -15,7 +15,7 @@ use postrider_domain::join::Pin;
 use postrider_domain::time::Timestamp;
 use postrider_domain::token::{Kind, SECRET_BYTES, Token};
 
-type Answer = Result<AgentId, EnrolError<Infallible>>;
+type Answer = Result<AgentId, EnrollError<Infallible>>;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_770_028_200_000) + Duration::from_secs(seconds)
@@ -64,8 +64,8 @@ impl World {
         Self { store, identities, _folder: folder }
     }
 
-    async fn enrol(&self, key: &[u8], seconds: u64) -> Answer {
-        self.identities.enrol(candidate(token(1), key), at(seconds), issue(at(seconds))).await
+    async fn enroll(&self, key: &[u8], seconds: u64) -> Answer {
+        self.identities.enroll(candidate(token(1), key), at(seconds), issue(at(seconds))).await
     }
 
     async fn renew(
@@ -115,12 +115,12 @@ fn named(agent: &AgentId, pool: &str) -> AgentIdentity {
 #[tokio::test]
 async fn a_token_makes_as_many_agents_as_it_has_uses_and_a_lost_reply_costs_none() {
     let world = World::with_uses(2).await;
-    let first = world.enrol(b"one", 1).await.unwrap();
-    assert_eq!(world.enrol(b"one", 2).await.unwrap(), first, "the same key is the same agent");
-    let second = world.enrol(b"two", 3).await.unwrap();
+    let first = world.enroll(b"one", 1).await.unwrap();
+    assert_eq!(world.enroll(b"one", 2).await.unwrap(), first, "the same key is the same agent");
+    let second = world.enroll(b"two", 3).await.unwrap();
     assert_ne!(first, second);
-    assert!(matches!(world.enrol(b"three", 4).await, Err(EnrolError::Unusable)));
-    assert_eq!(world.enrol(b"two", 5).await.unwrap(), second);
+    assert!(matches!(world.enroll(b"three", 4).await, Err(EnrollError::Unusable)));
+    assert_eq!(world.enroll(b"two", 5).await.unwrap(), second);
     assert_eq!(world.identities.join_tokens()[0].uses, 2);
     let reloaded = Identities::load(world.store.clone()).await.unwrap();
     assert_eq!(reloaded.list(), world.identities.list());
@@ -137,7 +137,7 @@ async fn of_many_who_use_one_token_at_once_one_becomes_an_agent() {
     let mut asking = tokio::task::JoinSet::new();
     for number in 0_u32..20 {
         let world = world.clone();
-        asking.spawn(async move { world.enrol(&number.to_be_bytes(), 1).await.is_ok() });
+        asking.spawn(async move { world.enroll(&number.to_be_bytes(), 1).await.is_ok() });
     }
     let enrolled = asking.join_all().await.into_iter().filter(|enrolled| *enrolled).count();
     assert_eq!((enrolled, world.identities.list().len()), (1, 1));
@@ -146,24 +146,24 @@ async fn of_many_who_use_one_token_at_once_one_becomes_an_agent() {
 #[tokio::test]
 async fn an_unusable_token_makes_nobody() {
     let world = World::with_uses(5).await;
-    assert!(matches!(world.enrol(b"late", 900).await, Err(EnrolError::Unusable)), "expired");
+    assert!(matches!(world.enroll(b"late", 900).await, Err(EnrollError::Unusable)), "expired");
     let unknown = candidate(token(2), b"x");
-    let unknown = world.identities.enrol(unknown, at(1), issue(at(1))).await;
-    assert!(matches!(unknown, Err(EnrolError::Unusable)), "unknown");
+    let unknown = world.identities.enroll(unknown, at(1), issue(at(1))).await;
+    assert!(matches!(unknown, Err(EnrollError::Unusable)), "unknown");
     let forged = Token::new(Kind::Join, token(1).id(), [6; SECRET_BYTES]);
-    let forged = world.identities.enrol(candidate(forged, b"x"), at(1), issue(at(1))).await;
-    assert!(matches!(forged, Err(EnrolError::Unusable)), "another secret");
+    let forged = world.identities.enroll(candidate(forged, b"x"), at(1), issue(at(1))).await;
+    assert!(matches!(forged, Err(EnrollError::Unusable)), "another secret");
     let entry = || own_entry("RevokeJoinToken", "", at(1));
     assert!(world.identities.revoke_join_token(token(1).id(), entry()).await.unwrap());
     assert!(!world.identities.revoke_join_token(token(1).id(), entry()).await.unwrap());
-    assert!(matches!(world.enrol(b"x", 2).await, Err(EnrolError::Unusable)), "revoked");
+    assert!(matches!(world.enroll(b"x", 2).await, Err(EnrollError::Unusable)), "revoked");
     assert!(world.identities.list().is_empty());
 }
 
 #[tokio::test]
 async fn a_revoked_agent_is_admitted_no_more_and_cannot_come_back_by_its_token() {
     let world = World::with_uses(2).await;
-    let agent = world.enrol(b"one", 1).await.unwrap();
+    let agent = world.enroll(b"one", 1).await.unwrap();
     assert!(world.identities.admits(&named(&agent, "acme")));
     assert!(!world.identities.admits(&named(&agent, "other")), "another pool");
     let ended = world.identities.ended(&agent).unwrap();
@@ -171,13 +171,13 @@ async fn a_revoked_agent_is_admitted_no_more_and_cannot_come_back_by_its_token()
     world.identities.revoke(&agent, entry()).await.unwrap().unwrap();
     assert!(ended.is_cancelled() && !world.identities.admits(&named(&agent, "acme")));
     world.identities.revoke(&agent, entry()).await.unwrap().unwrap();
-    assert!(matches!(world.enrol(b"one", 3).await, Err(EnrolError::Unusable)));
+    assert!(matches!(world.enroll(b"one", 3).await, Err(EnrollError::Unusable)));
     assert!(
-        matches!(world.enrol(b"another key", 3).await, Err(EnrolError::Unusable)),
+        matches!(world.enroll(b"another key", 3).await, Err(EnrollError::Unusable)),
         "the token is used up"
     );
     let refused = world.renew(&agent, (b"one", 1), b"new", 3).await;
-    assert!(matches!(refused, Err(EnrolError::Refused(Refusal::Revoked))));
+    assert!(matches!(refused, Err(EnrollError::Refused(Refusal::Revoked))));
     let used = world.identities.use_key(&agent, shown(b"one", 1), "127.0.0.1", at(3)).await;
     assert_eq!(used, Err(Refusal::Revoked));
     assert_eq!(world.actions().await, ["CreateJoinToken", "EnrollAgent", "RevokeAgent"], "once");
@@ -188,20 +188,20 @@ async fn a_revoked_agent_is_admitted_no_more_and_cannot_come_back_by_its_token()
 #[tokio::test]
 async fn streams_end_when_their_authority_is_trusted_no_more_and_start_anew_with_a_new_certificate() {
     let world = World::with_uses(2).await;
-    let agent = world.enrol(b"one", 1).await.unwrap();
+    let agent = world.enroll(b"one", 1).await.unwrap();
     let ended = world.identities.ended(&agent).unwrap();
     world.identities.keep_streams_of(&[Pin::of(b"authority"), Pin::of(b"newer")]);
     assert!(!ended.is_cancelled());
     world.identities.keep_streams_of(&[Pin::of(b"newer")]);
     assert!(ended.is_cancelled());
-    world.enrol(b"one", 2).await.unwrap();
+    world.enroll(b"one", 2).await.unwrap();
     assert!(!world.identities.ended(&agent).unwrap().is_cancelled());
 }
 
 #[tokio::test]
 async fn what_nobody_can_use_any_more_is_forgotten() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"one", 1).await.unwrap();
+    let agent = world.enroll(b"one", 1).await.unwrap();
     world.identities.note_duplicate(&agent, at(5)).await;
     assert_eq!(world.identities.get(&agent).unwrap().duplicate, Some(at(5)));
     world.identities.forget_old(at(86_400)).await.unwrap();
@@ -216,26 +216,26 @@ async fn what_nobody_can_use_any_more_is_forgotten() {
 #[tokio::test]
 async fn a_copied_identity_is_refused_and_noticed_once_the_agent_has_renewed() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"1", 1).await.unwrap();
+    let agent = world.enroll(b"1", 1).await.unwrap();
     world.connect(&agent, (b"1", 1), 2).await.unwrap();
     world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
     world.connect(&agent, (b"2", 2), 11).await.unwrap();
     // A connection that began before the renewal is no thief.
     assert_eq!(world.connect(&agent, (b"1", 1), 12).await, Err(Refusal::JustReplaced));
     let early = world.renew(&agent, (b"1", 1), b"thief", 12).await;
-    assert!(matches!(early, Err(EnrolError::Refused(Refusal::JustReplaced))));
+    assert!(matches!(early, Err(EnrollError::Refused(Refusal::JustReplaced))));
     assert_eq!(world.alarms().await, 0);
 
     let world = world.restarted().await;
     let renewed = world.renew(&agent, (b"1", 1), b"thief", 100).await;
-    assert!(matches!(renewed, Err(EnrolError::Refused(Refusal::Replaced))));
+    assert!(matches!(renewed, Err(EnrollError::Refused(Refusal::Replaced))));
     assert_eq!(world.alarms().await, 1);
     assert_eq!(world.identities.get(&agent).unwrap().duplicate, Some(at(100)));
     assert_eq!(world.connect(&agent, (b"1", 1), 200).await, Err(Refusal::Replaced));
     assert_eq!(world.alarms().await, 2, "a minute later there is another record");
-    let enrolled = world.enrol(b"1", 300).await;
+    let enrolled = world.enroll(b"1", 300).await;
     assert!(
-        matches!(enrolled, Err(EnrolError::Refused(Refusal::Replaced))),
+        matches!(enrolled, Err(EnrollError::Refused(Refusal::Replaced))),
         "the used-up token with its key"
     );
     assert_eq!(world.alarms().await, 3);
@@ -249,7 +249,7 @@ async fn a_copied_identity_is_refused_and_noticed_once_the_agent_has_renewed() {
 #[tokio::test]
 async fn a_copy_that_renews_first_is_noticed_when_the_agent_comes_back() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"1", 1).await.unwrap();
+    let agent = world.enroll(b"1", 1).await.unwrap();
     world.connect(&agent, (b"1", 1), 2).await.unwrap();
     world.renew(&agent, (b"1", 1), b"thief", 10).await.unwrap();
     world.connect(&agent, (b"thief", 2), 11).await.unwrap();
@@ -260,7 +260,7 @@ async fn a_copy_that_renews_first_is_noticed_when_the_agent_comes_back() {
 #[tokio::test]
 async fn a_lost_answer_to_a_renewal_costs_nothing_whoever_restarts() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"1", 1).await.unwrap();
+    let agent = world.enroll(b"1", 1).await.unwrap();
     world.connect(&agent, (b"1", 1), 2).await.unwrap();
     world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
     let world = world.restarted().await;
@@ -279,7 +279,7 @@ async fn a_lost_answer_to_a_renewal_costs_nothing_whoever_restarts() {
 #[tokio::test]
 async fn after_a_restore_the_agent_stays_in_and_the_copy_in_the_backup_does_not() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"1", 1).await.unwrap();
+    let agent = world.enroll(b"1", 1).await.unwrap();
     world.connect(&agent, (b"1", 1), 2).await.unwrap();
     // The agent has renewed twice since the backup was made.
     world.connect(&agent, (b"3", 3), 100).await.unwrap();
@@ -294,7 +294,7 @@ async fn after_a_restore_the_agent_stays_in_and_the_copy_in_the_backup_does_not(
 #[tokio::test]
 async fn a_thousand_attempts_are_a_record_a_minute() {
     let world = World::with_uses(1).await;
-    let agent = world.enrol(b"1", 1).await.unwrap();
+    let agent = world.enroll(b"1", 1).await.unwrap();
     world.renew(&agent, (b"1", 1), b"2", 10).await.unwrap();
     world.connect(&agent, (b"2", 2), 11).await.unwrap();
     for _ in 0..1000 {

@@ -104,7 +104,9 @@ async fn a_wrapped_key_that_was_moved_or_altered_is_refused() {
     let mut altered = row.wrapped.clone();
     *altered.last_mut().unwrap() ^= 1;
     assert!(kek.unwrap(row.id, &altered).await.is_err());
-    assert!(kek.unwrap(row.id, &[0xff, 0xfe]).await.unwrap_err().to_string().contains("not Vault's"));
+    assert!(
+        kek.unwrap(row.id, &[0xff, 0xfe]).await.unwrap_err().to_string().contains("was not wrapped by Vault")
+    );
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub enum Permission {
     Operate,
     /// See a signing secret again.
     Reveal,
-    /// Tenants, tokens, agents' enrolment, the audit log, keys at rest, backups.
+    /// Tenants, tokens, agents' enrollment, the audit log, keys at rest, backups.
     Administer,
 }
 
@@ -24,7 +24,7 @@ pub enum Permission {
 pub enum Role {
     /// Everything.
     Admin,
-    /// Daily work: everything but tenants, tokens, agents' enrolment and revealing secrets.
+    /// Daily work: everything but tenants, tokens, agents' enrollment and revealing secrets.
     Operator,
     /// A service that emits, and does nothing else.
     Emitter,

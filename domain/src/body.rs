@@ -11,7 +11,7 @@ pub enum Format {
     /// `{"event": type, "timestamp": …, "data": …}`
     #[default]
     Event,
-    /// `{"type": type, "timestamp": …, "data": …}`: Standard Webhooks, «Payload structure».
+    /// `{"type": type, "timestamp": …, "data": …}`: Standard Webhooks, 'Payload structure'.
     StandardWebhooks,
     /// `{"specversion": "1.0", "id": …, "type": …, …, "data": …}`: CloudEvents 1.0, structured mode.
     CloudEvents,

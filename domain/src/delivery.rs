@@ -1,6 +1,6 @@
 //! A delivery: one event owed to one subscription, as a state machine.
 //!
-//! `pending → (attempting ⇄ waiting) → delivered / exhausted / cancelled`. «Attempting» is not a state
+//! `pending → (attempting ⇄ waiting) → delivered / exhausted / cancelled`. 'Attempting' is not a state
 //! here: that an agent holds a delivery is known to its lane and never written down.
 
 use std::num::NonZeroU64;

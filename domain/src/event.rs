@@ -73,12 +73,12 @@ impl Attributes {
             let shown: String = name.chars().take(80).collect();
             if !(1..=MAX_ATTRIBUTE_NAME).contains(&name.len()) || !name.bytes().all(named) {
                 return refuse(format!(
-                    "has the name «{shown}»; a name has 1 to {MAX_ATTRIBUTE_NAME} characters of a-z, A-Z, 0-9, '_', '-' and '.'"
+                    "has the name '{shown}'; a name has 1 to {MAX_ATTRIBUTE_NAME} characters of a-z, A-Z, 0-9, '_', '-' and '.'"
                 ));
             }
             if value.len() > MAX_ATTRIBUTE || value.chars().any(char::is_control) {
                 return refuse(format!(
-                    "«{shown}» must have at most {MAX_ATTRIBUTE} bytes and no control characters"
+                    "'{shown}' must have at most {MAX_ATTRIBUTE} bytes and no control characters"
                 ));
             }
         }

@@ -234,7 +234,7 @@ mod tests {
                 false,
                 "does not pass the filter.",
             ),
-            ("event.data.price > 5", State::Active, "order.placed", None, true, "no «price» there"),
+            ("event.data.price > 5", State::Active, "order.placed", None, true, "no 'price' there"),
             (
                 large,
                 State::Paused,

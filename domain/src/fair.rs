@@ -2,9 +2,9 @@
 //!
 //! **Room.** A party may use up to `GREED` times what is left free. Alone it fills three quarters of the queue; the
 //! more others fill it too, the smaller each one's share becomes, and some room always stays for whoever comes next
-//! («dynamic thresholds»). Who has nothing in the queue is let in while there is any room at all.
+//! ('dynamic thresholds'). Who has nothing in the queue is let in while there is any room at all.
 //!
-//! **Turns.** Parties take turns, and in each turn one is served as much in size as another («deficit round robin»). What
+//! **Turns.** Parties take turns, and in each turn one is served as much in size as another ('deficit round robin'). What
 //! is served counts until it is released, since it still takes memory while it is worked on.
 
 use std::collections::{HashMap, VecDeque};

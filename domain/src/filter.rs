@@ -185,10 +185,10 @@ fn explain(error: &ExecutionError) -> Unanswered {
     let problem = match error {
         ExecutionError::NoSuchKey(name) => {
             let name: String = name.chars().take(100).collect();
-            format!("the event has no «{name}» there; guard it with has(…) if it may be missing")
+            format!("the event has no '{name}' there; guard it with has(…) if it may be missing")
         }
         ExecutionError::NoSuchOverload(error) => format!(
-            "«{}» cannot be applied to {}",
+            "'{}' cannot be applied to {}",
             error.function().trim_matches(['_', '@']),
             error.argument_types().join(" and ")
         ),
@@ -196,7 +196,7 @@ fn explain(error: &ExecutionError) -> Unanswered {
             format!("a {} cannot be compared with a {}", left.type_of(), right.type_of())
         }
         ExecutionError::UnsupportedBinaryOperator(operator, left, right) => {
-            format!("«{operator}» cannot be applied to {} and {}", left.type_of(), right.type_of())
+            format!("'{operator}' cannot be applied to {} and {}", left.type_of(), right.type_of())
         }
         ExecutionError::UnsupportedIndex(..) | ExecutionError::IndexOutOfBounds(_) => {
             "a list or map has no such index".to_owned()
@@ -208,7 +208,7 @@ fn explain(error: &ExecutionError) -> Unanswered {
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
             "divides by zero".to_owned()
         }
-        ExecutionError::Overflow(operator, ..) => format!("«{operator}» overflows"),
+        ExecutionError::Overflow(operator, ..) => format!("'{operator}' overflows"),
         ExecutionError::FunctionError { function, .. } => {
             let function: String = function.chars().take(100).collect();
             format!("{function}() cannot be applied to what the event has there")

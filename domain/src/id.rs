@@ -88,27 +88,27 @@ macro_rules! ulid_id {
 
 ulid_id!(
     /// A subscription.
-    SubscriptionId, "sub_", "a subscription id: «sub_» and 26 characters, as `postrider subscriptions list` shows"
+    SubscriptionId, "sub_", "a subscription id: 'sub_' and 26 characters, as `postrider subscriptions list` shows"
 );
 ulid_id!(
     /// A signing key.
-    KeyId, "key_", "a signing key id: «key_» and 26 characters, as `postrider keys list` shows"
+    KeyId, "key_", "a signing key id: 'key_' and 26 characters, as `postrider keys list` shows"
 );
 ulid_id!(
     /// A token: of the API, or for enrolling agents.
-    TokenId, "tok_", "a token id: «tok_» and 26 characters, as `postrider tokens list` shows"
+    TokenId, "tok_", "a token id: 'tok_' and 26 characters, as `postrider tokens list` shows"
 );
 ulid_id!(
     /// An operation.
-    OperationId, "opr_", "an operation id: «opr_» and 26 characters, as `postrider operations list` shows"
+    OperationId, "opr_", "an operation id: 'opr_' and 26 characters, as `postrider operations list` shows"
 );
 ulid_id!(
     /// A data key: what secrets in the store are sealed with.
-    DataKeyId, "dk_", "a data key id: «dk_» and 26 characters, as `postrider secrets status` shows"
+    DataKeyId, "dk_", "a data key id: 'dk_' and 26 characters, as `postrider secrets status` shows"
 );
 ulid_id!(
     /// An event, as the store and the lanes know it. Users see an [`EventId`].
-    EventKey, "evt_", "an event id: «evt_» and 26 characters"
+    EventKey, "evt_", "an event id: 'evt_' and 26 characters"
 );
 
 impl EventKey {
@@ -208,7 +208,7 @@ name_id!(
     PoolName, is_slug, "1 to 63 characters of a-z, 0-9 and '-', with a letter or digit at both ends"
 );
 name_id!(
-    /// An agent, named by the control plane when it enrols.
+    /// An agent, named by the control plane when it enrolls.
     AgentId, is_slug, "1 to 63 characters of a-z, 0-9 and '-', with a letter or digit at both ends"
 );
 name_id!(
@@ -233,7 +233,7 @@ impl TenantId {
 }
 
 impl AgentId {
-    /// A new id for an agent that enrols, made of a time and 80 random bits.
+    /// A new id for an agent that enrolls, made of a time and 80 random bits.
     #[must_use]
     pub fn new(now: Timestamp, random: u128) -> Self {
         let ulid = Ulid::from_parts(u64::try_from(now.as_millis()).unwrap_or(0), random);

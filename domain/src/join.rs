@@ -1,4 +1,4 @@
-//! All that an agent needs to enrol, in one word: where the control plane is, a join token, and the fingerprint of the
+//! All that an agent needs to enroll, in one word: where the control plane is, a join token, and the fingerprint of the
 //! authority that its certificate must be from.
 //!
 //! `agents.example.com:7071/prj_…/<64 hexadecimal digits>`; while authorities change there are two fingerprints, with a
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::token::{Kind, Token, TokenError};
 
-/// The fingerprints that one join string can carry.
+/// The fingerprints that one join token can carry.
 pub const MAX_PINS: usize = 4;
 
 /// SHA-256 of an authority's public key: the DER of its `SubjectPublicKeyInfo`.
@@ -61,12 +61,12 @@ impl FromStr for Pin {
     }
 }
 
-/// Why a text is not a join string. It never repeats the text.
+/// Why a text is not a join token. It never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
     /// It has another form.
     #[error(
-        "must be what `postrider agents enroll-token create` printed, whole: an address, a token and a fingerprint \
+        "must be what `postrider agents join-tokens create` printed, whole: an address, a token and a fingerprint \
          with '/' between them"
     )]
     Form,

@@ -1,6 +1,6 @@
 //! How often something may happen: so often a second in the long run, and so many at once.
 //!
-//! The rule is the «generic cell rate algorithm»: a meter remembers one point in time, until which what has happened is
+//! The rule is the 'generic cell rate algorithm': a meter remembers one point in time, until which what has happened is
 //! still being paid off. A meter in the past is as good as a new one, so whoever keeps many may forget those.
 
 use std::num::NonZeroU32;

@@ -22,7 +22,7 @@ pub enum Pattern {
 
 /// Why a text is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("«{0}» must be an event type (document.completed), a prefix (document.*) or *")]
+#[error("'{0}' must be an event type (document.completed), a prefix (document.*) or *")]
 pub struct PatternError(String);
 
 impl FromStr for Pattern {

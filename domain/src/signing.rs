@@ -20,4 +20,4 @@ pub use self::ring::{
     DEFAULT_OVERLAP, KeyError, KeyRing, KeyState, MAX_KEYS, MAX_OVERLAP, MAX_RETIRING, SigningKey,
 };
 pub use self::secret::{GENERATED_SECRET_BYTES, PublicKey, Scheme, Secret, SecretError};
-pub use self::verdict::{probe_verdict, test_verdict};
+pub use self::verdict::{key_test_verdict, test_verdict};

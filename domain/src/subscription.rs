@@ -68,7 +68,7 @@ pub struct Subscription {
     pub order: Order,
     /// What one that fails does to those that wait for it.
     pub head_of_line: HeadOfLine,
-    /// What follows when the endpoint does nothing but fail.
+    /// Handling of continuous failure.
     pub failure: FailurePolicy,
     /// One deadline for an attempt, up to the response's headers.
     pub timeout: Duration,
@@ -116,7 +116,7 @@ pub enum State {
 pub enum DisableCause {
     /// The endpoint answered 410 Gone: no POST any more until somebody resumes it.
     Gone,
-    /// The endpoint did nothing but fail for as long as the policy bears: it is probed, rarely, and enabled again when
+    /// The endpoint failed continuously for as long as the policy bears: it is probed, rarely, and enabled again when
     /// it answers.
     Failing,
 }
@@ -151,7 +151,7 @@ pub struct Ranges<'a> {
     pub max_in_flight: u32,
     /// How fast attempts may follow each other.
     pub rate_limit: Option<RateLimit>,
-    /// What follows when the endpoint does nothing but fail.
+    /// Handling of continuous failure.
     pub failure: FailurePolicy,
     /// One deadline for an attempt.
     pub timeout: Duration,

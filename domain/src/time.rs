@@ -91,16 +91,16 @@ impl EventTime {
     /// A sentence, when the text is not such a time or is before 1970.
     pub fn parse(text: &str) -> Result<Self, String> {
         let since = since_epoch(text)
-            .ok_or_else(|| format!("«{text}» is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?;
+            .ok_or_else(|| format!("'{text}' is not an RFC 3339 time such as 2026-02-02T10:30:00Z"))?;
         if since.is_negative() {
-            return Err(format!("«{text}» is before 1970"));
+            return Err(format!("'{text}' is before 1970"));
         }
         match i64::try_from(since.as_millis()) {
             Ok(millis) if millis <= Timestamp::MAX.0 => {
                 let rest = since.subsec_nanos().unsigned_abs() % Self::NANOS;
                 Ok(Self::new(Timestamp(millis), rest))
             }
-            _ => Err(format!("«{text}» is after 9999")),
+            _ => Err(format!("'{text}' is after 9999")),
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum TokenError {
     #[error("is not a token of this kind: {0} and 99 characters of a-z and 0-9 with one '_'")]
     Form(&'static str),
     /// A character is wrong or missing.
-    #[error("has a typing mistake: its checksum does not match; copy it again, whole")]
+    #[error("has a typing error: its checksum does not match; copy it again, whole")]
     Checksum,
 }
 

@@ -24,7 +24,7 @@ const MESSAGES: &[Decode] = messages! {
         WatchDeliveriesRequest CreateEventTypeRequest GetEventTypeRequest ListEventTypesRequest
         UpdateEventTypeRequest DeleteEventTypeRequest EmitRequest EmitBatchRequest EmitStreamRequest GetEventRequest
         ListEventsRequest ExplainMatchRequest ListSigningKeysRequest RotateSigningKeyRequest RevokeSigningKeyRequest
-        CreateSigningKeyRequest ActivateSigningKeyRequest ProbeSigningKeyRequest
+        CreateSigningKeyRequest ActivateSigningKeyRequest TestSigningKeyRequest
         RevealSigningKeyRequest CreateSubscriptionRequest GetSubscriptionRequest ListSubscriptionsRequest
         UpdateSubscriptionRequest PauseSubscriptionRequest ResumeSubscriptionRequest DeleteSubscriptionRequest
         TestSubscriptionRequest CreateTenantRequest GetTenantRequest ListTenantsRequest UpdateTenantRequest

@@ -1,4 +1,4 @@
-//! Tokens of the API and for enrolling, and join strings: one spelling, every typing mistake noticed, never printed.
+//! Tokens of the API and for enrolling, and join tokens: one spelling, every typing mistake noticed, never printed.
 
 #![no_main]
 
@@ -31,7 +31,7 @@ fn made(data: &[u8]) {
     assert_eq!(Token::parse(Kind::Api, &wrong).is_ok(), wrong == right, "a wrong character is not noticed");
 }
 
-/// A join string that is made here, to a host that somebody configured.
+/// A join token that is made here, to a host that somebody configured.
 fn to_host(host: &str) {
     let token = Token::new(Kind::Join, TokenId::from_bytes([0x5a; 16]), [0xa5; SECRET_BYTES]);
     let pins = (0..host.len() % (MAX_PINS + 2)).map(|number| Pin::of(&[number as u8])).collect();
@@ -61,7 +61,7 @@ fn not_repeated<T, E: std::error::Error>(result: Result<T, E>) {
     }
 }
 
-/// Reads a join string; gives it back as it is written.
+/// Reads a join token; gives it back as it is written.
 fn join(text: &str) -> Option<String> {
     let join: Join = match text.parse() {
         Ok(join) => join,
@@ -71,7 +71,7 @@ fn join(text: &str) -> Option<String> {
         }
     };
     let written = join.expose_text().to_string();
-    assert!(written.eq_ignore_ascii_case(text.trim()), "a join string with two spellings: {text}");
+    assert!(written.eq_ignore_ascii_case(text.trim()), "a join token with two spellings: {text}");
     let again: Join = written.parse().expect("what is written is read back");
     assert_eq!((again.host(), again.port(), again.pins()), (join.host(), join.port(), join.pins()));
     assert!(join.port() != 0 && (1..=MAX_PINS).contains(&join.pins().len()));

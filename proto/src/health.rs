@@ -38,9 +38,9 @@ fn write_state(state: State) -> v1::HealthState {
         State::Unknown => v1::HealthState::Unknown,
         State::Healthy => v1::HealthState::Healthy,
         State::Failing => v1::HealthState::Failing,
-        State::Resting => v1::HealthState::Resting,
+        State::CircuitOpen => v1::HealthState::CircuitOpen,
         State::Recovering => v1::HealthState::Recovering,
-        State::AskedToWait => v1::HealthState::AskedToWait,
+        State::BackingOff => v1::HealthState::BackingOff,
     }
 }
 
@@ -48,7 +48,7 @@ fn write_state(state: State) -> v1::HealthState {
 #[must_use]
 pub fn write_policy(policy: &FailurePolicy) -> v1::FailurePolicy {
     let while_disabled = match policy.while_disabled {
-        WhileDisabled::Hold => v1::WhileDisabled::Hold,
+        WhileDisabled::Queue => v1::WhileDisabled::Queue,
         WhileDisabled::Drop => v1::WhileDisabled::Drop,
     };
     v1::FailurePolicy {
@@ -66,11 +66,11 @@ pub fn read_policy(wire: Option<&v1::FailurePolicy>) -> Result<FailurePolicy, Ve
     let after = wire.disable_after.as_ref();
     let after = after.map(|after| time::read_duration("failure_policy.disable_after", after));
     let while_disabled = match v1::WhileDisabled::try_from(wire.while_disabled) {
-        Ok(v1::WhileDisabled::Unspecified | v1::WhileDisabled::Hold) => Ok(WhileDisabled::Hold),
+        Ok(v1::WhileDisabled::Unspecified | v1::WhileDisabled::Queue) => Ok(WhileDisabled::Queue),
         Ok(v1::WhileDisabled::Drop) => Ok(WhileDisabled::Drop),
         Err(_) => Err(Violation::new(
             "failure_policy.while_disabled",
-            "must be WHILE_DISABLED_HOLD or WHILE_DISABLED_DROP",
+            "must be WHILE_DISABLED_QUEUE or WHILE_DISABLED_DROP",
         )),
     };
     match (after.unwrap_or(Ok(DEFAULT_DISABLE_AFTER)), while_disabled) {
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(read_policy(None), Ok(FailurePolicy::default()));
         assert_eq!(read_policy(Some(&v1::FailurePolicy::default())), Ok(FailurePolicy::default()));
         for disable_after in [None, Some(Duration::from_secs(90))] {
-            for while_disabled in [WhileDisabled::Hold, WhileDisabled::Drop] {
+            for while_disabled in [WhileDisabled::Queue, WhileDisabled::Drop] {
                 let policy = FailurePolicy { disable_after, while_disabled };
                 assert_eq!(read_policy(Some(&write_policy(&policy))), Ok(policy));
             }

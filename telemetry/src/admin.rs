@@ -77,7 +77,7 @@ impl Port {
         let failed = |source| PortError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let admin = listener.local_addr().map_err(failed)?;
-        tracing::info!(%admin, "the admin port listens: /livez, /readyz, /version, /metrics, /log");
+        tracing::info!(%admin, "admin port listening: /livez, /readyz, /version, /metrics, /log");
         Ok(Self(listener))
     }
 
@@ -98,7 +98,7 @@ impl Port {
             let (stream, peer) = match self.0.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(%error, "a connection to the admin port could not be accepted");
+                    warn!(%error, "failed to accept a connection to the admin port");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }

@@ -29,7 +29,7 @@ pub const SECONDS: &[f64] =
 pub struct Label {
     /// Its name.
     pub name: &'static str,
-    /// Its values, or, in one phrase in «», what they are.
+    /// Its values, or, in one phrase in parentheses, what they are.
     pub values: &'static [&'static str],
 }
 
@@ -175,7 +175,7 @@ impl Catalogue {
     pub fn encode(&self) -> String {
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "the metrics cannot be written");
+            tracing::error!(%error, "failed to write the metrics");
         }
         text
     }
@@ -204,7 +204,7 @@ impl Catalogue {
 }
 
 const NAMED_WELL: &str = "the names and buckets are constants, and tests register all of them";
-const VERSION: Label = Label { name: "version", values: &["«the version»"] };
+const VERSION: Label = Label { name: "version", values: &["(the version)"] };
 
 impl Row {
     /// A metric without labels.
@@ -227,8 +227,8 @@ impl Row {
 
     fn labels(&self) -> String {
         let label = |label: &Label| {
-            let values = label.values.iter().map(|value| match value.strip_prefix('«') {
-                Some(phrase) => phrase.trim_end_matches('»').to_owned(),
+            let values = label.values.iter().map(|value| match value.strip_prefix('(') {
+                Some(phrase) => phrase.trim_end_matches(')').to_owned(),
                 None => format!("`{value}`"),
             });
             format!("`{}`: {}", label.name, values.collect::<Vec<_>>().join(", "))

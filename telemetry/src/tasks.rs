@@ -25,7 +25,7 @@ use crate::metrics::Counters;
 /// The exit code of a program that ended because one of its tasks failed. Source: `EX_SOFTWARE` of sysexits(3).
 pub const EXIT_TASK_FAILED: u8 = 70;
 
-/// A task panicked or ended before the program was told to stop.
+/// A task panicked or ended before the program was stopping.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the task {task} {cause}; this is a fault in Postrider, and the process ends to be started again")]
 pub struct TaskFailed {
@@ -39,7 +39,7 @@ pub struct TaskFailed {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// It returned.
-    #[error("ended before the program was told to stop")]
+    #[error("ended before the program was stopping")]
     Ended,
     /// It returned an error.
     #[error("failed: {0}")]

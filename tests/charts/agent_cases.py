@@ -177,15 +177,15 @@ GOOD = {name: merged(SECRETS, values) for name, values in GOOD.items()}
 
 # Put over SECRETS too; with a part of what is said.
 REFUSED = {
-    "no join string": (
+    "no join token": (
         {"join": {"existingSecret": ""}},
         "kubectl create secret generic postrider-join --namespace web --from-file=join=join",
     ),
-    "no join string, and three agents": (
+    "no join token, and three agents": (
         {"join": {"existingSecret": ""}, "replicas": 3},
-        "enroll-token create --pool default --uses 3 --lifetime 1h",
+        "join-tokens create --pool default --uses 3 --lifetime 1h",
     ),
-    "no join string, and no volumes": (
+    "no join token, and no volumes": (
         {"join": {"existingSecret": ""}, "state": {"persistence": {"enabled": False}}},
         "--uses 1000 --lifetime 366d",
     ),

@@ -249,7 +249,7 @@ GOOD = {
             "max_event_kib": 1024,
             "resume_window": "1m 30s",
         },
-        "log": {"format": "human", "filter": "info,postrider_control_plane::settle=warn"},
+        "log": {"format": "human", "filter": "info,postrider::attempt=warn"},
         "shutdownGraceSeconds": 120,
         "terminationGracePeriodSeconds": 130,
         "listenAddress": "[::]",

@@ -36,7 +36,7 @@ def test_the_command_knows_every_call_that_is_told():
 
 
 def calls_in(text):
-    """The calls of `postrider` in a text, as words. «postrider» is a release and a namespace in it, too."""
+    """The calls of `postrider` in a text, as words. 'postrider' is a release and a namespace in it, too."""
     lines = text.replace("\\\n", " ").replace(" -- ", "\n").splitlines()
     verbs = "agents|emit|egress|pools|secrets|subscriptions|tenants|tokens|--server"
     for line in lines:

@@ -40,8 +40,8 @@ class Platform:
         self.is_ready(self.control_plane)
 
     def install_agents(self):
-        """What a customer does: makes a secret of the join string, says what may be reached, and installs the chart."""
-        join = self.run("agents", "enroll-token", "create", "--uses", "2").strip().splitlines()[-1]
+        """What a customer does: makes a secret of the join token, says what may be reached, and installs the chart."""
+        join = self.run("agents", "join-tokens", "create", "--uses", "2").strip().splitlines()[-1]
         self.cluster.secret("join", join=join)
         reach = {"allowCidrs": [f"{GATEWAY}/32"], "allowPorts": [self.receiver.port], "allowHttp": True}
         self.agents = self.cluster.apply(objects("agent", {"join": {"existingSecret": "join"}, "egress": reach}))

@@ -86,4 +86,4 @@ def test_the_dockerfile_says_what_the_chart_relies_on(roots, image):
 
 def test_the_script_refuses_what_it_does_not_know(tmp_path):
     ended = subprocess.run([images.ROOT / "images/rootfs.sh", "else", tmp_path, tmp_path / "root"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 2 and "there is no image «else»" in ended.stderr
+    assert ended.returncode == 2 and "there is no image 'else'" in ended.stderr

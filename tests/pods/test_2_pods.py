@@ -1,4 +1,4 @@
-"""The charts' pods, from the first start to the last: they enrol, become ready, deliver, drain, and come back."""
+"""The charts' pods, from the first start to the last: they enroll, become ready, deliver, drain, and come back."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ def status_of(pod):
     return {name: value.split() for name, value in (line.split(":", 1) for line in lines)}
 
 
-def test_pods_enrol_with_the_secret_and_deliver(platform):
+def test_pods_enroll_with_the_secret_and_deliver(platform):
     platform.emit()
     platform.all_delivered()
     for agent in platform.agents:
@@ -56,7 +56,7 @@ def test_an_agent_that_is_told_to_stop_finishes_what_it_has_and_nothing_is_repea
 
 
 def test_an_agent_that_comes_back_needs_its_volume_alone(platform):
-    """The join string is spent, and may be gone."""
+    """The join token is spent, and may be gone."""
     first, _ = platform.agents
     del platform.cluster.secrets["join"]
     first.start()

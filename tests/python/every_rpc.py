@@ -301,11 +301,11 @@ def check_signing_keys(api, subscription):
     api.refused("SigningKeyService.CreateSigningKey", bad, CODE.INVALID_ARGUMENT, field="scheme")
     bad = named(create, scheme="v1a", secret=old)
     api.refused("SigningKeyService.CreateSigningKey", bad, CODE.INVALID_ARGUMENT, field="secret")
-    probe = named(keys.ProbeSigningKeyRequest, signing_key=pending.signing_key.id)
-    probed = api.ok("SigningKeyService.ProbeSigningKey", probe)
-    assert probed.attempt.http_status == 204 and "it has this key" in probed.verdict, probed
-    none = named(keys.ProbeSigningKeyRequest, signing_key="key_00000000000000000000000000")
-    api.refused("SigningKeyService.ProbeSigningKey", none, CODE.NOT_FOUND)
+    request = named(keys.TestSigningKeyRequest, signing_key=pending.signing_key.id)
+    tested = api.ok("SigningKeyService.TestSigningKey", request)
+    assert tested.attempt.http_status == 204 and "it has this key" in tested.verdict, tested
+    none = named(keys.TestSigningKeyRequest, signing_key="key_00000000000000000000000000")
+    api.refused("SigningKeyService.TestSigningKey", none, CODE.NOT_FOUND)
     activate = keys.ActivateSigningKeyRequest
     bad = named(activate, signing_key=listed[1].id)
     api.refused("SigningKeyService.ActivateSigningKey", bad, CODE.FAILED_PRECONDITION, "KEY_IS_RETIRING")

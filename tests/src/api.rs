@@ -287,14 +287,14 @@ impl Api {
         Ok(())
     }
 
-    /// Makes a join string for a pool.
+    /// Makes a join token for a pool.
     ///
     /// # Errors
     /// When the server refuses.
     pub async fn join(&self, pool: &str, max_uses: u32) -> Result<Join> {
         let request = v1::CreateJoinTokenRequest { pool: pool.to_owned(), max_uses, ..Default::default() };
         let made = self.agents().create_join_token(request).await?.into_inner();
-        made.join.parse().context("what was made is no join string")
+        made.join.parse().context("what was made is no join token")
     }
 
     /// An agent, by its id or by the name that it gave itself, if the control plane knows it.

@@ -135,7 +135,7 @@ impl Drop for Process {
 pub fn raise_file_limit() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).context("the limit of open files cannot be raised")
+    setrlimit(Resource::Nofile, limit).context("failed to raise the limit of open files")
 }
 
 /// The last lines.

@@ -21,7 +21,7 @@ impl Admin {
     /// The port that a program's log says it has.
     #[must_use]
     pub fn of_log(log: &str) -> Option<Self> {
-        let line = log.lines().find(|line| line.contains("the admin port listens"))?;
+        let line = log.lines().find(|line| line.contains("admin port listening"))?;
         // Two formats: `admin=ADDRESS` and `"admin":"ADDRESS"`.
         let rest =
             &line[line.rfind("admin=").map(|at| at + 6).or(line.rfind("\"admin\":\"").map(|at| at + 9))?..];

@@ -18,17 +18,17 @@ pub struct Args {
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// `join`: the join string of `postrider agents enroll-token create`: where the control plane is, and what to
-    /// enrol with. Better in the environment or in `join_file`: others on this machine see flags [default: none]
+    /// `join`: the join token of `postrider agents join-tokens create`: where the control plane is, and what to
+    /// enroll with. Better in the environment or in `join_file`: others on this machine see flags [default: none]
     #[arg(long, value_name = "STRING", env = "POSTRIDER_AGENT_JOIN", hide_env_values = true)]
     pub join: Option<Secret>,
 
-    /// `join_file`: file that holds the join string [default: none]
+    /// `join_file`: file that holds the join token [default: none]
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_JOIN_FILE", value_parser = text())]
     pub join_file: Option<String>,
 
     /// `state_dir`: directory for the agent's key and certificate, its own alone; with it, restarts need no join
-    /// string [default: none, the agent enrols at every start]
+    /// token [default: none, the agent enrolls at every start]
     #[arg(long, value_name = "DIRECTORY", env = "POSTRIDER_AGENT_STATE_DIR", value_parser = text())]
     pub state_dir: Option<String>,
 
@@ -37,7 +37,7 @@ pub struct Args {
     pub name: Option<String>,
 
     /// `control_plane`: URL of the control plane, https://host:port. Plain http is for development, with a control
-    /// plane on this machine [default: the address in the join string, then the one it enrolled at]
+    /// plane on this machine [default: the address in the join token, then the one it enrolled at]
     #[arg(long, value_name = "URL", env = "POSTRIDER_AGENT_CONTROL_PLANE", value_parser = text())]
     pub control_plane: Option<String>,
 
@@ -85,7 +85,7 @@ pub struct Args {
     pub proxy_no_proxy: Option<String>,
 
     /// `tls.ca`: PEM file of the authorities that the control plane's certificate may be from [default: those that the
-    /// join string names, then those that the control plane names]
+    /// join token names, then those that the control plane names]
     #[arg(long, value_name = "FILE", env = "POSTRIDER_AGENT_TLS_CA", value_parser = text())]
     pub tls_ca: Option<String>,
 

@@ -1,6 +1,6 @@
 //! The settings that say where the control plane is, how to get there, and how this agent is known to it.
 //!
-//! There are two ways. The agent enrols with a join string and talks TLS; the control plane chooses its id and its pool.
+//! There are two ways. The agent enrolls with a join token and talks TLS; the control plane chooses its id and its pool.
 //! Or, for development, it talks in the clear to a control plane on the same machine, under names of its own choice. A
 //! setting of one way beside the other is a mistake.
 
@@ -18,7 +18,7 @@ use super::values;
 use crate::dial::{Address, Entry, NoProxy, Proxy, Route};
 use crate::identity::{self, directory};
 
-/// What makes sense only where the agent enrols.
+/// What makes sense only where the agent enrolls.
 const OF_ENROLLED: [&str; 9] = [
     "join",
     "join_file",
@@ -32,7 +32,7 @@ const OF_ENROLLED: [&str; 9] = [
 ];
 /// What makes sense only where it does not.
 const OF_PLAINTEXT: [&str; 2] = ["agent_id", "pool"];
-const MAKE_ONE: &str = "the join string that `postrider agents enroll-token create` prints";
+const MAKE_ONE: &str = "the join token that `postrider agents join-tokens create` prints";
 
 /// Where the control plane is, and how this agent is known to it.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub struct Enrolled {
     pub identity: identity::Settings,
     /// How to get there.
     pub route: Route,
-    /// PEM file of the authorities to trust instead of those of the join string and the identity.
+    /// PEM file of the authorities to trust instead of those of the join token and the identity.
     pub ca: Option<PathBuf>,
     /// The name in the control plane's certificate. None: the host of the address.
     pub server_name: Option<ServerName<'static>>,
@@ -104,7 +104,7 @@ impl ControlPlane {
             url => {
                 refuse(layers, &OF_PLAINTEXT, |key| {
                     format!(
-                        "`{key}` is for a control plane on this machine, at http://; others choose it when the agent enrols"
+                        "`{key}` is for a control plane on this machine, at http://; others choose it when the agent enrolls"
                     )
                 });
                 let known = is_given || url.is_some();
@@ -157,7 +157,7 @@ fn enrolled(
     Some(Enrolled { address, identity, route, ca, server_name })
 }
 
-/// The join string, wherever it is. `Err` when it is nowhere for a mistake that has been told.
+/// The join token, wherever it is. `Err` when it is nowhere for a mistake that has been told.
 fn join(layers: &mut Layers, state_dir: Option<&PathBuf>) -> Result<Option<Join>, ()> {
     // An empty one is what a template without a value leaves behind.
     layers.drop_empty("join");

@@ -76,7 +76,7 @@ impl Config {
 fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, mistakes: &mut Vec<String>) {
     let join = enrolled.identity.join.as_ref();
     if join.is_some() {
-        looked.push("join: a join string; whether it is still good only the control plane knows".to_owned());
+        looked.push("join: a join token; whether it is still good only the control plane knows".to_owned());
     }
     if let Some(path) = &enrolled.ca {
         match read_authorities(path) {
@@ -88,7 +88,7 @@ fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, mistakes: &mut V
     match Directory::look(path) {
         Ok(true) => looked.push(format!("state_dir: {} has this agent's identity", path.display())),
         Ok(false) if join.is_none() => mistakes.push(format!(
-            "`state_dir` is {}, which has no identity yet: give the join string that `postrider agents enroll-token create` \
+            "`state_dir` is {}, which has no identity yet: give the join token that `postrider agents join-tokens create` \
              prints as `join`",
             path.display()
         )),

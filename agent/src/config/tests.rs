@@ -131,7 +131,7 @@ fn all_mistakes_come_at_once() {
     let text = mistakes.to_string();
     for expected in [
         "POSTRIDER_AGENT_POOOL is not a setting",
-        "`join` in a flag or the environment must be what `postrider agents enroll-token create` printed",
+        "`join` in a flag or the environment must be what `postrider agents join-tokens create` printed",
         "`pool` is for a control plane on this machine",
         "`streams` in",
         "must be a number from 1 to 16",
@@ -172,7 +172,7 @@ fn plain_http_is_for_loopback_only() {
 }
 
 #[test]
-fn the_control_plane_chooses_id_and_pool_of_who_enrols() {
+fn the_control_plane_chooses_id_and_pool_of_who_enrolls() {
     let text = mistakes(&["--control-plane=https://cp", "--state-dir=/s", "--agent-id=a", "--pool=p"]);
     assert!(text.contains("`agent_id` is for") && text.contains("`pool` is for"), "{text}");
     for flag in
@@ -202,7 +202,7 @@ fn where_the_control_plane_is() {
 }
 
 #[test]
-fn a_join_string_is_read_from_a_file_and_never_shown() {
+fn a_join_token_is_read_from_a_file_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let (file, state) = (folder.path().join("join"), folder.path().join("state"));
     let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
@@ -213,7 +213,7 @@ fn a_join_string_is_read_from_a_file_and_never_shown() {
     assert!(enrolled(load(&of_file).unwrap()).identity.join.is_none(), "it has served");
     std::fs::write(file, format!("{}x", join())).unwrap();
     let text = mistakes(&of_file);
-    assert!(text.contains("does not hold a join string") && !text.contains(SECRET), "{text}");
+    assert!(text.contains("does not hold a join token") && !text.contains(SECRET), "{text}");
     std::fs::write(file, format!("{}\n", join())).unwrap();
     let config = load(&of_file).unwrap();
     assert!(!format!("{config:?}").contains(SECRET));
@@ -222,7 +222,7 @@ fn a_join_string_is_read_from_a_file_and_never_shown() {
     assert!(!format!("{given:?}").contains(SECRET));
     assert!(mistakes(&[&of_file[..], &["--join", &join()]].concat()).contains("give one of them"));
     let text = mistakes(&["--join", &join().replace("09", "08")]);
-    assert!(text.contains("typing mistake") && !text.contains("0808"), "{text}");
+    assert!(text.contains("typing error") && !text.contains("0808"), "{text}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::dial::Proxy;
 
 /// The longest name that people see, in characters.
 pub(super) const MAX_NAME: usize = 200;
-/// What a file with a join string may hold.
+/// What a file with a join token may hold.
 const MAX_JOIN_FILE: u64 = 16 << 10;
 
 /// A size: `65536`, `64KiB`, `64MiB`, `1GiB`.
@@ -58,19 +58,19 @@ pub(super) fn file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A join string, which is never repeated.
+/// A join token, which is never repeated.
 pub(super) fn join(text: &str) -> Result<Join, String> {
     text.parse().map_err(|error: postrider_domain::join::JoinError| error.to_string())
 }
 
-/// The join string in a file, or what is wrong with the file.
+/// The join token in a file, or what is wrong with the file.
 pub(super) fn join_in(path: &Path) -> Result<Join, String> {
     let read = || {
         let mut text = Zeroizing::new(String::with_capacity(MAX_JOIN_FILE as usize));
         std::fs::File::open(path)?.take(MAX_JOIN_FILE).read_to_string(&mut text).map(|_| text)
     };
     let text = read().map_err(|error| format!("cannot be read: {error}"))?;
-    join(&text).map_err(|why| format!("does not hold a join string: it {why}"))
+    join(&text).map_err(|why| format!("does not hold a join token: it {why}"))
 }
 
 /// The name of a file or directory, whether or not there is one.

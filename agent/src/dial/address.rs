@@ -29,7 +29,7 @@ impl Address {
         Address::of_authority(url.authority()?, Some(port))
     }
 
-    /// The address in a join string.
+    /// The address in a join token.
     #[must_use]
     pub fn in_join(join: &Join) -> Address {
         Address { host: join.host().to_owned(), port: join.port() }
@@ -51,7 +51,7 @@ impl Address {
             Some((_, rest)) => rest,
             None => authority.as_str(),
         };
-        // `host:` and `host:x` are not «without a port».
+        // `host:` and `host:x` are not 'without a port'.
         let port = match authority.port_u16() {
             Some(port) => Some(port),
             None if given == authority.host() => port,

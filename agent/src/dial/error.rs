@@ -67,16 +67,16 @@ pub enum DialError {
 /// What is wrong with the control plane's certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateProblem {
-    /// It is from somebody whom the join string does not name.
+    /// It is from somebody whom the join token does not name.
     #[error(
-        "the control plane's certificate is not from the authority that the join string names: was the join string \
+        "the control plane's certificate is not from the authority that the join token names: was the join token \
          made by this control plane, and does nothing on the way end TLS? The join token was not sent"
     )]
     NotPinned,
     /// It is from somebody unknown.
     #[error(
         "the control plane's certificate is not from an authority that this agent trusts: is the address right, and \
-         does nothing on the way end TLS? To join another control plane, give its join string as `join` and an empty \
+         does nothing on the way end TLS? To join another control plane, give its join token as `join` and an empty \
          `state_dir`"
     )]
     UnknownAuthority,
@@ -162,18 +162,18 @@ fn refusal(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     let (why, advice) = match alert {
         Alert::CertificateRevoked | Alert::AccessDenied => {
-            ("this agent was revoked", "if that was not meant, give a new join string as `join`")
+            ("this agent was revoked", "if that was not meant, give a new join token as `join`")
         }
         Alert::CertificateExpired => (
             "it has expired, or the control plane's clock is wrong",
-            "if it does not go away, give a new join string as `join`",
+            "if it does not go away, give a new join token as `join`",
         ),
         Alert::CertificateRequired => {
             ("there is none, and it wants one", "check that the address is its port for agents")
         }
         _ => (
             "it does not know who issued it",
-            "while its authorities change this goes away by itself; else give a new join string as `join`",
+            "while its authorities change this resolves without action; otherwise give a new join token as `join`",
         ),
     };
     format!("the control plane refused this agent's certificate ({alert:?}): {why}; {advice}")

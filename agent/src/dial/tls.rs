@@ -1,6 +1,6 @@
 //! TLS towards the control plane: 1.3 only. Who the control plane is, is judged here; who this agent is, is shown.
 //!
-//! Before it has an identity the agent trusts the fingerprints in its join string. The server sends its authority's
+//! Before it has an identity the agent trusts the fingerprints in its join token. The server sends its authority's
 //! certificate along; one that has such a fingerprint is the only authority there is. Later the agent trusts the
 //! authorities that it was given with its identity. Either way the certificate must be for the name that was dialled.
 

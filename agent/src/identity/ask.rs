@@ -52,7 +52,7 @@ pub(super) enum Failure {
 }
 
 /// Asks to become an agent. `security` is without an identity.
-pub(super) async fn enrol(
+pub(super) async fn enroll(
     dialer: &Dialer,
     security: &Security,
     join: &Join,

@@ -44,8 +44,7 @@ pub enum DirectoryError {
     NoDirectory(PathBuf),
     /// Others may read or write it.
     #[error(
-        "others may look into {path}, which holds this agent's private key: run `chmod {wanted:o} {path}`; if somebody \
-         may have done so, revoke this agent and enrol again",
+        "other users can read {path}, which holds this agent's private key: run `chmod {wanted:o} {path}`; if the key may have been read, revoke this agent and enroll again",
         path = .path.display()
     )]
     Permissions {
@@ -61,7 +60,7 @@ pub enum DirectoryError {
     )]
     Locked(PathBuf),
     /// What is in it cannot be used.
-    #[error("{path}: {source}. If that does not help, remove the file and enrol again, with a new join string", path = .path.display())]
+    #[error("{path}: {source}. If that does not help, remove the file and enroll again, with a new join token", path = .path.display())]
     Record {
         /// Which file.
         path: PathBuf,

@@ -1,14 +1,14 @@
 //! Counts how often the control plane has refused this agent's certificate in a handshake.
 //!
 //! One refusal means little: while authorities change, or clocks jump, it goes away by itself. When it does not, and
-//! there is no stream left to harm, a join string may be worth a try. The streams tell; the keeper of the identity asks.
+//! there is no stream left to harm, a join token may be worth a try. The streams tell; the keeper of the identity asks.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustls::AlertDescription;
 use tokio::sync::Notify;
 
-/// Refusals in a row before a join string is tried.
+/// Refusals in a row before a join token is tried.
 const ENOUGH: u32 = 4;
 
 /// See the [module](self).

@@ -21,18 +21,18 @@ pub enum Ended {
 pub enum IdentityError {
     /// There is no way to get one.
     #[error(
-        "there is no identity in `state_dir`, which is {path}, and nothing to enrol with: give the join string that \
-         `postrider agents enroll-token create` prints as `join` or `join_file`",
+        "there is no identity in `state_dir`, which is {path}, and nothing to enroll with: give the join token that \
+         `postrider agents join-tokens create` prints as `join` or `join_file`",
         path = .0.display()
     )]
-    NothingToEnrolWith(PathBuf),
+    NothingToEnrollWith(PathBuf),
     /// The control plane refused the token.
     #[error(
         "{before}the control plane did not accept the join token ({message}): it is used up, expired or revoked. Make a \
-         new one with `postrider agents enroll-token create`, and give the join string that it prints as `join`"
+         new one with `postrider agents join-tokens create`, and give what it prints as `join`"
     )]
     TokenRefused {
-        /// Why there was a need to enrol again.
+        /// Why there was a need to enroll again.
         before: String,
         /// What the control plane says.
         message: String,
@@ -40,12 +40,12 @@ pub enum IdentityError {
     /// The control plane could not read the request.
     #[error(
         "the control plane could not use this agent's certificate request ({0}): install an agent of a version near \
-         the control plane's, and make a new join string"
+         the control plane's, and make a new join token"
     )]
     RequestRefused(String),
     /// The identity has ended, and there is nothing to get another one with.
     #[error(
-        "{0}. To enrol again, make a join string with `postrider agents enroll-token create`, and give it as `join`"
+        "{0}. To enroll again, make a join token with `postrider agents join-tokens create`, and give it as `join`"
     )]
     Ended(String),
     /// The directory cannot be used.
@@ -56,7 +56,7 @@ pub enum IdentityError {
     Key(#[from] KeyError),
     /// The stored identity is whole, and of no use.
     #[error(
-        "the identity in {path} cannot be used: remove its files and enrol again, with a new join string",
+        "the identity in {path} cannot be used: remove its files and enroll again, with a new join token",
         path = .path.display()
     )]
     Unusable {

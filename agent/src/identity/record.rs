@@ -65,7 +65,7 @@ pub struct Pending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// To become an agent, with this token.
-    Enrolment(TokenId),
+    Enrollment(TokenId),
     /// To go on being one.
     Renewal,
 }
@@ -143,8 +143,8 @@ impl Pending {
     #[must_use]
     pub fn write(&self) -> Zeroizing<String> {
         let mut text = begin(PENDING);
-        if let Purpose::Enrolment(token) = self.purpose {
-            line(&mut text, "enrolment_with", token);
+        if let Purpose::Enrollment(token) = self.purpose {
+            line(&mut text, "enrollment_with", token);
         }
         pem(&mut text, "PRIVATE KEY", self.key.pkcs8());
         seal(text)
@@ -158,8 +158,8 @@ impl Pending {
     pub fn read(text: &str) -> Result<Pending, RecordError> {
         let body = open(text, PENDING)?;
         let facts = Facts::of(body);
-        let purpose = match facts.0.contains_key("enrolment_with") {
-            true => Purpose::Enrolment(facts.get("enrolment_with")?),
+        let purpose = match facts.0.contains_key("enrollment_with") {
+            true => Purpose::Enrollment(facts.get("enrollment_with")?),
             false => Purpose::Renewal,
         };
         let (key, _) = sections(body)?;
@@ -302,7 +302,7 @@ mod tests {
         let record = record();
         assert!(same(&Record::read(&record.write()).unwrap(), &record));
         let token = TokenId::new(Timestamp::from_millis(1_770_028_200_000), 7);
-        for purpose in [Purpose::Enrolment(token), Purpose::Renewal] {
+        for purpose in [Purpose::Enrollment(token), Purpose::Renewal] {
             let pending = Pending { purpose, key: Key::generate().unwrap() };
             let read = Pending::read(&pending.write()).unwrap();
             assert_eq!((read.purpose, read.key.pkcs8()), (purpose, pending.key.pkcs8()));

@@ -74,7 +74,7 @@ fn log(key: &JobKey, report: &Report) {
             delivery.id = %Untrusted(&key.delivery_id),
             attempt = key.attempt,
             refusal.code = refusal.code().as_str(),
-            "refused by the egress rules: {}",
+            "refused by the egress policy: {}",
             Untrusted(&refusal.to_string())
         );
     }

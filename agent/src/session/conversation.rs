@@ -217,7 +217,7 @@ impl<'a> Conversation<'a> {
         };
         if self.work.running.holds(&key) {
             let id = Untrusted(&key.delivery_id);
-            tracing::warn!(delivery.id = %id, attempt = key.attempt, "ignored a job that is under way");
+            tracing::warn!(delivery.id = %id, attempt = key.attempt, "ignored a job that is already in flight");
             return None;
         }
         if self.is_stopping() {

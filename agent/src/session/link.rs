@@ -94,7 +94,7 @@ impl Link {
                     let wait = backoff.next(Duration::ZERO, rand::random());
                     tracing::warn!(
                         retry_in_ms = wait.as_millis(),
-                        "no connection with the renewed certificate, the old one goes on: {}",
+                        "failed to connect with the renewed certificate; keeping the old connection: {}",
                         with_causes(&error)
                     );
                     sleep(wait).await;

@@ -118,7 +118,7 @@ fn log(id: u64, sight: &Sight) {
         tracing::warn!(
             look = id,
             refusal.code = refusal.code().as_str(),
-            "refused by the egress rules: {}",
+            "refused by the egress policy: {}",
             Untrusted(&refusal.to_string())
         );
     }
@@ -130,7 +130,7 @@ fn log(id: u64, sight: &Sight) {
         outcome = sight.kind.as_str_name(),
         status = sight.status,
         duration_ms = sight.trace.total.as_secs_f64() * 1000.0,
-        "the control plane had this agent look at an endpoint: {}",
+        "diagnosed an endpoint for the control plane: {}",
         sight.detail
     );
 }

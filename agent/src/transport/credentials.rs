@@ -178,7 +178,7 @@ impl Credentials {
             next.push(read.unwrap_or_else(|_| Arc::clone(known)));
         }
         if next.iter().zip(known.iter()).any(|(next, known)| next.id != known.id) {
-            tracing::info!("credentials have changed on disk; from now on the new ones are used");
+            tracing::info!("reloaded credentials that changed on disk");
             self.current.store(Arc::new(next));
         }
         self.remind(now);
@@ -219,7 +219,7 @@ impl Credentials {
             complaints.into_iter().enumerate().filter_map(|(at, complaint)| Some((at, complaint?)));
         let told = self.told.lock().expect("nothing panics while it holds this lock");
         let told = told.iter().map(|(at, mistake)| {
-            format!("`egress.credentials[{}]`: what was read before stays in use: {mistake}", at + 1)
+            format!("`egress.credentials[{}]`: keeping the previous credentials: {mistake}", at + 1)
         });
         complaints
             .map(|(at, complaint)| format!("`egress.credentials[{}]`: {complaint}", at + 1))
@@ -234,13 +234,13 @@ impl Credentials {
         match mistake {
             Some(mistake) if told.get(&at) != Some(mistake) => {
                 tracing::warn!(
-                    "`egress.credentials[{number}]` cannot be read again, and what was read before stays in use: {mistake}"
+                    "failed to reload `egress.credentials[{number}]`; keeping the previous credentials: {mistake}"
                 );
                 told.insert(at, mistake.clone());
             }
             Some(_) => {}
             None if told.remove(&at).is_some() => {
-                tracing::info!("`egress.credentials[{number}]` can be read again");
+                tracing::info!("reloaded `egress.credentials[{number}]` after a failure");
             }
             None => {}
         }

@@ -181,9 +181,7 @@ impl HttpTransport {
         }
         let credentials = Arc::clone(&self.credentials);
         if let Err(lost) = blocking::run(move || credentials.refresh()).await {
-            tracing::error!(
-                "files with credentials were not read, what was read before stays in use: {lost}"
-            );
+            tracing::error!("failed to reload credential files; keeping the previous credentials: {lost}");
         }
     }
 

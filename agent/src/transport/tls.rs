@@ -20,8 +20,7 @@ pub fn system_roots() -> RootCertStore {
     if added == 0 {
         tracing::warn!(
             errors = found.errors.len(),
-            "no certificate authority was found on this machine, so every https endpoint will fail; install \
-             the system's CA certificates (in Debian and Alpine: ca-certificates)"
+            "found no certificate authorities on this machine, so every https endpoint will fail; install the system's CA certificates (Debian and Alpine: ca-certificates)"
         );
     }
     roots

@@ -12,7 +12,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// The token in every join string.
+/// The token in every join token.
 pub(crate) const SECRET: [u8; SECRET_BYTES] = [0xa7; SECRET_BYTES];
 /// What of it a log must not hold.
 pub(crate) const SECRET_TEXT: &str = "a7a7a7a7";
@@ -95,12 +95,12 @@ impl Authority {
         request.signed_by(&self.0).unwrap().der().clone()
     }
 
-    /// A join string for the control plane at `address` (a name or IP address, and a port).
+    /// A join token for the control plane at `address` (a name or IP address, and a port).
     pub(crate) fn join(&self, address: &str) -> String {
         self.join_with(address, 1)
     }
 
-    /// A join string with another token for each `number`.
+    /// A join token with another token for each `number`.
     pub(crate) fn join_with(&self, address: &str, number: u128) -> String {
         let id = postrider_domain::id::TokenId::new(Timestamp::from_millis(1_770_028_200_000), number);
         let (host, port) = address.rsplit_once(':').unwrap();

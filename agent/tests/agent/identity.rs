@@ -42,7 +42,7 @@ impl State {
 }
 
 #[tokio::test]
-async fn an_agent_enrols_and_connects_as_who_it_was_made() {
+async fn an_agent_enrolls_and_connects_as_who_it_was_made() {
     let mut control_plane = TlsControlPlane::start().await;
     let join = control_plane.join();
     let mut agent = Watched::start(&["--name", "warehouse 3"], &[("POSTRIDER_AGENT_JOIN", &join)]);
@@ -60,11 +60,11 @@ async fn an_agent_enrols_and_connects_as_who_it_was_made() {
 }
 
 #[tokio::test]
-async fn the_token_is_not_sent_to_a_server_that_the_join_string_does_not_name() {
+async fn the_token_is_not_sent_to_a_server_that_the_join_token_does_not_name() {
     let stranger = Authority::new();
     let expired = Some(Duration::from_secs(3600));
     let table = [
-        (NAMES, None, true, "is not from the authority that the join string names"),
+        (NAMES, None, true, "is not from the authority that the join token names"),
         (NAMES, expired, false, "has expired"),
         (&["other.test"][..], None, false, "`tls.server_name` (it is for: "),
     ];
@@ -143,7 +143,7 @@ async fn another_token_gets_another_key() {
 #[tokio::test]
 async fn a_token_that_is_refused_ends_the_agent_with_advice() {
     let table = [
-        (Status::unauthenticated("used up"), "`postrider agents enroll-token create`"),
+        (Status::unauthenticated("used up"), "`postrider agents join-tokens create`"),
         (Status::invalid_argument("odd"), "install an agent of a version near"),
     ];
     for (status, advice) in table {
@@ -201,7 +201,7 @@ async fn a_restart_needs_no_token() {
 }
 
 #[tokio::test]
-async fn without_a_directory_it_enrols_at_every_start() {
+async fn without_a_directory_it_enrolls_at_every_start() {
     let mut control_plane = TlsControlPlane::start().await;
     let join = control_plane.join();
     let mut keys = Vec::new();
@@ -222,7 +222,7 @@ async fn a_directory_that_cannot_be_trusted_is_refused() {
     let (flags, variables) = (["--state-dir", state.text()], [("POSTRIDER_AGENT_JOIN", join.as_str())]);
     let (code, log) = exit(start(&flags, &[])).await;
     assert_eq!(code, 2, "{log}");
-    assert!(log.contains("nothing to enrol with") && log.contains(state.text()), "{log}");
+    assert!(log.contains("nothing to enroll with") && log.contains(state.text()), "{log}");
 
     let first = Watched::start(&flags, &variables);
     drop(control_plane.welcomed().await);
@@ -278,15 +278,12 @@ async fn a_revoked_agent_ends_with_advice() {
         }
         let (code, log) = exit(agent).await;
         assert_eq!(code, 3, "{log}");
-        assert!(
-            log.contains("was revoked (by the operator)") && log.contains("enroll-token create"),
-            "{log}"
-        );
+        assert!(log.contains("was revoked (by the operator)") && log.contains("join-tokens create"), "{log}");
     }
 }
 
 #[tokio::test]
-async fn a_revoked_agent_with_a_join_string_that_works_enrols_again_as_another() {
+async fn a_revoked_agent_with_a_join_token_that_works_enrolls_again_as_another() {
     let mut control_plane = TlsControlPlane::start().await;
     let state = State::new();
     let flags = ["--state-dir", state.text(), "--streams=1"];
@@ -333,7 +330,7 @@ async fn a_refused_handshake_is_retried_with_advice() {
 }
 
 #[tokio::test]
-async fn when_handshakes_stay_refused_a_join_string_is_tried_once() {
+async fn when_handshakes_stay_refused_a_join_token_is_tried_once() {
     for works in [true, false] {
         let mut control_plane = TlsControlPlane::start().await;
         let state = State::new();
@@ -354,7 +351,7 @@ async fn when_handshakes_stay_refused_a_join_string_is_tried_once() {
         let mut agent = Watched::start(&flags, &[("POSTRIDER_AGENT_JOIN", &join)]);
         control_plane.asked().await;
         if !works {
-            agent.says("going on with the identity there is").await;
+            agent.says("keeping the current identity").await;
         }
         control_plane.change(|state| state.refuse = None);
         let session = control_plane.welcomed().await;
@@ -393,7 +390,7 @@ async fn an_identity_that_expired_while_it_was_away_ends_the_agent_or_is_replace
     let flags = ["--state-dir", state.text(), "--streams=1"];
     let (code, log) = exit(start(&flags, &[])).await;
     assert_eq!(code, 3, "{log}");
-    assert!(log.contains("this agent's certificate has expired. To enrol again"), "{log}");
+    assert!(log.contains("this agent's certificate has expired. To enroll again"), "{log}");
     control_plane.change(|state| state.agent = "agent-2".to_owned());
     let agent = Watched::start(&flags[..2], &[("POSTRIDER_AGENT_JOIN", &control_plane.join())]);
     assert_eq!(control_plane.welcomed().await.hello.agent_id, "agent-2");

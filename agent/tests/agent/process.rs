@@ -28,7 +28,7 @@ pub(crate) fn command(control_plane: &str, more: &[&str]) -> Command {
     command
 }
 
-/// An agent that enrols, with these flags and variables, and no others of the environment that it would heed.
+/// An agent that enrolls, with these flags and variables, and no others of the environment that it would heed.
 pub(crate) fn start(flags: &[&str], variables: &[(&str, &str)]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_postrider-agent"))
         .args(flags)

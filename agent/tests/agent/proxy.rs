@@ -102,10 +102,13 @@ async fn a_control_plane_is_reached_through_a_real_proxy_and_endpoints_are_not()
     drop(session);
     let (code, log) = agent.stop().await;
     assert_eq!(code, 0);
-    assert!(log.contains("the control plane is reached through a proxy") && !log.contains(PASSWORD), "{log}");
+    assert!(
+        log.contains("connecting to the control plane through a proxy") && !log.contains(PASSWORD),
+        "{log}"
+    );
     let log = proxy.log();
     let connects = log.matches(&format!("CONNECT {}", control_plane.address)).count();
-    // To enrol, and for the stream.
+    // To enroll, and for the stream.
     assert!(connects >= 2, "{log}");
     assert!(!log.contains(&endpoint.address.to_string()), "{log}");
 }

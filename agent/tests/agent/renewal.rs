@@ -64,7 +64,7 @@ async fn a_renewal_has_a_new_key_and_streams_move_to_it() {
     let endpoint = Endpoint::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let mut control_plane = TlsControlPlane::start().await;
     short(&control_plane, 1, 60);
-    let _agent = Agent::enrol(&control_plane, &endpoint, 2);
+    let _agent = Agent::enroll(&control_plane, &endpoint, 2);
     let mut keys = BTreeSet::from([requested_key(&control_plane.asked().await.request)]);
     let mut sessions = [control_plane.welcomed().await, control_plane.welcomed().await];
     for _ in 0..2 {
@@ -149,7 +149,7 @@ async fn renewals_under_load_lose_nothing_and_repeat_nothing() {
     let (endpoint, count) = counting(Duration::from_millis(10)).await;
     let mut control_plane = TlsControlPlane::start().await;
     short(&control_plane, 1, 60);
-    let _agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let _agent = Agent::enroll(&control_plane, &endpoint, 1);
     let mut dispatch = Dispatch {
         url: endpoint.url("http"),
         next: 0,
@@ -190,7 +190,7 @@ async fn an_agent_that_is_stopped_while_a_stream_moves_says_so_on_the_new_one() 
     let endpoint = Endpoint::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let mut control_plane = TlsControlPlane::start().await;
     short(&control_plane, 1, 60);
-    let agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let agent = Agent::enroll(&control_plane, &endpoint, 1);
     let former = control_plane.welcomed().await;
     let mut next = control_plane.session().await;
     // Under way when the stream moved, so nobody starts it; the Hello takes it back.
@@ -216,7 +216,7 @@ async fn a_renewal_that_fails_is_tried_again_with_the_same_key() {
         let busy = || Answer::Refuse(Status::unavailable("busy"));
         state.answers.extend([Answer::Grant, busy(), Answer::Lose, Answer::Grant]);
     });
-    let _agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let _agent = Agent::enroll(&control_plane, &endpoint, 1);
     let enrolled = requested_key(&control_plane.asked().await.request);
     let first = control_plane.welcomed().await;
     let mut keys = BTreeSet::new();
@@ -236,7 +236,7 @@ async fn a_key_that_is_not_wanted_is_replaced() {
     control_plane.change(|state| {
         state.answers.extend([Answer::Grant, Answer::Refuse(Status::invalid_argument("this key is known"))]);
     });
-    let _agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let _agent = Agent::enroll(&control_plane, &endpoint, 1);
     let mut keys = BTreeSet::new();
     for _ in 0..3 {
         keys.insert(requested_key(&control_plane.asked().await.request));
@@ -249,7 +249,7 @@ async fn the_authorities_of_a_renewal_take_the_place_of_the_former_ones() {
     let endpoint = Endpoint::answering("HTTP/1.1 204 No Content\r\n\r\n").await;
     let mut control_plane = TlsControlPlane::start().await;
     short(&control_plane, 1, 60);
-    let _agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let _agent = Agent::enroll(&control_plane, &endpoint, 1);
     let first = control_plane.welcomed().await;
     control_plane.asked().await;
     // Both are known for a while; the new one issues.
@@ -291,7 +291,7 @@ async fn an_identity_that_cannot_be_renewed_ends_when_its_certificate_does() {
         state.answers.push_back(Answer::Refuse(Status::unauthenticated("used up")));
     });
     let began = now();
-    let agent = Agent::enrol(&control_plane, &endpoint, 1);
+    let agent = Agent::enroll(&control_plane, &endpoint, 1);
     let _session = control_plane.welcomed().await;
     let ended = agent.ended().await.unwrap_err();
     let lived = now() - began;

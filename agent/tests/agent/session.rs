@@ -33,7 +33,7 @@ impl Agent {
     }
 
     /// An agent of a control plane behind TLS, which may call `endpoint` and hold five jobs on each of its streams.
-    pub(crate) fn enrol(control_plane: &TlsControlPlane, endpoint: &Endpoint, streams: u32) -> Agent {
+    pub(crate) fn enroll(control_plane: &TlsControlPlane, endpoint: &Endpoint, streams: u32) -> Agent {
         Agent::run(&Args {
             join: Some(control_plane.join().into()),
             streams: Some(streams.to_string()),

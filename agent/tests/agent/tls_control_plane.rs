@@ -1,4 +1,4 @@
-//! A control plane behind TLS, with an authority of its own, that answers enrolments and renewals as a test tells it to.
+//! A control plane behind TLS, with an authority of its own, that answers enrollments and renewals as a test tells it to.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -42,10 +42,10 @@ pub(crate) struct TlsControlPlane {
     _server: JoinSet<()>,
 }
 
-/// An enrolment or a renewal.
+/// An enrollment or a renewal.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// The token, for an enrolment.
+    /// The token, for an enrollment.
     pub(crate) token: Option<String>,
     pub(crate) request: Vec<u8>,
     pub(crate) name: String,
@@ -53,7 +53,7 @@ pub(crate) struct Asked {
     pub(crate) certificate: Option<Vec<u8>>,
 }
 
-/// What to say to an enrolment or a renewal.
+/// What to say to an enrollment or a renewal.
 pub(crate) enum Answer {
     /// A certificate.
     Grant,
@@ -83,7 +83,7 @@ pub(crate) struct State {
     pub(crate) refuse: Option<CertificateError>,
     /// For the next calls; without one, it grants.
     pub(crate) answers: VecDeque<Answer>,
-    /// Who enrols next.
+    /// Who enrolls next.
     pub(crate) agent: String,
     pub(crate) renew_after: Duration,
     pub(crate) valid_for: Duration,
@@ -138,7 +138,7 @@ impl TlsControlPlane {
         change(&mut self.shared.lock())
     }
 
-    /// A join string for it.
+    /// A join token for it.
     pub(crate) fn join(&self) -> String {
         let authority = self.change(|state| Arc::clone(&state.authority));
         authority.join(&self.address.to_string())
@@ -162,7 +162,7 @@ impl TlsControlPlane {
         session
     }
 
-    /// The next enrolment or renewal.
+    /// The next enrollment or renewal.
     pub(crate) async fn asked(&mut self) -> Asked {
         self.asked.recv().await.unwrap()
     }

@@ -174,7 +174,7 @@ fn every_vector_that_is_refused_would_have_sent_a_syn_without_the_guard() {
         let seen = syns.seen();
         let mut missing = Vec::new();
         for target in forbidden.iter().flat_map(Vector::targets) {
-            // The kernel itself sends no SYN to several receivers at once, and takes «any» for loopback.
+            // The kernel itself sends no SYN to several receivers at once, and takes 'any' for loopback.
             let to_one = match target.ip() {
                 IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast() && ip.octets()[0] != 0,
                 IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unspecified() && !ip.is_unicast_link_local(),

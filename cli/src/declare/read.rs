@@ -78,7 +78,7 @@ fn once<T>(things: &Vec<Declared<T>>, what: &str, mistakes: &mut Mistakes) {
         for key in keys {
             if let Some(first) = seen.insert(key.to_owned(), thing.wanted.line) {
                 mistakes
-                    .add(thing.wanted.line, format!("the {what} «{key}» is there already, on line {first}"));
+                    .add(thing.wanted.line, format!("the {what} '{key}' is there already, on line {first}"));
             }
         }
     }
@@ -152,7 +152,7 @@ impl<'a> Section<'a> {
 
     fn number<T: std::str::FromStr>(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<T> {
         self.parsed(key, mistakes, |text| {
-            text.parse().map_err(|_| format!("«{text}» is not a number that it can be"))
+            text.parse().map_err(|_| format!("'{text}' is not a number that it can be"))
         })
     }
 
@@ -199,7 +199,7 @@ impl<'a> Section<'a> {
     fn close(self, mistakes: &mut Mistakes) {
         for (line, key, _) in self.entries {
             let (what, known) = (self.what, self.known.join(", "));
-            mistakes.add(line, format!("{what} has no «{key}»; it can have: {known}"));
+            mistakes.add(line, format!("{what} has no '{key}'; it can have: {known}"));
         }
     }
 }

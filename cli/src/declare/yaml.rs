@@ -142,7 +142,7 @@ impl Builder {
             Some(Open::Map(_, entries, key @ None)) => match node.value {
                 Value::Scalar(text, _) => {
                     if let Some((first, ..)) = entries.iter().find(|(_, known, _)| *known == text) {
-                        let problem = format!("«{text}» is set already, on line {first}");
+                        let problem = format!("'{text}' is set already, on line {first}");
                         self.mistakes.push(Mistake::new(node.line, problem));
                     }
                     *key = Some((node.line, text));
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_not_known_here_is_refused_with_its_line() {
         let problem = |text: &str| parse(text).unwrap_err().remove(0);
-        assert_eq!(problem("a: 1\na: 2"), Mistake::new(2, "«a» is set already, on line 1"));
+        assert_eq!(problem("a: 1\na: 2"), Mistake::new(2, "'a' is set already, on line 1"));
         assert_eq!(problem("a: &x 1\n").line, 1);
         assert!(problem("a: &x 1\nb: *x\n").problem.contains("anchors"));
         assert!(problem("\na: !!str 1\n").problem.contains("tags"));

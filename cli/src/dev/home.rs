@@ -99,7 +99,7 @@ impl Home {
         write_settings(&self.control_plane(), &settings)
     }
 
-    /// Writes the settings of the agent, with a join string for when it has no identity yet.
+    /// Writes the settings of the agent, with a join token for when it has no identity yet.
     pub(crate) fn write_agent_settings(&self, ports: &Ports, join: &str) -> Result<()> {
         write_settings(&self.agent(), &self.agent_settings(ports, join))
     }
@@ -156,7 +156,7 @@ filter = "info,postrider_agent=debug"
     }
 }
 
-/// Settings can hold a join string.
+/// Settings can hold a join token.
 fn write_settings(part: &Part, settings: &str) -> Result<()> {
     let _earlier_run = std::fs::remove_file(&part.settings);
     write_secret(&part.settings, settings).doing(format_args!("write {}", part.settings.display()))

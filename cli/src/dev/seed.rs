@@ -48,7 +48,7 @@ pub(crate) async fn healthy(client: &Client) {
     }
 }
 
-/// A join string for the agent.
+/// A join token for the agent.
 pub(crate) async fn join(client: &Client) -> Result<String> {
     let request = v1::CreateJoinTokenRequest { display_name: "postrider dev".into(), ..Default::default() };
     Ok(client.agents().create_join_token(request).await.doing("create a join token")?.into_inner().join)
@@ -178,7 +178,7 @@ pub(crate) async fn emit_example(client: &Client) -> Result<Emitted> {
     let request = v1::GetEventRequest { tenant: TENANT.into(), event: accepted.event_id.clone() };
     let event = client.events().get_event(request).await.doing("get the example")?.into_inner().event;
     let delivery = promised(event, "event")?.deliveries.into_iter().next().ok_or_else(|| {
-        Failure::new(Exit::Unexpected, "the example is owed to nobody, though a subscription matches")
+        Failure::new(Exit::Unexpected, "the example has no delivery, although a subscription matches")
     })?;
     Ok(Emitted { event: accepted.event_id, delivery })
 }

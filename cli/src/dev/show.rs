@@ -22,7 +22,7 @@ pub(crate) fn opening(home: &Home, ports: &Ports) -> String {
         "Postrider for development\n\
          \n  \
            API        {server}  (gRPC over TLS, with reflection and health)\n  \
-           agents     {agents}  (TLS both ways: the agent enrols)\n  \
+           agents     {agents}  (TLS both ways: the agent enrolls)\n  \
            receiver   {receiver}  (verifies with the crate standardwebhooks)\n  \
            data       {home}  ({kept})\n\
          \n\

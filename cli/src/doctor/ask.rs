@@ -42,7 +42,7 @@ async fn health(client: &Client) -> Finding {
         Err(status) => Finding::problem(
             "health",
             format!("the control plane's health cannot be asked: {}", status.message()),
-            "is it Postrider's API that listens there, and does what is before it pass on gRPC (HTTP/2)?",
+            "check that Postrider's API listens there, and that proxies in front of it pass gRPC (HTTP/2)",
         ),
     }
 }

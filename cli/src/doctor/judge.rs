@@ -18,11 +18,11 @@ const GIB: u64 = 1 << 30;
 /// The connection has no TLS.
 pub(super) fn plaintext(address: SocketAddr) -> Finding {
     if address.ip().is_loopback() {
-        return Finding::ok("certificate", "no TLS, on this machine alone");
+        return Finding::ok("certificate", "no TLS, on this machine only");
     }
     Finding::warning(
         "certificate",
-        "no TLS: whoever is on the way can read the token and every event",
+        "no TLS: the token and every event are sent in clear text",
         "use https://, with tls_cert and tls_key set, or a proxy that ends TLS on the control plane's machine",
     )
 }
@@ -227,7 +227,7 @@ pub(super) fn agents(agents: &[v1::Agent], now: Timestamp) -> Vec<Finding> {
     };
     let gone = agents.iter().filter(ended).count();
     if gone > 0 {
-        findings.push(Finding::ok("agents", format!("{gone} agents are away for longer than their certificates last; to come back they enrol again")));
+        findings.push(Finding::ok("agents", format!("{gone} agents are away for longer than their certificates last; to come back they enroll again")));
     }
     findings
 }
@@ -251,11 +251,11 @@ pub(super) fn tokens(tokens: &[v1::Token], now: Timestamp) -> Vec<Finding> {
     let soon = soon.filter(|(_, left)| !left.is_zero() && *left < 14 * DAY);
     let told = soon.map(|(token, left)| {
         let name = if token.display_name.is_empty() { &token.id } else { &token.display_name };
-        let found = format!("the token «{name}» ends in {}", duration_for_people(whole(left)));
+        let found = format!("the token '{name}' ends in {}", duration_for_people(whole(left)));
         Finding::warning(
             "tokens",
             found,
-            "`postrider tokens create`, and give the new one to whoever uses this one",
+            "`postrider tokens create`, and give the new one to the user of this one",
         )
     });
     told.collect()
@@ -283,7 +283,7 @@ pub(super) fn agent_address(system: &v1::GetSystemResponse) -> Finding {
     }
     Finding::ok(
         "agents",
-        format!("join strings lead agents to {}, which was not tried from here", system.agent_address),
+        format!("join tokens lead agents to {}, which was not tried from here", system.agent_address),
     )
 }
 
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_not_taken_over_is_told() {
-        let refused = "the API's former certificate stays in use: x";
+        let refused = "keeping the API's previous certificate: x";
         let system = v1::GetSystemResponse {
             refused_certificates: vec![refused.to_owned()],
             ..v1::GetSystemResponse::default()

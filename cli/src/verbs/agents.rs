@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider_proto::v1;
 
-use super::{Context, authorities, enroll_tokens};
+use super::{Context, authorities, join_tokens};
 use crate::failure::{Doing as _, Result};
 use crate::pages::{self, Limit};
 use crate::view::agent::Agent;
@@ -41,7 +41,7 @@ pub(crate) enum Verb {
     },
     /// Give an agent no more jobs; it finishes what it has and stays connected
     ///
-    /// It lasts until `undrain`, or until the agent's process is started anew.
+    /// It lasts until `undrain`, or until the agent restarts.
     Drain {
         /// Its id
         id: String,
@@ -54,10 +54,10 @@ pub(crate) enum Verb {
         /// Its id
         id: String,
     },
-    /// What agents enrol by
+    /// Manage the join tokens that agents enroll with
     #[command(subcommand)]
-    EnrollToken(enroll_tokens::Verb),
-    /// Who vouches for agents
+    JoinTokens(join_tokens::Verb),
+    /// Manage the authorities that issue agent certificates
     #[command(subcommand)]
     Authorities(authorities::Verb),
 }
@@ -73,17 +73,17 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             agents.await?.show::<Agent>(context.format)
         }
         Verb::Get { id } => {
-            let step = format!("get the agent «{id}»");
+            let step = format!("get the agent '{id}'");
             let answer = api.get_agent(v1::GetAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
         Verb::Revoke { id, reason } => {
-            let step = format!("revoke the agent «{id}»");
+            let step = format!("revoke the agent '{id}'");
             let answer = api.revoke_agent(v1::RevokeAgentRequest { agent: id, reason }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
         Verb::Drain { id, wait } => {
-            let step = format!("drain the agent «{id}»");
+            let step = format!("drain the agent '{id}'");
             let answer = api.drain_agent(v1::DrainAgentRequest { agent: id }).await.doing(step)?;
             let mut agent = promised(answer.into_inner().agent, "agent")?;
             while wait && agent.in_flight > 0 {
@@ -95,11 +95,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             context.format.one(&Agent::from(agent))
         }
         Verb::Undrain { id } => {
-            let step = format!("give the agent «{id}» jobs again");
+            let step = format!("give the agent '{id}' jobs again");
             let answer = api.undrain_agent(v1::UndrainAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
-        Verb::EnrollToken(verb) => enroll_tokens::run(context, verb).await,
+        Verb::JoinTokens(verb) => join_tokens::run(context, verb).await,
         Verb::Authorities(verb) => authorities::run(context, verb).await,
     }
 }

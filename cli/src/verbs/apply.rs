@@ -77,7 +77,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
 
 fn wrong(name: &str, mistakes: &[Mistake]) -> Failure {
     let count = mistakes.len();
-    let failure = Failure::new(Exit::Usage, format!("{name} has {count} mistakes; nothing was changed"));
+    let failure = Failure::new(Exit::Usage, format!("{name} has {count} errors; nothing was changed"));
     mistakes.iter().fold(failure, |failure, mistake| {
         failure.note(format!("line {}: {}", mistake.line, visible(&mistake.problem, ' ')))
     })
@@ -90,7 +90,7 @@ fn whose(context: &Context, file: &File) -> Result<String> {
         (Some(named), Some(given)) if *named != given => Err(Failure::new(
             Exit::Usage,
             format!(
-                "the file is about the tenant «{named}», and --tenant or POSTRIDER_TENANT says «{given}»"
+                "the file is about the tenant '{named}', and --tenant or POSTRIDER_TENANT says '{given}'"
             ),
         )),
         (Some(named), _) => Ok(named.clone()),
@@ -123,7 +123,7 @@ impl Apply<'_> {
             let tenant = v1::Tenant { id: self.tenant.clone(), ..message.clone() };
             let request = v1::UpdateTenantRequest { tenant: Some(tenant), update_mask: mask(&differences) };
             let answer = self.context.client.tenants().update_tenant(request).await;
-            answer.doing(format!("update the tenant «{}»", self.tenant))?;
+            answer.doing(format!("update the tenant '{}'", self.tenant))?;
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Apply<'_> {
                 Step::Create(at) => {
                     let request = v1::CreateEventTypeRequest { event_type: Some(entry(at)) };
                     let answer = api.create_event_type(request).await;
-                    answer.doing(format!("create the event type «{}»", messages[at].name))?;
+                    answer.doing(format!("create the event type '{}'", messages[at].name))?;
                 }
                 Step::Update(at, ..) => {
                     let request = v1::UpdateEventTypeRequest {
@@ -165,7 +165,7 @@ impl Apply<'_> {
                         update_mask: mask(&differences),
                     };
                     let answer = api.update_event_type(request).await;
-                    answer.doing(format!("update the event type «{}»", messages[at].name))?;
+                    answer.doing(format!("update the event type '{}'", messages[at].name))?;
                 }
                 Step::Keep(..) | Step::Prune(_) | Step::Leave(_) => {}
             }
@@ -179,7 +179,7 @@ impl Apply<'_> {
         if self.args.dry_run {
             return Ok(());
         }
-        let step = format!("delete the event type «{name}»");
+        let step = format!("delete the event type '{name}'");
         let request = v1::DeleteEventTypeRequest { tenant: self.tenant.clone(), name };
         self.context.client.event_types().delete_event_type(request).await.doing(step).map(drop)
     }
@@ -269,7 +269,7 @@ impl Apply<'_> {
     }
 
     async fn create(&self, message: v1::Subscription, paused: bool) -> Result<()> {
-        let step = format!("create the subscription «{}»", message.name);
+        let step = format!("create the subscription '{}'", message.name);
         let subscription =
             Some(v1::Subscription { tenant: self.tenant.clone(), id: String::new(), ..message });
         let request = v1::CreateSubscriptionRequest { subscription, ..Default::default() };
@@ -376,7 +376,7 @@ fn show(context: &Context, changes: &[Change], dry_run: bool) -> Result<()> {
         text += &format!("{sign} {kind} {}: {what}\n", visible(&change.name, ' '));
         for field in &change.fields {
             let change = if field.before == field.after {
-                "written anew".to_owned()
+                "rewritten".to_owned()
             } else {
                 format!("{} → {}", field.before, field.after)
             };

@@ -18,7 +18,7 @@ pub(crate) enum Verb {
     List,
     /// Make a new authority; the former ones stay trusted while agents renew
     Rotate {
-        /// How long the former ones stay trusted, at most 90d; 0: their key is in wrong hands, and every agent must enrol
+        /// How long the former ones stay trusted, at most 90d; 0: their key is in wrong hands, and every agent must enroll
         /// again [default: the life of an agent's certificate and an hour]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         overlap: Option<Duration>,
@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let request = v1::RotateAuthorityRequest { overlap: overlap.map(duration_to_wire) };
             let made = api.rotate_authority(request).await.doing("make a new authority")?.into_inner();
             context.format.one(&Authority::from(promised(made.authority, "authority")?))?;
-            notice("Agents that renew within the overlap go on; all others have to enrol again.");
+            notice("Agents that renew within the overlap go on; all others have to enroll again.");
             Ok(())
         }
     }

@@ -68,7 +68,7 @@ async fn list(context: &Context, filter: Filter) -> Result<()> {
 }
 
 async fn show(context: &Context, id: String) -> Result<()> {
-    let step = format!("get the delivery «{id}»");
+    let step = format!("get the delivery '{id}'");
     let request = v1::GetDeliveryRequest { tenant: context.tenant()?, delivery: id };
     let answer = context.client.deliveries().get_delivery(request).await.doing(step)?.into_inner();
     let shown = WithAttempts::new(promised(answer.delivery, "delivery")?, answer.attempts);

@@ -143,10 +143,9 @@ impl Args {
             (Some(data), _, _) => Ok(data.clone().into()),
             (None, Some(file), _) => Ok(input::read(file)?.into()),
             (None, None, Some(_)) => Ok(input::read(Path::new("-"))?.into()),
-            (None, None, None) => Err(Failure::new(
-                Exit::Usage,
-                "what is the event's data? give --data, --file or '-' for stdin",
-            )),
+            (None, None, None) => {
+                Err(Failure::new(Exit::Usage, "the event has no data; give --data, --file or '-' for stdin"))
+            }
         }
     }
 }

@@ -80,14 +80,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
     let mut api = context.client.event_types();
     match verb {
         Verb::Create { name, text } => {
-            let step = format!("create the event type «{name}»");
+            let step = format!("create the event type '{name}'");
             let event_type = Some(text.fill(tenant, name)?.0);
             let answer =
                 api.create_event_type(v1::CreateEventTypeRequest { event_type }).await.doing(step)?;
             show(context, answer.into_inner().event_type)
         }
         Verb::Get { name } => {
-            let step = format!("get the event type «{name}»");
+            let step = format!("get the event type '{name}'");
             let answer = api.get_event_type(v1::GetEventTypeRequest { tenant, name }).await.doing(step)?;
             show(context, answer.into_inner().event_type)
         }
@@ -99,12 +99,12 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             entries.await?.show::<EventType>(context.format)
         }
         Verb::Update { name, text } => {
-            let step = format!("update the event type «{name}»");
+            let step = format!("update the event type '{name}'");
             let (event_type, paths) = text.fill(tenant, name)?;
             if paths.is_empty() {
                 return Err(Failure::new(
                     Exit::Usage,
-                    "nothing to update: give what is to change, such as --description",
+                    "nothing to update: give at least one setting, such as --description",
                 ));
             }
             let update_mask = Some(FieldMask { paths });
@@ -114,7 +114,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
         }
         Verb::Delete { name } => {
             let request = v1::DeleteEventTypeRequest { tenant, name: name.clone() };
-            api.delete_event_type(request).await.doing(format_args!("delete the event type «{name}»"))?;
+            api.delete_event_type(request).await.doing(format_args!("delete the event type '{name}'"))?;
             context.done(format_args!("Deleted {name}."))
         }
     }

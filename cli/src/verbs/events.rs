@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
     let mut api = context.client.events();
     match verb {
         Verb::Get { id } => {
-            let step = format!("get the event «{id}»");
+            let step = format!("get the event '{id}'");
             let answer = api.get_event(v1::GetEventRequest { tenant, event: id }).await.doing(step)?;
             context.format.one(&Event::from(promised(answer.into_inner().event, "event")?))
         }

@@ -31,7 +31,7 @@ pub(crate) async fn run(context: &Context) -> Result<()> {
 pub(super) async fn tenant(context: &Context, id: &str) -> Result<v1::Tenant> {
     let request = v1::GetTenantRequest { tenant: id.to_owned() };
     let answer = context.client.tenants().get_tenant(request).await;
-    promised(answer.doing(format!("get the tenant «{id}»"))?.into_inner().tenant, "tenant")
+    promised(answer.doing(format!("get the tenant '{id}'"))?.into_inner().tenant, "tenant")
 }
 
 /// Its catalogue, with schemas.
@@ -44,7 +44,7 @@ pub(super) async fn event_types(context: &Context, tenant: &str) -> Result<Vec<v
     let mut event_types = Vec::new();
     for entry in listed.await?.entries {
         // Lists leave schemas out.
-        let step = format!("get the event type «{}»", entry.name);
+        let step = format!("get the event type '{}'", entry.name);
         let request = v1::GetEventTypeRequest { tenant: tenant.to_owned(), name: entry.name };
         let answer = context.client.event_types().get_event_type(request).await.doing(step)?;
         event_types.push(promised(answer.into_inner().event_type, "event_type")?);

@@ -32,14 +32,14 @@ pub(crate) fn read_line(path: &Path) -> Result<String> {
 /// Reads `Name: value`.
 pub(crate) fn parse_header(line: &str) -> std::result::Result<(String, String), String> {
     let (name, value) =
-        line.split_once(':').ok_or_else(|| format!("«{line}» is not of the form 'Name: value'"))?;
+        line.split_once(':').ok_or_else(|| format!("'{line}' is not of the form 'Name: value'"))?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// Reads `name=value`.
 pub(crate) fn parse_attribute(text: &str) -> std::result::Result<(String, String), String> {
     let (name, value) =
-        text.split_once('=').ok_or_else(|| format!("«{text}» is not of the form name=value"))?;
+        text.split_once('=').ok_or_else(|| format!("'{text}' is not of the form name=value"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

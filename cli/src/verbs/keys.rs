@@ -44,11 +44,11 @@ pub(crate) enum Verb {
     },
     /// Make new active keys for all subscriptions of the tenant, or of every tenant
     ///
-    /// It is an operation that goes on by itself (`postrider operations`). `reveal` shows the new secrets.
+    /// It runs as an operation in the background (`postrider operations`). `reveal` shows the new secrets.
     RotateAll(rotate_all::Args),
     /// Make a pending key and print its secret
     ///
-    /// It signs nothing but probes. Hand it to the receiver, probe it, then activate it.
+    /// It signs only key tests. Hand it to the receiver, test it, then activate it.
     Create {
         /// The subscription's id
         subscription: String,
@@ -78,12 +78,11 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
-    /// POST a test event that one key alone signs, and show the receiver's answer: whether it has
-    /// that key
+    /// POST a test event signed by this key only, and show whether the receiver accepts it
     ///
-    /// One attempt, at once, also while the subscription is paused, disabled or failing. Nothing
-    /// counts as a delivery. The exit code is 0 if the receiver accepted it, else 5.
-    Probe {
+    /// One attempt, immediately, even while the subscription is paused, disabled or failing. It does
+    /// not count as a delivery. The exit code is 0 if the receiver accepted it, else 5.
+    Test {
         /// The subscription's id
         subscription: String,
         /// The key's id
@@ -154,10 +153,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 v1::ActivateSigningKeyRequest { tenant, subscription, signing_key, overlap, request_id };
             activate(context, request).await
         }
-        Verb::Probe { subscription, key: signing_key, event_type, request_id } => {
+        Verb::Test { subscription, key: signing_key, event_type, request_id } => {
             let request =
-                v1::ProbeSigningKeyRequest { tenant, subscription, signing_key, event_type, request_id };
-            probe(context, request).await
+                v1::TestSigningKeyRequest { tenant, subscription, signing_key, event_type, request_id };
+            test(context, request).await
         }
         Verb::Revoke { subscription, key } => {
             let step = format!("revoke the key {key}");
@@ -189,7 +188,7 @@ async fn create(context: &Context, request: v1::CreateSigningKeyRequest) -> Resu
     let answer = context.client.signing_keys().create_signing_key(request).await.doing(step)?.into_inner();
     let key = promised(answer.signing_key, "signing_key")?;
     context.format.one(&WithSecret::new(key, answer.secret))?;
-    notice("Hand the secret (of a v1a key, the public key) to the receiver, probe it, then activate it.");
+    notice("Hand the secret (of a v1a key, the public key) to the receiver, test it, then activate it.");
     Ok(())
 }
 
@@ -199,8 +198,8 @@ async fn activate(context: &Context, request: v1::ActivateSigningKeyRequest) -> 
     context.format.one(&SigningKey::from(promised(answer.signing_key, "signing_key")?))
 }
 
-async fn probe(context: &Context, request: v1::ProbeSigningKeyRequest) -> Result<()> {
-    let step = format!("probe the key {}", request.signing_key);
-    let answer = context.client.signing_keys().probe_signing_key(request).await.doing(step)?.into_inner();
+async fn test(context: &Context, request: v1::TestSigningKeyRequest) -> Result<()> {
+    let step = format!("test the key {}", request.signing_key);
+    let answer = context.client.signing_keys().test_signing_key(request).await.doing(step)?.into_inner();
     show_test(context, &TestPost::new(answer.event_id, answer.attempt, answer.verdict)?)
 }

@@ -52,7 +52,7 @@ pub(crate) enum Verb {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
     let tenant = context.tenant()?;
     let mut api = context.client.operations();
-    let doing = |what: &str, id: &str| format!("{what} the operation «{id}»");
+    let doing = |what: &str, id: &str| format!("{what} the operation '{id}'");
     let operation = match verb {
         Verb::List { limit } => return list(context, limit).await,
         Verb::Show { id, wait } => {
@@ -89,7 +89,7 @@ async fn list(context: &Context, limit: Limit) -> Result<()> {
 }
 
 async fn get(context: &Context, id: String) -> Result<v1::Operation> {
-    let step = format!("get the operation «{id}»");
+    let step = format!("get the operation '{id}'");
     let request = v1::GetOperationRequest { tenant: context.tenant()?, operation: id };
     let answer = context.client.operations().get_operation(request).await.doing(step)?;
     promised(answer.into_inner().operation, "operation")

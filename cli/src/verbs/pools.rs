@@ -33,7 +33,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change what is given
+    /// Update the given settings
     Update {
         /// Its name
         name: String,
@@ -149,14 +149,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
     let mut api = context.client.pools();
     let pool = match verb {
         Verb::Create { name, settings } => {
-            let step = format!("create the pool «{name}»");
+            let step = format!("create the pool '{name}'");
             let request = v1::CreatePoolRequest { pool: Some(settings.created(name)?) };
             let pool = api.create_pool(request).await.doing(step)?.into_inner().pool;
             hint(pool.as_ref());
             pool
         }
         Verb::Get { name } => {
-            let step = format!("get the pool «{name}»");
+            let step = format!("get the pool '{name}'");
             api.get_pool(v1::GetPoolRequest { pool: name }).await.doing(step)?.into_inner().pool
         }
         Verb::List { limit } => {
@@ -166,16 +166,18 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             return pools.await?.show::<Pool>(context.format);
         }
         Verb::Update { name, settings } => {
-            let step = format!("update the pool «{name}»");
+            let step = format!("update the pool '{name}'");
             let Some(request) = settings.updated(name) else {
                 let failure = Failure::new(Exit::Usage, "nothing to update");
-                return Err(failure.note("give what is to change, such as --fallback or --add-tenant"));
+                return Err(failure.note(
+                    "nothing to update: give at least one setting, such as --fallback or --add-tenant",
+                ));
             };
             api.update_pool(request).await.doing(step)?.into_inner().pool
         }
         Verb::Delete { name } => {
             let request = v1::DeletePoolRequest { pool: name.clone() };
-            api.delete_pool(request).await.doing(format_args!("delete the pool «{name}»"))?;
+            api.delete_pool(request).await.doing(format_args!("delete the pool '{name}'"))?;
             return context.done(format_args!("Deleted {name}."));
         }
     };

@@ -23,12 +23,12 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(crate) enum Verb {
     /// Show the key-encryption keys, the data keys, and how far a rewrap is
     Status,
-    /// Seal every secret anew under the current key-encryption key, and wait for the end
+    /// Re-encrypt every secret under the current key-encryption key, and wait until it is done
     ///
     /// Deliveries go on meanwhile. Afterwards former key-encryption keys open nothing in the store and can be taken out of
     /// the setting kek.
     Rewrap {
-        /// Return when it has begun; it goes on in the background, and after a restart by itself
+        /// Return when it has started; it continues in the background and after a restart
         #[arg(long)]
         no_wait: bool,
     },
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             write(&file, &text).doing(format_args!("write {}", file.display()))?;
             let key = kek::read_file(&file).map_err(|problem| Failure::new(Exit::Unexpected, problem))?;
             context.done(format_args!(
-                "Made {} in {}. Keep a copy apart from the store's backups: without it nobody opens what is sealed under it.",
+                "Created {} in {}. Keep a copy apart from the store's backups: without it the secrets cannot be decrypted.",
                 key.kek_id(),
                 file.display()
             ))
@@ -81,7 +81,9 @@ async fn end(context: &Context, begun: v1::Rewrap) -> Result<v1::Rewrap> {
             told = now;
         }
         tokio::time::sleep(LOOK).await;
-        let looked = status(context).await.map_err(|failure| failure.note("the rewrap goes on by itself"))?;
+        let looked = status(context)
+            .await
+            .map_err(|failure| failure.note("the rewrap continues in the background"))?;
         rewrap = promised(looked.rewrap, "rewrap")?;
     }
     Ok(rewrap)

@@ -20,7 +20,7 @@ pub(crate) fn parse(text: &str) -> Result<v1::SignatureProfile, String> {
         "github" => Profile::Github(v1::GitHubProfile { header: header(kind, settings)? }),
         other => {
             return Err(format!(
-                "«{other}» is not a profile; say standard_webhooks, timestamped, stripe or github"
+                "'{other}' is not a profile; say standard_webhooks, timestamped, stripe or github"
             ));
         }
     };
@@ -51,13 +51,13 @@ fn timestamped<'a>(settings: impl Iterator<Item = &'a str>) -> Result<v1::Timest
         match setting.split_once('=') {
             Some(("encoding", "hex")) => profile.set_encoding(v1::SignatureEncoding::Hex),
             Some(("encoding", "base64")) => profile.set_encoding(v1::SignatureEncoding::Base64),
-            Some(("encoding", other)) => return Err(format!("the encoding «{other}» is not hex or base64")),
+            Some(("encoding", other)) => return Err(format!("the encoding '{other}' is not hex or base64")),
             Some(("signature", name)) => name.clone_into(&mut profile.signature_header),
             Some(("timestamp", name)) => name.clone_into(&mut profile.timestamp_header),
             Some(("event-id", name)) => name.clone_into(&mut profile.event_id_header),
             _ => {
                 return Err(format!(
-                    "«{setting}» is not a setting of timestamped; say encoding=hex or base64, signature=HEADER, \
+                    "'{setting}' is not a setting of timestamped; say encoding=hex or base64, signature=HEADER, \
                      timestamp=HEADER or event-id=HEADER"
                 ));
             }
@@ -70,11 +70,11 @@ fn header<'a>(kind: &str, mut settings: impl Iterator<Item = &'a str>) -> Result
     let Some(setting) = settings.next() else { return Ok(String::new()) };
     no_more(kind, settings.next())?;
     let name = setting.strip_prefix("header=").map(str::to_owned);
-    name.ok_or_else(|| format!("«{setting}» is not a setting of {kind}; say header=HEADER"))
+    name.ok_or_else(|| format!("'{setting}' is not a setting of {kind}; say header=HEADER"))
 }
 
 fn no_more(kind: &str, setting: Option<&str>) -> Result<(), String> {
-    setting.map_or(Ok(()), |setting| Err(format!("{kind} has no setting «{setting}»")))
+    setting.map_or(Ok(()), |setting| Err(format!("{kind} has no setting '{setting}'")))
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     fn what_is_no_profile_is_told_what_to_say() {
         let table = [
             ("svix", "say standard_webhooks"),
-            ("standard_webhooks:x=1", "has no setting «x=1»"),
+            ("standard_webhooks:x=1", "has no setting 'x=1'"),
             ("stripe:name=X", "say header=HEADER"),
             ("github:header=A,header=B", "has no setting"),
             ("timestamped:id=A", "event-id=HEADER"),

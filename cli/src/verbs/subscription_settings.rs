@@ -9,7 +9,7 @@ use super::signature_profile;
 use crate::time::{duration_to_wire, parse_duration};
 use crate::view::parse_word;
 
-/// How to deliver. What is not given keeps its value on update and takes its default on create.
+/// Delivery settings. Settings that are not given keep their value on update and take their default on create.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
     /// What it is found again by, unique in the tenant; '' on update removes it
@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     /// stripe:header=HEADER, github:header=HEADER. What follows the colon may be left out.
     #[arg(long = "signature-profile", value_name = "PROFILE", value_parser = signature_profile::parse)]
     signature_profiles: Vec<v1::SignatureProfile>,
-    /// How many attempts may be under way at once: 1 to 1000 [default: 64]
+    /// Maximum number of attempts in flight: 1 to 1000 [default: 64]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<i32>,
     /// Attempts a second, retries included: 0.1 to 10000; 0 for no limit [default: no limit]
@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
-    /// Deadline for TCP connect alone: 100ms to 30s [default: 5s]
+    /// Timeout of the TCP connect: 100ms to 30s [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     connect_timeout: Option<Duration>,
     #[command(flatten)]
@@ -74,13 +74,13 @@ struct Order {
     head_of_line: Option<HeadOfLine>,
 }
 
-/// What follows when the endpoint does nothing but fail.
+/// Handling of continuous failure.
 #[derive(clap::Args, Clone, Debug, Default)]
 struct FailurePolicy {
-    /// After how long of nothing but failure it is disabled: 1s to 30d; 0s for never [default: 5d]
+    /// Disable it after continuous failure for this long: 1s to 30d; 0s for never [default: 5d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     disable_after: Option<Duration>,
-    /// What becomes of events while it is disabled for its failures: hold or drop [default: hold]
+    /// What to do with events while it is disabled for failing: queue or drop [default: queue]
     #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
     while_disabled: Option<v1::WhileDisabled>,
 }

@@ -30,7 +30,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change what is given; what is queued is delivered by the new settings
+    /// Update the given settings; they apply to queued deliveries too
     Update(Box<Update>),
     /// Stop dispatching; events are still accepted and held
     Pause {
@@ -51,7 +51,7 @@ pub(crate) enum Verb {
     Diagnose(Look),
     /// Ask the endpoint, through an agent, whether it wants to be called (CloudEvents' validation handshake)
     Validate(Validate),
-    /// POST a test event to this subscription alone, and show the receiver's answer
+    /// POST a test event to this subscription, and show the receiver's answer
     ///
     /// One attempt, at once, also while the subscription is paused, disabled or failing. Nothing
     /// counts as a delivery. The exit code is 0 if the receiver accepted it, else 5.
@@ -149,7 +149,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
 }
 
 async fn get(context: &Context, tenant: String, id: String) -> Result<v1::Subscription> {
-    let step = format!("get the subscription «{id}»");
+    let step = format!("get the subscription '{id}'");
     let request = v1::GetSubscriptionRequest { tenant, subscription: id };
     let answer = context.client.subscriptions().get_subscription(request).await.doing(step)?;
     promised(answer.into_inner().subscription, "subscription")
@@ -227,7 +227,9 @@ impl Update {
         }
         if paths.is_empty() {
             let failure = Failure::new(Exit::Usage, "nothing to update");
-            return Err(failure.note("give what is to change, such as --url or --event-types"));
+            return Err(
+                failure.note("nothing to update: give at least one setting, such as --url or --event-types")
+            );
         }
         let update_mask = Some(FieldMask { paths });
         let request = v1::UpdateSubscriptionRequest { subscription: Some(subscription), update_mask };

@@ -36,25 +36,25 @@ pub(crate) struct Args {
     /// refused_by_policy, agent_lost, not_processed
     #[arg(long = "outcome", value_name = "OUTCOME,…", value_delimiter = ',', value_parser = parse_word::<OutcomeClass>)]
     outcomes: Vec<OutcomeClass>,
-    /// Begin with what has happened since: a position that an earlier `tail` has printed, a time, or how long ago
+    /// Begin with what has happened since: the resume token of an earlier `tail`, a time, or how long ago
     /// (15m)
-    #[arg(long, value_name = "POSITION|TIME", value_parser = parse_from)]
+    #[arg(long, value_name = "TOKEN|TIME", value_parser = parse_from)]
     from: Option<From>,
 }
 
 /// Where a stream begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum From {
-    Position(String),
+    Token(String),
     Time(When),
 }
 
 fn parse_from(text: &str) -> std::result::Result<From, String> {
-    let is_position = text.len() > 8 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_position {
-        return Ok(From::Position(text.to_owned()));
+    let is_token = text.len() > 8 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_token {
+        return Ok(From::Token(text.to_owned()));
     }
-    parse_when(text).map(From::Time).map_err(|problem| format!("{problem}, or a position"))
+    parse_when(text).map(From::Time).map_err(|problem| format!("{problem}, or a resume token"))
 }
 
 /// Mirrors `postrider.v1.WatchDeliveriesResponse`.
@@ -62,14 +62,14 @@ fn parse_from(text: &str) -> std::result::Result<From, String> {
 struct Update {
     delivery: Option<Delivery>,
     missed: u64,
-    position: String,
+    resume_token: String,
     from_store: bool,
 }
 
 /// Prints updates until interrupted; when the stream breaks, it goes on where it was.
 pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
-    let (from_position, from_time) = match args.from {
-        Some(From::Position(position)) => (position, None),
+    let (resume_token, from_time) = match args.from {
+        Some(From::Token(token)) => (token, None),
         Some(From::Time(when)) => (String::new(), Some(when.to_wire(clock::now()))),
         None => (String::new(), None),
     };
@@ -77,7 +77,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
         tenant: context.tenant()?,
         subscription: args.subscription,
         event: args.event,
-        from_position,
+        resume_token,
         from_time,
         event_types: args.event_types,
         states: args.states.into_iter().map(i32::from).collect(),
@@ -107,10 +107,10 @@ async fn watch(
     let mut updates = begun.doing("watch deliveries")?.into_inner();
     reconnect.connected();
     while let Some(update) = updates.message().await.doing("watch deliveries")? {
-        if !update.position.is_empty() {
-            told.is_at(&update.position);
+        if !update.resume_token.is_empty() {
+            told.is_at(&update.resume_token);
             // From here on, when the stream breaks.
-            request.from_position.clone_from(&update.position);
+            request.resume_token.clone_from(&update.resume_token);
             request.from_time = None;
         }
         let repeated = update.delivery.as_ref().is_some_and(|delivery| !told.is_new(delivery));
@@ -121,17 +121,17 @@ async fn watch(
     Ok(())
 }
 
-/// What was shown since the stream's position moved last: a stream that goes on there tells it again.
+/// What was shown since the stream's resume token changed last: a stream that goes on there tells it again.
 #[derive(Debug, Default)]
 struct Told {
-    position: String,
+    resume_token: String,
     shown: HashSet<(String, u32, i32)>,
 }
 
 impl Told {
-    fn is_at(&mut self, position: &str) {
-        if self.position != position {
-            position.clone_into(&mut self.position);
+    fn is_at(&mut self, token: &str) {
+        if self.resume_token != token {
+            token.clone_into(&mut self.resume_token);
             self.shown.clear();
         }
     }
@@ -149,7 +149,7 @@ fn show(context: &Context, update: v1::WatchDeliveriesResponse) -> Result<()> {
     let update = Update {
         delivery: update.delivery.map(Delivery::from),
         missed: update.missed,
-        position: update.position,
+        resume_token: update.resume_token,
         from_store: update.from_store,
     };
     if context.format == Format::Json {
@@ -158,7 +158,7 @@ fn show(context: &Context, update: v1::WatchDeliveriesResponse) -> Result<()> {
     if update.missed > 0 {
         notice(format_args!(
             "… {} updates were left out: this reader is too slow; see them by `postrider tail --from {}`",
-            update.missed, update.position
+            update.missed, update.resume_token
         ));
     }
     let Some(delivery) = update.delivery else { return Ok(()) };
@@ -215,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_begins_at_a_position_or_a_time() {
-        assert_eq!(parse_from("1770028200123000"), Ok(From::Position("1770028200123000".into())));
+    fn a_stream_begins_at_a_resume_token_or_a_time() {
+        assert_eq!(parse_from("1770028200123000"), Ok(From::Token("1770028200123000".into())));
         assert_eq!(parse_from("15m"), Ok(From::Time(When::Ago(Duration::from_secs(900)))));
         assert!(parse_from("yesterday").is_err());
     }

@@ -88,13 +88,13 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
     let mut api = context.client.tenants();
     match verb {
         Verb::Create { id, display_name } => {
-            let step = format!("create the tenant «{id}»");
+            let step = format!("create the tenant '{id}'");
             let tenant = Some(v1::Tenant { id, display_name, ..Default::default() });
             let answer = api.create_tenant(v1::CreateTenantRequest { tenant }).await.doing(step)?;
             show(context, answer.into_inner().tenant)
         }
         Verb::Get { id } => {
-            let step = format!("get the tenant «{id}»");
+            let step = format!("get the tenant '{id}'");
             let answer = api.get_tenant(v1::GetTenantRequest { tenant: id }).await.doing(step)?;
             show(context, answer.into_inner().tenant)
         }
@@ -106,7 +106,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
         }
         Verb::Update(update) => self::update(context, update).await,
         Verb::Delete { id, with_subscriptions, wait } => {
-            let step = format!("delete the tenant «{id}»");
+            let step = format!("delete the tenant '{id}'");
             let request = v1::DeleteTenantRequest { tenant: id.clone(), with_subscriptions };
             let answer = api.delete_tenant(request).await.doing(step)?;
             let begun = promised(answer.into_inner().operation, "operation")?;
@@ -119,7 +119,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
 
 async fn update(context: &Context, update: Update) -> Result<()> {
     let mut api = context.client.tenants();
-    let step = format!("update the tenant «{}»", update.id);
+    let step = format!("update the tenant '{}'", update.id);
     let quota = [
         update.max_subscriptions.is_some(),
         update.emit_rate.is_some(),

@@ -167,10 +167,10 @@ impl Request {
     fn judge(&self, secret: &str, tolerance: Duration, now: Timestamp) -> std::result::Result<(), Problem> {
         let key = Key::parse(secret).map_err(|what| problem(what, ""))?;
         let id: EventId =
-            self.id.parse().map_err(|error| problem(format!("webhook-id «{}» {error}", self.id), ""))?;
+            self.id.parse().map_err(|error| problem(format!("webhook-id '{}' {error}", self.id), ""))?;
         let seconds: i64 = self.timestamp.parse().ok().filter(|n| *n >= 0).ok_or_else(|| {
             problem(
-                format!("webhook-timestamp «{}» is not a number of seconds since 1970", self.timestamp),
+                format!("webhook-timestamp '{}' is not a number of seconds since 1970", self.timestamp),
                 "take the header, not the timestamp in the body",
             )
         })?;
@@ -179,7 +179,7 @@ impl Request {
         if !self.signatures.split(' ').any(|entry| entry.starts_with(&format!("{scheme},"))) {
             return Err(problem(
                 format!("webhook-signature holds no {scheme} signature"),
-                &format!("it looks like «{scheme},…», several separated by spaces"),
+                &format!("it looks like '{scheme},…', several separated by spaces"),
             ));
         }
         if !key.verifies(&self.signatures, &id, time, &self.body) {
@@ -286,7 +286,7 @@ mod tests {
             (|r| r.body.push(b'\n'), "it verifies without the white space at the end"),
             (|r| r.body[2] = b'b', "is it the secret of this subscription"),
             (|r| r.id = "evt_2".into(), "is it the secret of this subscription"),
-            (|r| r.id = "a.b".into(), "webhook-id «a.b» must be"),
+            (|r| r.id = "a.b".into(), "webhook-id 'a.b' must be"),
             (
                 |r| r.timestamp = "2026-02-02T10:30:00Z".into(),
                 "take the header, not the timestamp in the body",

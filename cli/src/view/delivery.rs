@@ -100,6 +100,10 @@ fn hold_for_people(reason: &str) -> &str {
         "disabled" => "the subscription is disabled",
         "pool_not_allowed" => "its pool is not available to the tenant",
         "no_agent" => "no agent is connected in its pool",
+        "circuit_open" => "the circuit breaker is open after repeated failures",
+        "retry_after" => "the endpoint asked for a pause by Retry-After",
+        "destination" => "its host is at the operator's limit (destination_rate)",
+        "order" => "an earlier delivery must end first",
         other => other,
     }
 }

@@ -40,9 +40,9 @@ fn sentence(policy: &v1::FailurePolicy) -> String {
     let after = after.map_or_else(|| "5d".to_owned(), duration_for_people);
     let events = match policy.while_disabled() {
         v1::WhileDisabled::Drop => "are dropped",
-        v1::WhileDisabled::Hold | v1::WhileDisabled::Unspecified => "wait",
+        v1::WhileDisabled::Queue | v1::WhileDisabled::Unspecified => "wait",
     };
-    format!("disabled after {after} of nothing but failure; events {events} meanwhile")
+    format!("disabled after {after} of continuous failure; events {events} meanwhile")
 }
 
 /// Mirrors `postrider.v1.SubscriptionHealth`.
@@ -102,13 +102,15 @@ impl Health {
     fn in_words(&self) -> String {
         let mut parts = vec![match self.state.as_str() {
             "unknown" => "unknown: nothing was attempted since the control plane started".to_owned(),
-            "resting" => "resting: it fails so often that one attempt at a time probes it".to_owned(),
+            "circuit_open" => {
+                "circuit open: it fails so often that only one attempt at a time probes it".to_owned()
+            }
             "recovering" => "recovering: it has just answered, and gets few at once at first".to_owned(),
-            "asked_to_wait" => "asked to wait: it said by Retry-After to be left alone".to_owned(),
+            "backing_off" => "backing off: its Retry-After asked for a pause".to_owned(),
             _ => self.state(),
         }];
         if let Some(since) = &self.failing_since {
-            parts.push(format!("nothing but failures since {since}"));
+            parts.push(format!("failing continuously since {since}"));
         }
         if self.consecutive_failures > 0 {
             parts.push(format!("{} in a row", self.consecutive_failures));
@@ -158,12 +160,12 @@ mod tests {
             while_disabled: while_disabled.into(),
         };
         assert_eq!(
-            sentence(&policy(None, v1::WhileDisabled::Hold)),
-            "disabled after 5d of nothing but failure; events wait meanwhile"
+            sentence(&policy(None, v1::WhileDisabled::Queue)),
+            "disabled after 5d of continuous failure; events wait meanwhile"
         );
         assert_eq!(
             sentence(&policy(Some(7_200), v1::WhileDisabled::Drop)),
-            "disabled after 2h of nothing but failure; events are dropped meanwhile"
+            "disabled after 2h of continuous failure; events are dropped meanwhile"
         );
         assert_eq!(sentence(&policy(Some(0), v1::WhileDisabled::Drop)), "never disabled");
     }
@@ -171,7 +173,7 @@ mod tests {
     #[test]
     fn health_is_told_in_words() {
         let health = Health::from(v1::SubscriptionHealth {
-            state: v1::HealthState::Resting.into(),
+            state: v1::HealthState::CircuitOpen.into(),
             failing_since: at(1_770_028_200),
             consecutive_failures: 12,
             last_failure_time: at(1_770_028_260),
@@ -186,13 +188,12 @@ mod tests {
         let lines = health.details();
         assert_eq!(
             lines[0].1,
-            "resting: it fails so often that one attempt at a time probes it; nothing but failures since \
-             2026-02-02T10:30:00Z; 12 in a row; next attempt at 2026-02-02T10:31:40Z"
+            "circuit open: it fails so often that only one attempt at a time probes it; failing continuously since 2026-02-02T10:30:00Z; 12 in a row; next attempt at 2026-02-02T10:31:40Z"
         );
         assert_eq!(lines[2].1, "2026-02-02T10:31:00Z: status 503 (busy)");
         assert_eq!(lines[3].1, "at least 7");
         let json = serde_json::to_value(&health).unwrap();
-        assert_eq!((&json["state"], &json["last_failure"]), (&"resting".into(), &"http_status".into()));
+        assert_eq!((&json["state"], &json["last_failure"]), (&"circuit_open".into(), &"http_status".into()));
         assert_eq!(json.as_object().unwrap().len(), 13);
     }
 }

@@ -1,4 +1,4 @@
-//! Join tokens, shown. The join string itself is shown once, when it is made.
+//! Join tokens, shown. The token itself is shown once, when it is created.
 
 use postrider_proto::v1;
 use serde::Serialize;
@@ -69,7 +69,7 @@ impl View for JoinToken {
     }
 }
 
-/// A new join token with its join string. It has no `Debug`.
+/// A new join token with the line to print. It has no `Debug`.
 #[derive(Serialize)]
 pub(crate) struct NewJoinToken {
     join_token: JoinToken,

@@ -42,7 +42,7 @@ impl From<v1::SigningKey> for SigningKey {
 
 impl View for SigningKey {
     const COLUMNS: &'static [&'static str] =
-        &["ID", "SCHEME", "STATE", "CREATED", "SIGNS UNTIL", "LAST SIGNED", "ACCEPTED ALONE", "ADVICE"];
+        &["ID", "SCHEME", "STATE", "CREATED", "SIGNS UNTIL", "LAST SIGNED", "ACCEPTED BY RECEIVER", "ADVICE"];
 
     fn row(&self) -> Vec<String> {
         let until = self.retire_time.clone().unwrap_or_default();
@@ -63,7 +63,7 @@ impl View for SigningKey {
             ("Signs until", self.retire_time.clone().unwrap_or_default()),
             ("Public key", self.public_key.clone()),
             ("Last signed", self.last_sign_time.clone().unwrap_or_default()),
-            ("Accepted alone", self.last_accept_time.clone().unwrap_or_default()),
+            ("Accepted by receiver", self.last_accept_time.clone().unwrap_or_default()),
             ("Advice", self.advice.clone()),
         ]
     }

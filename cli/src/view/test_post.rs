@@ -7,7 +7,7 @@ use super::attempt::Attempt;
 use super::promised;
 use crate::failure::Result;
 
-/// Mirrors `postrider.v1.TestSubscriptionResponse` and `postrider.v1.ProbeSigningKeyResponse`.
+/// Mirrors `postrider.v1.TestSubscriptionResponse` and `postrider.v1.TestSigningKeyResponse`.
 #[derive(Serialize)]
 pub(crate) struct TestPost {
     event_id: String,

@@ -33,7 +33,7 @@ impl Api {
             AuthorityError::External => status::precondition("EXTERNAL_AUTHORITY", error.to_string()),
             AuthorityError::TooMany => status::precondition("TOO_MANY_AUTHORITIES", error.to_string()),
             other => {
-                tracing::error!(error = %other, "an authority could not be made");
+                tracing::error!(error = %other, "failed to create an authority");
                 status::not_issued()
             }
         })?;

@@ -108,7 +108,7 @@ fn address(url: &str) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    format!("«{text}»")
+    format!("'{text}'")
 }
 
 fn none_or(text: &str) -> String {

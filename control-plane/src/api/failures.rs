@@ -18,7 +18,7 @@ use super::status;
 use crate::clock::Clock;
 use crate::listen::network_of;
 
-/// Failures of one network in a second, and at once: more are answered with «come back later».
+/// Failures of one network in a second, and at once: more are answered with 'come back later'.
 const FAILURES: (u32, u32) = (5, 50);
 /// Lines of the log in a second, and at once, of all networks together.
 const LINES: (u32, u32) = (2, 20);
@@ -103,7 +103,7 @@ impl Seen {
         found.line = Some(now);
         let details = failure.get_error_details();
         let reason = details.error_info().map_or("", |info| info.reason.as_str());
-        warn!(address = %network, failures, reason, "calls without a valid token");
+        warn!(address = %network, failures, reason, "rejected calls without a valid token");
     }
 }
 

@@ -253,7 +253,7 @@ async fn change<E: Send + 'static>(
     };
     let change = changes.spawn(change.instrument(span));
     change.await.unwrap_or_else(|error| {
-        error!(%error, "a call has failed for a fault of ours");
+        error!(%error, "a call failed with an internal error");
         Ok(status::fault().into_http())
     })
 }

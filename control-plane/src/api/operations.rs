@@ -255,7 +255,7 @@ fn described_replay(replay: &v1::Replay) -> String {
     };
     let states: Vec<&str> = replay.states().map(|state| state.as_str_name()).collect();
     format!(
-        "replay of states [{}], types [{}], from «{}» to «{}», dry run: {}",
+        "replay of states [{}], types [{}], from '{}' to '{}', dry run: {}",
         states.join(", "),
         replay.event_types.join(", "),
         time(replay.start_time.as_ref()),

@@ -343,7 +343,7 @@ fn describe(settings: &Settings) -> String {
         Some(pool) => format!("falls back on {pool} after {:?}", settings.fallback_after),
         None => "no fallback".to_owned(),
     };
-    format!("«{}», {fallback}, for {}", settings.description, settings.tenants)
+    format!("'{}', {fallback}, for {}", settings.description, settings.tenants)
 }
 
 /// The list with these tenants more and these less.

@@ -146,12 +146,12 @@ impl SigningKeyService for Api {
         Ok(Response::new(v1::ActivateSigningKeyResponse { signing_key }))
     }
 
-    async fn probe_signing_key(
+    async fn test_signing_key(
         &self,
-        request: Request<v1::ProbeSigningKeyRequest>,
-    ) -> Result<Response<v1::ProbeSigningKeyResponse>, Status> {
+        request: Request<v1::TestSigningKeyRequest>,
+    ) -> Result<Response<v1::TestSigningKeyResponse>, Status> {
         let (api, request) = self.call(request);
-        api.probe(request).await.map(Response::new)
+        api.test_key(request).await.map(Response::new)
     }
 }
 

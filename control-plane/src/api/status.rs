@@ -30,8 +30,8 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 /// When to come back after too many streams watched.
 const WATCHERS_RETRY: Duration = Duration::from_secs(5);
 
-/// When to come back after too many enrolments.
-const ENROLMENT_RETRY: Duration = Duration::from_secs(10);
+/// When to come back after too many enrollments.
+const ENROLLMENT_RETRY: Duration = Duration::from_secs(10);
 
 fn status(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
@@ -65,7 +65,7 @@ pub(super) fn not_found(kind: &str, id: &str) -> Status {
     status(
         Code::NotFound,
         "NOT_FOUND",
-        format!("there is no {kind} «{id}»; it may have been deleted, or never existed"),
+        format!("there is no {kind} '{id}'; it may have been deleted, or never existed"),
         details,
     )
 }
@@ -77,7 +77,7 @@ pub(super) fn exists(kind: &str, id: &str) -> Status {
     status(
         Code::AlreadyExists,
         "ALREADY_EXISTS",
-        format!("there is a {kind} «{id}» already; choose another name, or update that one"),
+        format!("there is a {kind} '{id}' already; choose another name, or update that one"),
         details,
     )
 }
@@ -151,7 +151,7 @@ pub(super) fn too_many_watchers(refused: TooMany) -> Status {
 /// The tenant is being deleted.
 pub(super) fn deleting(tenant: &TenantId) -> Status {
     let message = format!(
-        "the tenant «{tenant}» is being deleted; `postrider operations list --tenant {tenant}` shows how far that is"
+        "the tenant '{tenant}' is being deleted; `postrider operations list --tenant {tenant}` shows its progress"
     );
     precondition("TENANT_DELETING", message)
 }
@@ -175,7 +175,7 @@ pub(super) fn quota_exceeded(
 pub(super) fn no_token() -> Status {
     unauthenticated(
         "TOKEN_MISSING",
-        "a token is needed: send it as metadata «authorization: Bearer prt_…»; an admin makes one with `postrider \
+        "a token is needed: send it as metadata 'authorization: Bearer prt_…'; an admin makes one with `postrider \
          tokens create`",
     )
 }
@@ -184,7 +184,7 @@ pub(super) fn no_token() -> Status {
 pub(super) fn several_tokens() -> Status {
     unauthenticated(
         "TOKEN_MALFORMED",
-        "the metadata «authorization» was sent more than once; send it once, with one token",
+        "the metadata 'authorization' was sent more than once; send it once, with one token",
     )
 }
 
@@ -205,7 +205,7 @@ fn unauthenticated(reason: &str, message: impl Into<String>) -> Status {
 /// Too many calls without a valid token have come from one address.
 pub(super) fn too_many_failures(wait: Duration) -> Status {
     let details = ErrorDetails::with_retry_info(Some(wait));
-    let message = "too many calls without a valid token have come from this address; come back later";
+    let message = "too many calls without a valid token came from this address; retry later";
     status(Code::ResourceExhausted, "TOO_MANY_FAILURES", message, details)
 }
 
@@ -240,14 +240,14 @@ pub(super) fn token_ended() -> Status {
 pub(crate) fn join_token_unusable() -> Status {
     unauthenticated(
         "JOIN_TOKEN_UNUSABLE",
-        "the join token is unknown, revoked, expired or used up; get another join string: `postrider agents \
-         enroll-token create`",
+        "the join token is unknown, revoked, expired or used up; create another one: `postrider agents \
+         join-tokens create`",
     )
 }
 
 /// Only an agent may call this.
 pub(crate) fn no_certificate() -> Status {
-    unauthenticated("CERTIFICATE_MISSING", "an agent's certificate is needed: enrol with a join string first")
+    unauthenticated("CERTIFICATE_MISSING", "an agent's certificate is needed: enroll with a join token first")
 }
 
 /// The agent is revoked, or forgotten.
@@ -255,7 +255,7 @@ pub(crate) fn agent_revoked() -> Status {
     status(
         Code::PermissionDenied,
         "AGENT_REVOKED",
-        "the agent is revoked; to run it again, remove its identity and enrol with a new join string",
+        "the agent is revoked; to run it again, remove its identity and enroll with a new join token",
         ErrorDetails::new(),
     )
 }
@@ -266,7 +266,7 @@ pub(crate) fn agent_key_replaced() -> Status {
         Code::PermissionDenied,
         "AGENT_KEY_REPLACED",
         "this certificate's key was replaced by a newer one, so another process uses the same identity; remove this \
-         copy, or revoke the agent and enrol again with a new join string",
+         copy, or revoke the agent and enroll again with a new join token",
         ErrorDetails::new(),
     )
 }
@@ -277,11 +277,11 @@ pub(crate) fn agent_key_just_replaced() -> Status {
     status(Code::Unavailable, "AGENT_KEY_JUST_REPLACED", message, ErrorDetails::new())
 }
 
-/// Too many have wanted to enrol or renew from one address.
-pub(crate) fn too_many_enrolments() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(ENROLMENT_RETRY));
-    let message = "too many agents enrol from this address at once; come back later";
-    status(Code::ResourceExhausted, "TOO_MANY_ENROLMENTS", message, details)
+/// Too many have wanted to enroll or renew from one address.
+pub(crate) fn too_many_enrollments() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(ENROLLMENT_RETRY));
+    let message = "too many agents enroll from this address at once; come back later";
+    status(Code::ResourceExhausted, "TOO_MANY_ENROLLMENTS", message, details)
 }
 
 /// Too much is being sent at once.
@@ -294,8 +294,7 @@ pub(crate) fn too_much_at_once() -> Status {
 /// A caller has as many connections as it may while others need theirs.
 pub(crate) fn too_many_connections() -> Status {
     let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
-    let message = "all connections that are for you are in use: the server has too few for everybody; use the \
-        connections that you have, close those that you do not need, or ask the operator to raise max_api_connections";
+    let message = "your share of the server's connections is in use; reuse the connections you have, close those you do not need, or ask the operator to raise max_api_connections";
     status(Code::ResourceExhausted, "TOO_MANY_CONNECTIONS", message, details)
 }
 
@@ -303,9 +302,7 @@ pub(crate) fn too_many_connections() -> Status {
 pub(crate) fn too_many_calls(most: usize) -> Status {
     let details = ErrorDetails::with_retry_info(Some(OVERLOADED_RETRY));
     let message = format!(
-        "too many calls are under way with this token, or of its tenant: a token may have {most}, and all share what the \
-         server takes on; wait for calls to end, end streams that you do not need, or ask the operator to raise \
-         max_token_calls"
+        "too many concurrent calls of this token or its tenant: a token may have {most}, and all tokens share the server's capacity; wait for calls to end, end streams you do not need, or ask the operator to raise max_token_calls"
     );
     status(Code::ResourceExhausted, "TOO_MANY_CALLS", message, details)
 }
@@ -414,14 +411,14 @@ pub(super) fn secrets(error: &SecretsError) -> Status {
     match error {
         SecretsError::Store(error) => store(error),
         SecretsError::Kek(_) => {
-            tracing::warn!(%error, "a key-encryption key could not be asked");
+            tracing::warn!(%error, "failed to reach the key-encryption key");
             status(Code::Unavailable, "KEK_UNAVAILABLE", error.to_string(), ErrorDetails::new())
         }
         SecretsError::KekMissing { .. }
         | SecretsError::Canary { .. }
         | SecretsError::Shut { .. }
         | SecretsError::Senseless { .. } => {
-            tracing::error!(%error, "secrets do not open");
+            tracing::error!(%error, "failed to decrypt secrets");
             status(Code::DataLoss, "SECRETS_SHUT", error.to_string(), ErrorDetails::new())
         }
     }

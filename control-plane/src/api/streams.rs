@@ -22,7 +22,7 @@ pub(super) fn fed<T: Send + 'static>(
     let task = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
     let last = stream::once(async move {
         let error = task.await.err()?;
-        error!(%error, "the task of a stream has failed");
+        error!(%error, "the task of a stream failed");
         Some(Err(status::fault()))
     });
     ReceiverStream::new(answers).chain(last.filter_map(std::future::ready))

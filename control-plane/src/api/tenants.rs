@@ -93,7 +93,7 @@ impl TenantService for Api {
         if fields.contains(&"unknown_event_types") {
             tenant.unknown_event_types = wanted.unknown_event_types;
         }
-        let mut detail = format!("display_name: «{before}» → «{}»", tenant.display_name);
+        let mut detail = format!("display_name: '{before}' → '{}'", tenant.display_name);
         if fields.contains(&"unknown_event_types") {
             let unknown = tenant.unknown_event_types().as_str_name();
             detail = format!("{detail}; unknown_event_types: {unknown}");

@@ -12,7 +12,7 @@ use postrider_domain::audit::Entry;
 use postrider_domain::event::{Attributes, Event, EventTypeName};
 use postrider_domain::id::{EventKey, KeyId};
 use postrider_domain::outcome::{Attempt, Class, Outcome};
-use postrider_domain::signing::{KeyError, KeyState, SigningKey, probe_verdict, test_verdict};
+use postrider_domain::signing::{KeyError, KeyState, SigningKey, key_test_verdict, test_verdict};
 use postrider_domain::time::Timestamp;
 use postrider_proto::session::Report;
 use postrider_proto::{attempt, v1};
@@ -60,21 +60,21 @@ impl Api {
         Ok(v1::TestSubscriptionResponse { event_id, attempt: Some(attempt::write(&attempt)), verdict })
     }
 
-    pub(super) async fn probe(
+    pub(super) async fn test_key(
         &self,
-        request: v1::ProbeSigningKeyRequest,
-    ) -> Result<v1::ProbeSigningKeyResponse, Status> {
+        request: v1::TestSigningKeyRequest,
+    ) -> Result<v1::TestSigningKeyResponse, Status> {
         let row = self.subscription(&request.tenant, &request.subscription)?;
         self.check_pool_of(&row.subscription)?;
         let wanted = Wanted {
-            action: "ProbeSigningKey",
+            action: "TestSigningKey",
             event_type: &request.event_type,
             request_id: &request.request_id,
             key: Some(status::parse("signing_key", &request.signing_key)?),
         };
         let Answered { event_id, attempt } = self.send_test(&row, wanted).await?;
-        let verdict = probe_verdict(&attempt.outcome);
-        Ok(v1::ProbeSigningKeyResponse { event_id, attempt: Some(attempt::write(&attempt)), verdict })
+        let verdict = key_test_verdict(&attempt.outcome);
+        Ok(v1::TestSigningKeyResponse { event_id, attempt: Some(attempt::write(&attempt)), verdict })
     }
 
     /// Sends one test event, and waits for what came of it.
@@ -84,7 +84,7 @@ impl Api {
         signers(row, key, self.clock.wall())?;
         let event = self.test_event(row, wanted.event_type).await?;
         let poster = self.poster(row)?;
-        let signed = key.map(|key| format!(", signed with {key} alone")).unwrap_or_default();
+        let signed = key.map(|key| format!(", signed only with {key}")).unwrap_or_default();
         let entry = self.entry(wanted.action, Some(&row.subscription.tenant), row.subscription.id);
         let entry = Entry {
             request_id: wanted.request_id.to_owned(),
@@ -177,7 +177,7 @@ impl Api {
     }
 }
 
-/// The keys that sign: the one that is probed, or all that sign now.
+/// The keys that sign: the one that is tested, or all that sign now.
 fn signers(row: &KeyedSubscription, key: Option<KeyId>, now: Timestamp) -> Result<Vec<&SigningKey>, Status> {
     let Some(id) = key else { return Ok(row.keys.signing(now)) };
     let refused = |error: KeyError| views::key_error(&error);

@@ -102,7 +102,7 @@ impl Api {
     }
 
     async fn revoke_one(&self, row: &TokenRow, why: &str) -> Result<(), Status> {
-        let detail = format!("{} «{}»{why}", row.role.as_str(), row.display_name);
+        let detail = format!("{} '{}'{why}", row.role.as_str(), row.display_name);
         let audit = Entry { detail, ..self.entry("RevokeToken", row.scope.tenant(), row.id) };
         self.tokens.revoke(row.id, audit).await.map_err(|error| status::store(&error))
     }

@@ -28,7 +28,7 @@ pub(super) fn mask<'a>(
     }
     let known = |path: &String| {
         let found = settable.iter().find(|field| *field == path).copied();
-        let problem = || format!("«{path}» cannot be set; allowed: {}", settable.join(", "));
+        let problem = || format!("'{path}' cannot be set; allowed: {}", settable.join(", "));
         found.ok_or_else(|| status::invalid_field("update_mask", problem()))
     };
     paths.iter().map(known).collect()
@@ -136,7 +136,7 @@ fn hold_reason(
         (Condition::PoolNotAllowed, _) => v1::HoldReason::PoolNotAllowed,
         (Condition::NoAgent, _) => v1::HoldReason::NoAgent,
         (Condition::Resting(Rest::Asked), _) => v1::HoldReason::RetryAfter,
-        (Condition::Resting(Rest::Breaker), _) => v1::HoldReason::Breaker,
+        (Condition::Resting(Rest::Breaker), _) => v1::HoldReason::CircuitOpen,
         (Condition::Behind, _) => v1::HoldReason::Order,
         (Condition::Destination, _) => v1::HoldReason::Destination,
         (Condition::None | Condition::Attempting, _) => v1::HoldReason::Unspecified,

@@ -72,7 +72,7 @@ async fn tend(authorities: Arc<Authorities>, identities: Arc<Identities>, clock:
         match done {
             Ok(()) => told.clear(),
             Err(error) if error != told => {
-                warn!("what was known of agents' certificates before stays in force: {error}");
+                warn!("keeping the previous certificate state of agents: {error}");
                 told = error;
             }
             Err(_) => {}
@@ -89,13 +89,12 @@ fn note_trust(clock: Clock, trusted: &mut bool) {
     *trusted = now;
     let (machine, believed) = (clock.machine_wall(), clock.wall());
     if now {
-        info!(%machine, "the wall clock is believed again: what is too old is removed");
+        info!(%machine, "the wall clock is trusted again; retention continues");
     } else {
         warn!(
             %machine,
             %believed,
-            "the wall clock has jumped by more than an hour and is not believed; nothing is removed for its age until it is \
-             set right or has run steadily for an hour; check the machine's clock"
+            "the wall clock jumped by more than an hour and is not trusted; retention is suspended until it is corrected or has run steadily for an hour; check the machine's clock"
         );
     }
 }

@@ -40,7 +40,7 @@ impl Parts {
             failed = self.shown.supervisor().failed() => Some(failed),
         };
         let Some(failed) = failed else {
-            info!("stopping: finishing what is under way");
+            info!("stopping: finishing calls and attempts in flight");
             return self.stop(grace).await;
         };
         let grace = grace.min(FAILED_GRACE);
@@ -55,12 +55,12 @@ impl Parts {
         self.shown.stopping();
         self.report_health(ServingStatus::NotServing).await;
         if timeout(grace, self.lanes.drain()).await.is_err() {
-            warn!(?grace, "attempts are still under way; agents will report them after the next start");
+            warn!(?grace, "attempts are still in flight; agents will report them after the next start");
         }
         self.close().await;
         let stuck = [self.servers.shutdown(ABORT_WITHIN).await, self.pipeline.shutdown(ABORT_WITHIN).await];
         for task in stuck.into_iter().flatten() {
-            warn!(task, "a task does not yield; the process ends without waiting for it");
+            warn!(task, "a task did not stop in time; exiting without it");
         }
         let traces = self.api.traces.clone();
         let sent = timeout(FLUSH_WITHIN, blocking::run(move || traces.end()));
@@ -78,7 +78,7 @@ impl Parts {
         let (sessions, changes) = (self.links.sessions.wait(), self.changes.wait());
         let ended = async { tokio::join!(sessions, changes, self.servers.ended()) };
         if timeout(CLOSE_WITHIN, ended).await.is_err() {
-            warn!("some connections did not end in time; they are cut");
+            warn!("some connections did not close in time; closing them now");
         }
     }
 
@@ -87,8 +87,8 @@ impl Parts {
         let uses = async { tokio::join!(self.api.tokens.write_uses(), self.api.uses.write()) };
         match timeout(NOTE_WITHIN, caught(uses)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => error!(%error, "the last uses of tokens and keys were not written"),
-            Err(_) => warn!("the last uses of tokens and keys were not written in time"),
+            Ok(Err(error)) => error!(%error, "failed to store the last use of tokens and keys"),
+            Err(_) => warn!("timed out storing the last use of tokens and keys"),
         }
         match timeout(FLUSH_WITHIN, caught(self.store.close())).await {
             Ok(closed) => closed?.context("the store could not be flushed"),

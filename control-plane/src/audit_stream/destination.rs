@@ -1,4 +1,4 @@
-//! Where the audit log is streamed, as the setting says it.
+//! Destinations of the audit stream, as the setting names them.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
 //! Judges agents' certificates in the handshake: from an authority that is trusted now, of an agent that is known and
-//! not revoked. A client without a certificate passes: it may enrol, and nothing else.
+//! not revoked. A client without a certificate passes: it may enroll, and nothing else.
 //!
 //! A certificate of such an agent whose time has not come yet was issued here all the same, when our clock was ahead of what
 //! it is now: the clock is wrong, or was. The agent stays in.

@@ -113,7 +113,7 @@ impl Checker {
         let Some(given) = given else { return default };
         given.parse().unwrap_or_else(|_| {
             self.mistakes
-                .push(format!("{name} is «{given}»; it must be an IP address and a port, such as {default}"));
+                .push(format!("{name} is '{given}'; it must be an IP address and a port, such as {default}"));
             default
         })
     }
@@ -168,7 +168,7 @@ impl Checker {
             )),
             Err(error) => self
                 .mistakes
-                .push(format!("{name} is «{given}», which is no duration such as 30s or 7days: {error}")),
+                .push(format!("{name} is '{given}', which is no duration such as 30s or 7days: {error}")),
         }
         default
     }
@@ -202,8 +202,7 @@ impl Checker {
         }
         let (Some(cert), Some(key)) = (cert, key) else {
             self.mistakes.push(
-                "tls_cert and tls_key are not both set; name the API's certificate and key (PEM), or, for development \
-                 on this machine alone, set insecure_loopback = true"
+                "tls_cert and tls_key are not both set; name the API's certificate and key (PEM), or, for development on this machine only, set insecure_loopback = true"
                     .to_owned(),
             );
             return None;
@@ -222,7 +221,7 @@ impl Checker {
         let good = split.filter(|(host, _)| is_name(host));
         self.require(
             good.is_some(),
-            &format!("agent_address is «{given}»; it must be a name or IP address and a port, such as agents.example.com:7071"),
+            &format!("agent_address is '{given}'; it must be a name or IP address and a port, such as agents.example.com:7071"),
         );
         good
     }
@@ -232,12 +231,12 @@ impl Checker {
         let good = postrider_domain::validation::is_origin(&given);
         self.require(
             good,
-            &format!("webhook_origin is «{given}»; it must be a DNS name such as postrider.example.com"),
+            &format!("webhook_origin is '{given}'; it must be a DNS name such as postrider.example.com"),
         );
         good.then_some(given)
     }
 
-    /// Where the audit log is streamed.
+    /// The destination of the audit stream.
     pub(super) fn audit_stream(&mut self, given: Option<String>) -> Option<Destination> {
         let read = given?.parse().map_err(|error| self.mistakes.push(format!("audit_stream: {error}")));
         read.ok()
@@ -254,11 +253,11 @@ impl Checker {
             Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
         );
         for name in names.iter().filter(|name| !is_name(name)) {
-            self.mistakes.push(format!("agent_names has «{name}», which is no name or IP address"));
+            self.mistakes.push(format!("agent_names has '{name}', which is no name or IP address"));
         }
         let trust_domain = trust_domain.map(|text| text.parse().map_err(|why| (text, why))).transpose();
         let trust_domain = trust_domain.unwrap_or_else(|(text, why)| {
-            self.mistakes.push(format!("trust_domain is «{text}»; it {why}"));
+            self.mistakes.push(format!("trust_domain is '{text}'; it {why}"));
             None
         });
         let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
@@ -293,7 +292,7 @@ impl Checker {
             None | Some("human") => log::Format::Human,
             Some("json") => log::Format::Json,
             Some(other) => {
-                self.mistakes.push(format!("log_format is «{other}»; it must be human or json"));
+                self.mistakes.push(format!("log_format is '{other}'; it must be human or json"));
                 log::Format::Human
             }
         }

@@ -22,7 +22,7 @@ impl std::fmt::Display for Look {
         f.write_str("the settings are fine; looked at:")?;
         self.looked.iter().try_for_each(|part| write!(f, "\n  - {part}"))?;
         self.warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {warning}"))?;
-        f.write_str("\nnot looked at: whether addresses can be listened on, the store, and what is in it")
+        f.write_str("\nnot checked: whether the addresses are free, and the store")
     }
 }
 

@@ -100,7 +100,7 @@ fn all_mistakes_are_told_at_once() {
         "kek is not set",
         "tls_cert and tls_key are not both set",
         "agent_listen",
-        "admin_listen is «:7072»",
+        "admin_listen is ':7072'",
         "agent_address",
         "agent_names",
         "trust_domain",

@@ -28,14 +28,14 @@ pub(super) async fn run(api: Api, id: SubscriptionId) -> SubscriptionId {
     loop {
         match caught(sweep(&api, id)).await {
             Ok(Ok(cancelled)) => {
-                info!(subscription = %id, cancelled, "what waited for the endpoint is cancelled");
+                info!(subscription = %id, cancelled, "cancelled the pending deliveries of the endpoint");
                 return id;
             }
             Ok(Err(error)) => {
-                warn!(subscription = %id, %error, "what waits for the endpoint is not all cancelled; trying again");
+                warn!(subscription = %id, %error, "failed to cancel all pending deliveries of the endpoint; retrying");
             }
             Err(error) => {
-                error!(subscription = %id, %error, "a sweep of what waits for the endpoint panicked; trying again");
+                error!(subscription = %id, %error, "cancelling pending deliveries panicked; retrying");
             }
         }
         tokio::time::sleep(AGAIN).await;

@@ -286,7 +286,7 @@ impl Runner {
     fn write(&mut self, item: Item) {
         if self.settle.is_closed() {
             error!(
-                "an outcome cannot be written, because the settle task has ended; the agent will report it again"
+                "failed to store an outcome because the settle task has ended; the agent will report it again"
             );
             return;
         }
@@ -344,21 +344,21 @@ impl Runner {
 fn tell(id: SubscriptionId, breaker: Breaker) {
     match breaker {
         Breaker::Open => {
-            warn!(subscription = %id, "the endpoint does nothing but fail; one delivery at a time probes it");
+            warn!(subscription = %id, "the endpoint keeps failing: circuit open, one delivery at a time probes it");
         }
         Breaker::HalfOpen => {
-            info!(subscription = %id, "the endpoint answers again; its deliveries go out, few at once at first");
+            info!(subscription = %id, "the endpoint responds again: circuit half-open, few deliveries at once at first");
         }
-        Breaker::Closed => info!(subscription = %id, "the endpoint is well"),
+        Breaker::Closed => info!(subscription = %id, "the endpoint is healthy: circuit closed"),
     }
 }
 
 fn tell_of_fallback(pool: &PoolName, taken_over_by: Option<&PoolName>) {
     match taken_over_by {
         Some(fallback) => {
-            warn!(%pool, %fallback, "no agent of the pool takes jobs; its fallback delivers for subscriptions that allow it");
+            warn!(%pool, %fallback, "no agent of the pool takes jobs; its fallback pool delivers for subscriptions that allow it");
         }
-        None => info!(%pool, "the pool's fallback does not deliver for it any more"),
+        None => info!(%pool, "the fallback pool no longer delivers for the pool"),
     }
 }
 
@@ -366,8 +366,8 @@ fn tell_of_fallback(pool: &PoolName, taken_over_by: Option<&PoolName>) {
 async fn slow_if_failed<T>(read: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
     match caught(read).await {
         Ok(Ok(value)) => return Some(value),
-        Ok(Err(error)) => warn!(%error, "the store cannot be read; trying again"),
-        Err(error) => error!(%error, "a read of the store panicked; trying again"),
+        Ok(Err(error)) => warn!(%error, "failed to read the store; retrying"),
+        Err(error) => error!(%error, "a read of the store panicked; retrying"),
     }
     tokio::time::sleep(READ_RETRY).await;
     None

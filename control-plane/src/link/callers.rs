@@ -12,7 +12,7 @@ use tonic::Status;
 use crate::api::status;
 use crate::clock::Clock;
 
-/// Calls of one network in a second, and in a burst: a large deployment behind one address enrols at once.
+/// Calls of one network in a second, and in a burst: a large deployment behind one address enrolls at once.
 const PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 const BURST: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
 /// Networks that are remembered. Beyond it, those that are new share one allowance.
@@ -44,7 +44,7 @@ impl Callers {
         let mut seen = self.seen();
         let counted = seen.remembered(network, now);
         let taken = self.pace.take(seen.meters.entry(counted).or_default(), now);
-        taken.map_err(|_| status::too_many_enrolments())
+        taken.map_err(|_| status::too_many_enrollments())
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -13,7 +13,7 @@ use super::callers::Callers;
 use crate::api::status;
 use crate::authority::{Authorities, AuthorityError, RequestedKey};
 use crate::clock::Clock;
-use crate::identities::{Candidate, EnrolError, Identities, Refusal};
+use crate::identities::{Candidate, EnrollError, Identities, Refusal};
 use crate::listen::{AgentCertificate, Peer};
 use crate::metrics::Metrics;
 use crate::store::IdentityRow;
@@ -60,22 +60,22 @@ impl EnrollmentService for Registrar {
         let now = self.clock.wall();
         let candidate = Candidate { token, key: key.pin, display_name: name, address: address.to_string() };
         let issue = |row: &IdentityRow| self.authorities.issue(row, &key, now);
-        match self.identities.enrol(candidate, now, issue).await {
+        match self.identities.enroll(candidate, now, issue).await {
             Ok(identity) => {
-                info!(agent = identity.agent_id, pool = identity.pool, %address, "an agent has enrolled");
+                info!(agent = identity.agent_id, pool = identity.pool, %address, "agent enrolled");
                 Ok(Response::new(EnrollResponse { identity: Some(identity) }))
             }
-            Err(EnrolError::Unusable) => {
-                warn!(%address, "somebody tried to enrol with a join token that cannot be used");
+            Err(EnrollError::Unusable) => {
+                warn!(%address, "rejected an enrollment: the join token is unknown, revoked, expired or used up");
                 Err(status::join_token_unusable())
             }
-            Err(EnrolError::Refused(refusal)) => {
+            Err(EnrollError::Refused(refusal)) => {
                 self.metrics.duplicate();
-                warn!(%address, %refusal, "rejected an enrolment with a used join token and the agent's first key");
+                warn!(%address, %refusal, "rejected an enrollment with a used join token and the agent's first key");
                 Err(status::join_token_unusable())
             }
-            Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
-            Err(EnrolError::Store(error)) => Err(status::store(&error)),
+            Err(EnrollError::Issue(error)) => Err(not_issued(&error)),
+            Err(EnrollError::Store(error)) => Err(status::store(&error)),
         }
     }
 }
@@ -97,15 +97,17 @@ impl IdentityService for Registrar {
         let address = peer.address.ip().to_string();
         match self.identities.renew(agent, (present.key, key.pin), address, now, issue).await {
             Ok(identity) => Ok(Response::new(RenewResponse { identity: Some(identity) })),
-            Err(EnrolError::Unusable | EnrolError::Refused(Refusal::Revoked)) => Err(status::agent_revoked()),
-            Err(EnrolError::Refused(Refusal::JustReplaced)) => Err(status::agent_key_just_replaced()),
-            Err(EnrolError::Refused(Refusal::Replaced)) => {
+            Err(EnrollError::Unusable | EnrollError::Refused(Refusal::Revoked)) => {
+                Err(status::agent_revoked())
+            }
+            Err(EnrollError::Refused(Refusal::JustReplaced)) => Err(status::agent_key_just_replaced()),
+            Err(EnrollError::Refused(Refusal::Replaced)) => {
                 self.metrics.duplicate();
                 warn!(%agent, address = %peer.address.ip(), "rejected a renewal with a key that was replaced");
                 Err(status::agent_key_replaced())
             }
-            Err(EnrolError::Issue(error)) => Err(not_issued(&error)),
-            Err(EnrolError::Store(error)) => Err(status::store(&error)),
+            Err(EnrollError::Issue(error)) => Err(not_issued(&error)),
+            Err(EnrollError::Store(error)) => Err(status::store(&error)),
         }
     }
 }
@@ -127,6 +129,6 @@ fn read_key(request: &[u8]) -> Result<RequestedKey, Status> {
 }
 
 fn not_issued(error: &AuthorityError) -> Status {
-    tracing::error!(%error, "an agent's certificate could not be issued");
+    tracing::error!(%error, "failed to issue an agent's certificate");
     status::not_issued()
 }

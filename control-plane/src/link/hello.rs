@@ -120,7 +120,7 @@ pub(super) fn compare(accepted: &Accepted, certificate: Option<&AgentCertificate
     Err(permanent(
         RejectCode::IdentityMismatch,
         format!(
-            "the agent claims to be {} of pool {}, its certificate says {} of pool {}; enrol it anew",
+            "the agent claims to be {} of pool {}, but its certificate says {} of pool {}; enroll it again",
             claimed.station.agent, claimed.pool, identity.agent, identity.pool
         ),
     ))

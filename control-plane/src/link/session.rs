@@ -116,7 +116,7 @@ async fn serve(links: Links, admitted: Admitted, inbound: Streaming<AgentMessage
     let Some(mut session) = Session::open(&links, admitted, outbound).await else { return };
     let holder = session.holder;
     let end = caught(session.run(inbound)).await.unwrap_or_else(|error| {
-        error!(%error, "a session failed for a fault of ours; its agent comes back");
+        error!(%error, "a session failed with an internal error; its agent reconnects");
         End::Lost
     });
     let lost = matches!(end, End::Lost);
@@ -332,14 +332,14 @@ impl Session {
         self.not_started(unsent).await;
         let last = match end {
             End::Misconduct(kind, job, problem) => {
-                warn!(kind = kind.as_str(), problem, "session ended for misconduct of the agent");
+                warn!(kind = kind.as_str(), problem, "session closed: the agent violated the protocol");
                 let now = self.links.dispatcher.clock.wall();
                 let target = job.map_or_else(|| self.agent.to_string(), |job| job.delivery.to_string());
                 self.links.misconduct.note(&self.agent, kind, &target, problem, now).await;
                 ToAgent::Reject(temporary(RejectCode::ProtocolError, problem))
             }
             End::Closed => return info!("agent disconnected"),
-            End::Lost => return warn!("the connection to the agent is lost"),
+            End::Lost => return warn!("lost the connection to the agent"),
             End::Rejected(reject) => {
                 // An agent that moves its stream to a new certificate does this to itself.
                 if reject.code == i32::from(RejectCode::Replaced) {
@@ -404,7 +404,7 @@ fn message(said: ToAgent) -> ControlMessage {
 pub(super) fn revoked() -> Reject {
     permanent(
         RejectCode::Revoked,
-        "the agent is revoked, or its authority is trusted no more; remove its identity and enrol with a new join string",
+        "the agent is revoked, or its authority is trusted no more; remove its identity and enroll with a new join token",
     )
 }
 

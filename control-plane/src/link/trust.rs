@@ -20,7 +20,7 @@ pub(super) async fn use_key(links: &Links, shown: &AgentCertificate, peer: &Peer
     let used = links.identities.use_key(agent, shown.key, &address, links.dispatcher.clock.wall()).await;
     used.map_err(|refusal| {
         links.metrics.connected(false);
-        warn!(%agent, address, %refusal, "an agent was rejected");
+        warn!(%agent, address, %refusal, "agent rejected");
         match refusal {
         Refusal::Revoked => revoked(),
         Refusal::JustReplaced => temporary(
@@ -32,7 +32,7 @@ pub(super) async fn use_key(links: &Links, shown: &AgentCertificate, peer: &Peer
             permanent(
                 RejectCode::DuplicateAgent,
                 "this certificate's key was replaced by a newer one, so another process uses the same identity; remove \
-                 this copy, or revoke the agent and enrol again with a new join string",
+                 this copy, or revoke the agent and enroll again with a new join token",
             )
         }
         }

@@ -219,7 +219,7 @@ impl Connection {
             return Err(end);
         }
         self.find_end(context).inspect_err(|end| {
-            debug!(address = %self.peer.address, "a connection is ended: {end}");
+            debug!(address = %self.peer.address, "connection closed: {end}");
             self.ended = Some(*end);
         })
     }

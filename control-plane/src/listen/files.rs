@@ -17,8 +17,7 @@ pub fn connections(api: usize, agents: usize) -> (usize, usize) {
             files,
             max_api_connections = fitting.0,
             max_agent_connections = fitting.1,
-            "the system gives this program too few open files for so many connections: it has fewer; raise the limit \
-             (ulimit -n, LimitNOFILE=)"
+            "the limit of open files allows fewer connections than configured; raise it (ulimit -n, LimitNOFILE=)"
         );
     }
     fitting
@@ -29,7 +28,7 @@ fn raise() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        warn!(%error, "the limit of open files cannot be raised");
+        warn!(%error, "failed to raise the limit of open files");
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -15,7 +15,7 @@ use tonic::body::Body;
 use super::usage::Usage;
 use crate::api::status;
 
-/// The flag and the length in front of each message. Source: the gRPC protocol over HTTP/2, «Length-Prefixed-Message».
+/// The flag and the length in front of each message. Source: the gRPC protocol over HTTP/2, 'Length-Prefixed-Message'.
 const HEAD: usize = 5;
 
 /// The body of a request, whose bytes count for its connection while they are part of a message that is not whole.

@@ -137,7 +137,7 @@ impl ApiFiles {
         let mut reminder = Reminder::default();
         reminder.tell(certificate.facts().as_ref(), clock.wall());
         if let Some(fault) = self.client_ca_fault(&contents, clock.wall())? {
-            error!("no client's certificate can be accepted: tls_client_ca: {fault}");
+            error!("tls_client_ca cannot verify any client certificate: {fault}");
         }
         Ok((shared.clone(), self.follow(contents, shared, certificate, reminder, clock)))
     }
@@ -156,7 +156,7 @@ impl ApiFiles {
             match self.changed(&contents, &certificate, now) {
                 Ok(None) if certificate.refused().is_some() => {
                     certificate.refuse(None);
-                    info!("tls_cert, tls_key and tls_client_ca hold again what is in use");
+                    info!("tls_cert, tls_key and tls_client_ca match the certificate in use again");
                 }
                 Ok(None) => {}
                 Ok(Some((found, settings))) => {
@@ -171,7 +171,7 @@ impl ApiFiles {
                 Err(error) => {
                     let why = error.to_string();
                     if certificate.refused().as_ref() != Some(&why) {
-                        warn!("the API's former certificate stays in use: {why}");
+                        warn!("keeping the API's previous certificate: {why}");
                         certificate.refuse(Some(why));
                     }
                 }

@@ -11,7 +11,7 @@ use tonic::body::Body;
 use super::incoming::Incoming;
 use super::places::Seat;
 
-/// What a connection may last whose client does not show who it is: to enrol, or to ask how the server is, takes one call.
+/// What a connection may last whose client does not show who it is: to enroll, or to ask how the server is, takes one call.
 pub(super) const STRANGERS_LAST: Duration = Duration::from_secs(60);
 /// Calls that such a client may make, in all and at once.
 pub(super) const STRANGERS_CALLS: u64 = 64;
@@ -31,7 +31,7 @@ const GREED: usize = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum End {
     /// A stranger's, to make room, or for too many calls.
-    #[error("others need the place of one who has not shown who it is")]
+    #[error("evicted an unauthenticated connection to free a slot")]
     PushedOut,
     /// That of one who is known, to make room for one who holds fewer.
     #[error("others, who hold fewer connections, need its place")]

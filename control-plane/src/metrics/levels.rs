@@ -23,11 +23,11 @@ const VERSIONS: usize = 20;
 /// How long the schedule may take to answer. Without its answer a scrape has no numbers of pools.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-const POOL_LABEL: Label = Label { name: "pool", values: &["«the pool; `other` for those beyond 200»"] };
+const POOL_LABEL: Label = Label { name: "pool", values: &["(the pool; `other` for those beyond 200)"] };
 const POOL: [Label; 1] = [POOL_LABEL];
 const POOL_AND_VERSION: [Label; 2] = [
     POOL_LABEL,
-    Label { name: "version", values: &["«the agents' version; empty where there is no agent»"] },
+    Label { name: "version", values: &["(the agents' version; empty where there is no agent)"] },
 ];
 const STATE: [Label; 1] = [Label { name: "state", values: &["active", "paused", "disabled"] }];
 
@@ -66,14 +66,12 @@ pub(super) struct Names {
 
 impl Levels {
     pub(super) fn new(all: &mut Catalogue) -> Self {
-        let waiting = "Deliveries that have not ended and are not under way, by their subscription's pool. Without those of \
-            subscriptions that are paused or that a 410 has disabled, and those waiting for a retry that are in the store alone.";
-        let oldest = "For how long the longest-waiting delivery is due without being under way, by its subscription's pool; 0 \
-            when none waits. Without those whose endpoint is left alone for now (breaker, Retry-After, paused or disabled).";
+        let waiting = "Deliveries that have not ended and are not in flight, by their subscription's pool. Without those of subscriptions that are paused or disabled by a 410, and without retries that are not loaded from the store.";
+        let oldest = "How long the oldest due delivery has waited without being in flight, by its subscription's pool; 0 when none waits. Without deliveries that are held (circuit breaker, Retry-After, paused or disabled).";
         let agents = "Agents that are connected, by pool and version. Every pool is listed that has subscriptions or a \
             description, or had an agent within a day.";
         let breakers =
-            "Subscriptions whose endpoint does nothing but fail and is probed by one attempt at a time.";
+            "Subscriptions whose circuit breaker is open: only one attempt at a time probes the endpoint.";
         let at_destinations = "Subscriptions with deliveries that wait because their endpoint's host and port get as many as \
             destination_rate allows.";
         Self {
@@ -86,7 +84,7 @@ impl Levels {
             ),
             credit: all.gauges(
                 "postrider_agent_credit",
-                "Jobs that agents could take besides, by pool.",
+                "Further jobs that agents could take, by pool.",
                 &POOL,
             ),
             agents: all.gauges("postrider_agents", agents, &POOL_AND_VERSION),
@@ -111,7 +109,7 @@ impl Levels {
         }
         let levels = timeout(ANSWER_WITHIN, sources.lanes.levels()).await.ok().flatten();
         if levels.is_none() {
-            warn!("the schedule has not answered a scrape in time: it has no numbers of pools");
+            warn!("the scheduler did not answer a scrape in time; pool metrics are missing from it");
         }
         let levels = levels.unwrap_or_default();
         let agents = sources.agents.connected_versions();

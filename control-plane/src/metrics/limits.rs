@@ -29,9 +29,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(super) fn new(all: &mut Catalogue) -> Self {
-        let refusals = "Calls and events that were refused, by the limit: a tenant's subscriptions or event types, its \
-            events or deliveries a second, or its stored bytes; an event to too many subscriptions; the accept queue or a \
-            tenant's share of it; calls under way.";
+        let refusals = "Calls and events that were refused, by the limit: a tenant's subscriptions or event types, its events or deliveries per second, or its stored bytes; an event to too many subscriptions; the accept queue or a tenant's share of it; concurrent calls.";
         let decisions = "New connections, or first calls on them, for which there was no free place, by what followed: the \
             oldest of those that have not shown who they are made room, or one of the holder with the most did, or the new one \
             was refused.";
@@ -44,7 +42,7 @@ impl Limits {
             ),
             calls: all.gauge(
                 "postrider_api_calls",
-                "Calls to the API that are under way, streams among them. Without tokens they are not counted.",
+                "Concurrent calls to the API, streams included. Not counted when tokens are off.",
             ),
             decisions: all.counters("postrider_connection_decisions_total", decisions, &DECISION),
         }

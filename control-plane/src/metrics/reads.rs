@@ -34,7 +34,7 @@ impl ReadCounts {
             what there was too much of.";
         Self {
             waiting: all.gauge("postrider_reads_waiting", "Reads of the API that wait for their turn."),
-            under_way: all.gauge("postrider_reads_in_flight", "Reads of the API that are under way."),
+            under_way: all.gauge("postrider_reads_in_flight", "Reads of the API in flight."),
             bytes: all.gauge("postrider_read_answer_bytes", bytes),
             watchers: all.gauge("postrider_watchers", "Streams that watch deliveries."),
             refused: all.counters("postrider_read_refusals_total", refused, &REASON),

@@ -58,7 +58,7 @@ impl Kept {
             "When a certificate ends: the API's, and the one that agents' certificates are issued with.";
         Self {
             size: all.known("postrider_store_size_bytes", "What the embedded store takes on disk."),
-            free: all.known("postrider_store_disk_free_bytes", "What is free on the store's disk."),
+            free: all.known("postrider_store_disk_free_bytes", "Free bytes on the store's disk."),
             expiry: all.gauges("postrider_certificate_expiry_timestamp_seconds", expiry, &CERTIFICATE),
         }
     }
@@ -90,7 +90,7 @@ impl Watched {
     /// Looks at all of it. What cannot be seen is missing.
     pub async fn look(&self) -> Seen {
         let size = self.store.size().await;
-        let size = size.inspect_err(|error| debug!(%error, "how large the store is cannot be seen")).ok();
+        let size = size.inspect_err(|error| debug!(%error, "failed to read the size of the store")).ok();
         let authority = self.authorities.trusted().first().map(|authority| authority.expires);
         let folder = self.data_dir.clone();
         let free = blocking::run(move || free(&folder)).await.unwrap_or_default();
@@ -116,7 +116,7 @@ impl Watched {
     #[must_use]
     pub fn refused(&self) -> Vec<String> {
         let api = self.api_certificate.refused();
-        let api = api.map(|why| format!("the API's former certificate stays in use: {why}"));
+        let api = api.map(|why| format!("keeping the API's previous certificate: {why}"));
         let authorities = self.authorities.refused();
         let authorities =
             authorities.map(|why| format!("the former authorities of agents stay in force: {why}"));

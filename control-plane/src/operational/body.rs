@@ -83,8 +83,8 @@ pub(super) fn of_agent(event_type: &str, away: &Away) -> Told {
 
 fn disabled(cause: DisableCause, reason: &str, view: Option<&View>, meanwhile: WhileDisabled) -> Value {
     let (cause, meanwhile) = match (cause, meanwhile) {
-        (DisableCause::Gone, _) => ("gone", "hold"),
-        (DisableCause::Failing, WhileDisabled::Hold) => ("failing", "hold"),
+        (DisableCause::Gone, _) => ("gone", "queue"),
+        (DisableCause::Failing, WhileDisabled::Queue) => ("failing", "queue"),
         (DisableCause::Failing, WhileDisabled::Drop) => ("failing", "drop"),
     };
     json!({ "cause": cause, "reason": reason, "events_meanwhile": meanwhile, "health": view.map(health) })

@@ -20,26 +20,22 @@ type Entries = [(&'static str, &'static str, &'static str); 8];
 pub(super) const TYPES: Entries = [
     (
         body::FAILING,
-        "An endpoint has done nothing but fail for an hour, a day or three days (failing_for_seconds): told once for each, \
-         unless the subscription is disabled by then. disable_time says when it will be.",
+        "An endpoint has failed continuously for an hour, a day or three days (failing_for_seconds): emitted once for each, unless the subscription is disabled by then. disable_time says when it will be.",
         include_str!("examples/subscription.failing.json"),
     ),
     (
         body::DISABLED,
-        "A subscription was disabled: its endpoint answered 410 Gone (cause gone), or did nothing but fail for as long as its \
-         failure policy bears (cause failing; then it is probed, and enabled again when it answers). events_meanwhile says \
-         whether events wait (hold) or are not owed (drop).",
+        "A subscription was disabled: its endpoint answered 410 Gone (cause gone), or failed continuously for as long as its failure policy allows (cause failing; then it is probed, and enabled again when it responds). events_meanwhile says whether events are queued (queue) or dropped (drop).",
         include_str!("examples/subscription.disabled.json"),
     ),
     (
         body::RECOVERING,
-        "An endpoint that was told to fail, or whose subscription was disabled for it (enabled_again), answers: its deliveries \
-         go out, few at once at first.",
+        "An endpoint that was reported as failing, or whose subscription was disabled for it (enabled_again), responds again: its deliveries go out, few at once at first.",
         include_str!("examples/subscription.recovering.json"),
     ),
     (
         body::RECOVERED,
-        "An endpoint that was told to fail is well: five attempts have succeeded.",
+        "An endpoint that was reported as failing is healthy: five attempts have succeeded.",
         include_str!("examples/subscription.recovered.json"),
     ),
     (
@@ -62,7 +58,7 @@ pub(super) const TYPES: Entries = [
     ),
     (
         body::ONLINE,
-        "An agent, or a pool, that was told to be offline is there again.",
+        "An agent, or a pool, that was reported as offline is back.",
         include_str!("examples/agent.online.json"),
     ),
 ];
@@ -127,7 +123,7 @@ pub async fn prepare(store: &dyn Store, registry: &Registry, now: Timestamp) -> 
 }
 
 fn tell(name: &str, violation: &Violation) {
-    warn!(name, %violation, "a type of operational events is not as it should be");
+    warn!(name, %violation, "an event type of operational events differs from its definition");
 }
 
 #[cfg(test)]
@@ -167,7 +163,7 @@ mod tests {
         let since = at("2026-02-02T10:30:00Z");
         let now = since + failing_for;
         Box::new(View {
-            state: State::Resting,
+            state: State::CircuitOpen,
             failing_since: Some(since),
             failures: 301,
             last_success: Some(since - Duration::from_secs(2)),
@@ -202,7 +198,7 @@ mod tests {
             of(About::Failing(DAY, failing(DAY))),
             of(About::Disabled {
                 cause: DisableCause::Failing,
-                reason: "the endpoint has done nothing but fail for 5 days, since 2026-02-02T10:30:00Z; the last attempt: \
+                reason: "the endpoint has failed continuously for 5 days, since 2026-02-02T10:30:00Z; the last attempt: \
                          status 503"
                     .into(),
                 view: Some(given_up),

@@ -23,7 +23,7 @@ pub enum Notice {
 /// What there is to know of a subscription.
 #[derive(Debug)]
 pub enum About {
-    /// Its endpoint has done nothing but fail for this long.
+    /// Its endpoint has failed continuously for this long.
     Failing(Duration, Box<View>),
     /// It was disabled.
     Disabled {

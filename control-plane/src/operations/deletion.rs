@@ -61,7 +61,7 @@ impl Operations {
             let (id, changed) = (other.id, self.slot(other.id).map(|slot| slot.changed));
             // Its row goes with the tenant; a restart before that finds nothing that it could do.
             if let Err(error) = self.store.put_operation(&other, None).await {
-                warn!(operation = %id, %error, "the end of a deleted tenant's operation was not written");
+                warn!(operation = %id, %error, "failed to store the end of a tenant's deletion");
             }
             self.replace(other);
             changed.into_iter().for_each(|changed| changed.notify_one());
@@ -105,7 +105,7 @@ impl Operations {
         self.store.finish_tenant_deletion(&tenant, row, audit).await?;
         api.emitter.limit(&tenant, None);
         api.registry.end_deletion(&tenant);
-        info!(%tenant, rows = row.operation.done, "a tenant is deleted");
+        info!(%tenant, rows = row.operation.done, "tenant deleted");
         Ok(())
     }
 }

@@ -40,8 +40,7 @@ pub(super) async fn run(store: &dyn Store, registry: &Registry, now: Timestamp) 
     if count > 0 {
         warn!(
             grants = count,
-            "upgrade: each pool now lists the tenants that may use it, and got those whose subscriptions use it; review the \
-             lists with `postrider pools list`, and change them with `postrider pools update`"
+            "upgrade: each pool now lists the tenants that may use it; the tenants whose subscriptions use a pool were added; review the lists with `postrider pools list` and change them with `postrider pools update`"
         );
     }
     Ok(())

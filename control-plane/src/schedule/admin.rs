@@ -24,7 +24,7 @@ pub enum Refusal {
     #[error("there is no such delivery; it may have aged out")]
     NotFound,
     /// An attempt is under way.
-    #[error("an attempt is under way; wait for its outcome")]
+    #[error("an attempt is in flight; wait for its outcome")]
     UnderWay,
     /// Its latest outcome is just being written.
     #[error("the latest outcome is just being written; repeat the call")]
@@ -246,7 +246,7 @@ impl Scheduler {
             self.effects.push(Effect::Answer(ticket, Err(refusal)));
         } else if let (Some(row), Some(slot)) = (row, self.lanes.get_mut(&id.subscription)) {
             slot.lane.adopt(row.delivery);
-            // The attempt that delivered is kept in the delivery's row, which is about to be written anew.
+            // The attempt that delivered is kept in the delivery's row, which is about to be rewritten.
             let kept = row.last.filter(|_| matches!(row.delivery.state, State::Delivered(_)));
             self.apply(id, why, row.delivery, kept, now);
         }

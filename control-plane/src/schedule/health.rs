@@ -1,4 +1,4 @@
-//! How endpoints do, and what follows when one does nothing but fail: its lane dozes until it answers again.
+//! How endpoints do, and what follows when one fails continuously: its lane dozes until it answers again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

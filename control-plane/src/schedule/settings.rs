@@ -30,7 +30,7 @@ pub struct LaneSettings {
     pub rate_limit: Option<RateLimit>,
     /// Which deliveries wait for one another.
     pub order: Order,
-    /// What follows when the endpoint does nothing but fail.
+    /// Handling of continuous failure.
     pub failure: FailurePolicy,
     /// Whether nothing may be handed out.
     pub held: bool,

@@ -27,10 +27,9 @@ pub async fn open(store: &dyn Store, keks: &Keks, now: Timestamp) -> Result<Seal
     let Some(sealer) = sealer else { return make_first(store, keks, now).await };
     let current = keks.current().id();
     if sealer.has_former() {
-        info!("a rewrap was cut off; it goes on");
+        info!("resuming an interrupted rewrap");
     } else if sealer.kek() != *current {
-        warn!(%current, wraps = %sealer.kek(), "secrets are still sealed under a former key-encryption key; `postrider \
-              secrets rewrap` moves them to the current one");
+        warn!(%current, wraps = %sealer.kek(), "secrets are still encrypted under a previous key-encryption key; run `postrider secrets rewrap` to move them to the current one");
     }
     Ok(sealer)
 }
@@ -66,7 +65,7 @@ async fn make_first(store: &dyn Store, keks: &Keks, now: Timestamp) -> Result<Se
         detail: under(&row),
     };
     store.put_data_key(&row, audit).await?;
-    info!(data_key = %row.id, kek = %row.kek, "made the data key that secrets are sealed with");
+    info!(data_key = %row.id, kek = %row.kek, "created the data key that encrypts secrets");
     Ok(Sealer::new(data_key, digest_key))
 }
 

@@ -131,13 +131,13 @@ impl Rewrapper {
         while let Err(problem) = self.rewrap().await {
             self.noted().problem = problem.to_string();
             if !matches!(problem, SecretsError::Store(StoreError::Unavailable(_) | StoreError::Full(_))) {
-                error!(%problem, "the rewrap cannot go on; everything still opens");
+                error!(%problem, "the rewrap stopped; all secrets can still be decrypted");
                 let mut progress = self.noted();
                 progress.state = State::Failed;
                 progress.ended = Some(self.clock.wall());
                 return;
             }
-            warn!(%problem, "the rewrap is held up; trying again");
+            warn!(%problem, "the rewrap failed; retrying");
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -167,7 +167,7 @@ impl Rewrapper {
         progress.ended = Some(self.clock.wall());
         progress.values = progress.done;
         progress.problem.clear();
-        info!(values = progress.done, data_key = %current, "the rewrap is done");
+        info!(values = progress.done, data_key = %current, "rewrap finished");
         Ok(())
     }
 

@@ -104,9 +104,7 @@ pub enum RestoreError {
     #[error("the store could not be made")]
     Store(#[from] StoreError),
     /// What was made is not what was in the file.
-    #[error(
-        "what was written is not what is in the backup: {0}; nothing was put in place. Is the disk in order?"
-    )]
+    #[error("the restored rows differ from the backup: {0}; nothing was put in place; check the disk")]
     Differs(String),
     /// The audit log in the backup is not intact.
     #[error("the backup's audit log is not intact: {0}; nothing was put in place. Restore another backup")]

@@ -158,7 +158,7 @@ pub struct TokenRow {
     pub ancestors: Vec<TokenId>,
 }
 
-/// What agents enrol by. A revoked one has no row.
+/// What agents enroll by. A revoked one has no row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinTokenRow {
     /// Its id.
@@ -169,7 +169,7 @@ pub struct JoinTokenRow {
     pub display_name: String,
     /// The pool of its agents.
     pub pool: PoolName,
-    /// How many agents may enrol by it.
+    /// How many agents may enroll by it.
     pub max_uses: u32,
     /// How many have.
     pub uses: u32,

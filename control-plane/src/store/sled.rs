@@ -92,7 +92,7 @@ pub struct SledStore {
     engine: Engine,
     writer: Writer,
     folder: PathBuf,
-    /// Locked while the file is read and written anew.
+    /// Locked while the file is read and rewritten.
     data_keys: Arc<Mutex<DataKeys>>,
     identity: Bytes,
     epoch: u64,

@@ -86,9 +86,9 @@ impl Space {
         match (self.short, short) {
             (None, Some(short)) => tracing::error!(
                 folder = %self.folder.display(),
-                "the disk is nearly full: {short}; events are refused until more is free"
+                "the disk is nearly full: {short}; events are refused until space is freed"
             ),
-            (Some(_), None) => tracing::info!("enough of the disk is free: events are accepted again"),
+            (Some(_), None) => tracing::info!("disk space is available again; events are accepted"),
             _ => {}
         }
         self.short = short;

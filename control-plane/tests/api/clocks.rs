@@ -22,7 +22,7 @@ use crate::world::{World, admin};
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An agent that enrols at this time, by the control plane's clock, and its certificate, which lasts a day.
+/// An agent that enrolls at this time, by the control plane's clock, and its certificate, which lasts a day.
 async fn enrolled(world: &World, now: Timestamp, number: u8) -> (AgentId, CertificateDer<'static>) {
     let api = &world.api;
     let token = Token::new(Kind::Join, TokenId::new(now, number.into()), [number; SECRET_BYTES]);
@@ -42,7 +42,7 @@ async fn enrolled(world: &World, now: Timestamp, number: u8) -> (AgentId, Certif
     let candidate =
         Candidate { token, key: key.pin, display_name: String::new(), address: "127.0.0.1".into() };
     let issue = |row: &postrider_control_plane::store::IdentityRow| api.authorities.issue(row, &key, now);
-    let identity = api.identities.enrol(candidate, now, issue).await.unwrap();
+    let identity = api.identities.enroll(candidate, now, issue).await.unwrap();
     let certificate = CertificateDer::from(identity.certificate_chain[0].to_vec());
     (identity.agent_id.parse().unwrap(), certificate)
 }
@@ -110,7 +110,7 @@ async fn what_has_expired_stays_so_when_the_machines_clock_goes_back() {
         Candidate { token: join, key: key.pin, display_name: String::new(), address: "127.0.0.1".into() };
     let issue =
         |row: &postrider_control_plane::store::IdentityRow| world.api.authorities.issue(row, &key, now);
-    assert!(world.api.identities.enrol(candidate, now, issue).await.is_err(), "an expired join token");
+    assert!(world.api.identities.enroll(candidate, now, issue).await.is_err(), "an expired join token");
     world.end().await;
 }
 

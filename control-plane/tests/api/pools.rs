@@ -84,7 +84,7 @@ fn acting() -> Vec<Call> {
         test_subscription(t): v1::TestSubscriptionRequest {
             tenant: t.tenant, subscription: t.subscription, ..Default::default()
         };
-        probe_signing_key(t): v1::ProbeSigningKeyRequest {
+        test_signing_key(t): v1::TestSigningKeyRequest {
             tenant: t.tenant, subscription: t.subscription, ..Default::default()
         };
         retry_delivery(t): v1::RetryDeliveryRequest { tenant: t.tenant, delivery: t.delivery, ..Default::default() };

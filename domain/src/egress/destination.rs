@@ -113,7 +113,7 @@ impl fmt::Display for Service {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is neither a host nor a range; write a name such as `vault.corp`, `*.svc` for every name below `svc`, an \
-     address, or a range such as 10.20.0.0/16, without a scheme; for one port alone, write it after a colon, as in \
+     address, or a range such as 10.20.0.0/16, without a scheme; for a single port, write it after a colon, as in \
      `vault.corp:8200` or `[fd00::/8]:443`"
 )]
 pub struct InvalidService {
@@ -203,7 +203,7 @@ mod tests {
             "*:443",
         ] {
             let error = text.parse::<Service>().unwrap_err().to_string();
-            assert!(error.contains("for one port alone"), "{text}: {error}");
+            assert!(error.contains("for a single port"), "{text}: {error}");
         }
         let address: Service = "fd00::1:443".parse().unwrap();
         assert_eq!(address.port, None, "it is all address");

@@ -180,7 +180,7 @@ impl Judge {
             Expr::Literal(literal) => literal_type(part, literal),
             Expr::Ident(name) if name == "event" => Ok(Type::Event),
             Expr::Ident(name) => {
-                wrong(part, format!("«{}» is unknown; an expression is about event", short(name)))
+                wrong(part, format!("'{}' is unknown; an expression is about event", short(name)))
             }
             Expr::Select(select) => self.select(part, select),
             Expr::List(list) => {
@@ -227,10 +227,10 @@ impl Judge {
             (Type::Attributes, _) => Type::Text,
             (Type::Event, field) => {
                 let problem =
-                    format!("event has no «{}»; it has type, data, timestamp and attributes", short(field));
+                    format!("event has no '{}'; it has type, data, timestamp and attributes", short(field));
                 return wrong(part, problem);
             }
-            (found, field) => return wrong(part, format!("{} has no «{}»", found.name(), short(field))),
+            (found, field) => return wrong(part, format!("{} has no '{}'", found.name(), short(field))),
         };
         Ok(if select.test { Type::Bool } else { found })
     }

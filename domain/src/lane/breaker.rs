@@ -1,4 +1,4 @@
-//! The breaker: while an endpoint does nothing but fail, its deliveries wait, and one at a time probes.
+//! The breaker: while an endpoint fails continuously, its deliveries wait, and one at a time probes.
 //!
 //! Closed, it counts failures in a row; the tenth opens it. Open, it lets one attempt through after a delay, which
 //! doubles with each that fails, from 5 seconds to 5 minutes. A success half-opens it: attempts go out, from one at once

@@ -1,10 +1,10 @@
-//! What a subscription's owner wants to follow when the endpoint does nothing but fail, for days.
+//! What a subscription's owner wants to follow when the endpoint fails continuously, for days.
 
 use std::time::Duration;
 
 use crate::violation::Violation;
 
-/// How long an endpoint may do nothing but fail before its subscription is disabled, when nobody says otherwise.
+/// How long an endpoint may fail continuously before its subscription is disabled, when nobody says otherwise.
 pub const DEFAULT_DISABLE_AFTER: Duration = Duration::from_secs(5 * 86_400);
 /// After how long people are told, each time once.
 pub const WARNINGS: [Duration; 3] =
@@ -18,7 +18,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(3_600);
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailurePolicy {
-    /// After how long of nothing but failure the subscription is disabled; `None` for never.
+    /// After how long of continuous failure the subscription is disabled; `None` for never.
     pub disable_after: Option<Duration>,
     /// What becomes of events meanwhile.
     pub while_disabled: WhileDisabled,
@@ -29,7 +29,7 @@ pub struct FailurePolicy {
 pub enum WhileDisabled {
     /// They wait, and are delivered when it is enabled again.
     #[default]
-    Hold,
+    Queue,
     /// They are not owed to it, and what waits is cancelled.
     Drop,
 }

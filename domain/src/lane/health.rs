@@ -1,4 +1,4 @@
-//! How an endpoint does: since when it does nothing but fail, what it did last, and what people are to be told of it.
+//! How an endpoint does: since when it fails continuously, what it did last, and what people are to be told of it.
 //!
 //! Only an attempt's outcome changes anything here: time that passes without attempts proves nothing. So a failure that
 //! comes more than a day after the one before begins anew, and so does whatever a person says is repaired.
@@ -27,14 +27,14 @@ pub enum State {
     Unknown,
     /// Its latest attempts say that it works.
     Healthy,
-    /// It has done nothing but fail since it last worked.
+    /// It has failed continuously since it last worked.
     Failing,
     /// The breaker is open: one attempt at a time probes it.
-    Resting,
+    CircuitOpen,
     /// The breaker is half-open: it has just answered a probe.
     Recovering,
     /// It has asked to be left alone, by `Retry-After`.
-    AskedToWait,
+    BackingOff,
 }
 
 /// What people have been told of a trouble.
@@ -54,7 +54,7 @@ pub enum Told {
 /// What is remembered of a trouble over restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
-    /// When it first failed, of nothing but failures since.
+    /// When it first failed, of continuous failure since.
     pub since: Option<Timestamp>,
     /// When it last failed; written down to about an hour.
     pub last: Timestamp,
@@ -65,7 +65,7 @@ pub struct Trouble {
 /// What an outcome makes people want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// It has done nothing but fail for this long.
+    /// It has failed continuously for this long.
     Failing(Duration),
     /// It has done so for as long as its policy bears: the subscription is to be disabled.
     GivenUp,
@@ -103,7 +103,7 @@ impl fmt::Display for Failure {
 pub struct View {
     /// In a word.
     pub state: State,
-    /// Since when it has done nothing but fail.
+    /// Since when it has failed continuously.
     pub failing_since: Option<Timestamp>,
     /// Failures since it last worked; those that were under way together count as one.
     pub failures: u32,
@@ -199,8 +199,8 @@ impl Health {
     #[must_use]
     pub fn state(&self, breaker: Breaker, rest: Option<Rest>) -> State {
         match (rest, breaker) {
-            (Some(Rest::Asked), _) => State::AskedToWait,
-            (_, Breaker::Open) => State::Resting,
+            (Some(Rest::Asked), _) => State::BackingOff,
+            (_, Breaker::Open) => State::CircuitOpen,
             (_, Breaker::HalfOpen) => State::Recovering,
             _ if self.trouble.since.is_some() => State::Failing,
             _ if self.well => State::Healthy,
@@ -208,7 +208,7 @@ impl Health {
         }
     }
 
-    /// Since when it has done nothing but fail.
+    /// Since when it has failed continuously.
     #[must_use]
     pub fn failing_since(&self) -> Option<Timestamp> {
         self.trouble.since

@@ -170,7 +170,7 @@ impl<'s> Walk<'s> {
         let id = if dialect.contains("draft-04") { "id" } else { "$id" };
         let own = root.get(id).and_then(Value::as_str).unwrap_or_default();
         let base = Url::parse(BASE).and_then(|base| base.join(own));
-        let mut base = base.map_err(|error| format!("has the {id} «{}»: {error}", shortened(own)))?;
+        let mut base = base.map_err(|error| format!("has the {id} '{}': {error}", shortened(own)))?;
         base.set_fragment(None);
         Ok(Self { root, base, id, anchors: HashMap::new(), rules: 0, stack: Vec::new() })
     }
@@ -278,12 +278,12 @@ impl<'s> Walk<'s> {
     fn target(&self, reference: &str) -> Result<&'s Value, String> {
         let shown = shortened(reference);
         let mut url =
-            self.base.join(reference).map_err(|error| format!("has the $ref «{shown}»: {error}"))?;
+            self.base.join(reference).map_err(|error| format!("has the $ref '{shown}': {error}"))?;
         let fragment = decoded(url.fragment().unwrap_or_default());
         url.set_fragment(None);
         if url != self.base {
             return Err(format!(
-                "has the $ref «{shown}»; references may only lead into the same schema, as in #/$defs/address"
+                "has the $ref '{shown}'; references may only lead into the same schema, as in #/$defs/address"
             ));
         }
         let target = match fragment.as_deref() {
@@ -295,8 +295,8 @@ impl<'s> Walk<'s> {
         };
         match target {
             Some(target) if target.is_object() || target.is_boolean() => Ok(target),
-            Some(_) => Err(format!("has the $ref «{shown}», which leads to a value that is no schema")),
-            None => Err(format!("has the $ref «{shown}», which leads to nothing in this schema")),
+            Some(_) => Err(format!("has the $ref '{shown}', which leads to a value that is no schema")),
+            None => Err(format!("has the $ref '{shown}', which leads to nothing in this schema")),
         }
     }
 }

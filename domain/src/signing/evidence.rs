@@ -17,13 +17,13 @@ pub struct KeyUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Pending, and the receiver was not seen to have it.
-    Probe,
+    Test,
     /// Pending, and the receiver has it.
     Activate,
     /// The receiver was seen to have another active key.
     Revoke,
     /// Retiring, and the receiver was not seen to have an active key.
-    ProbeActive,
+    TestActive,
     /// It is the only key that the receiver can be relied upon to have.
     Keep,
     /// It is revoked.
@@ -45,12 +45,12 @@ impl Advice {
             ring.keys().iter().filter(|other| other.id != key.id && other.state(now) == KeyState::Active);
         match key.state(now) {
             KeyState::Pending if has(key) => Self::Activate,
-            KeyState::Pending => Self::Probe,
+            KeyState::Pending => Self::Test,
             KeyState::Revoked => Self::Nothing,
             KeyState::Active if profiles.need(key.scheme) => Self::Keep,
             KeyState::Active | KeyState::Retiring if others.any(has) => Self::Revoke,
             KeyState::Active => Self::Keep,
-            KeyState::Retiring => Self::ProbeActive,
+            KeyState::Retiring => Self::TestActive,
         }
     }
 
@@ -64,10 +64,10 @@ impl Advice {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Probe => "hand it to the receiver, then probe it",
+            Self::Test => "hand it to the receiver, then test it",
             Self::Activate => "the receiver has it: activate it",
-            Self::Revoke => "safe to revoke: the receiver has accepted another active key alone",
-            Self::ProbeActive => "probe the active key first: the receiver was not seen to have it",
+            Self::Revoke => "safe to revoke: the receiver has accepted another active key",
+            Self::TestActive => "test the active key first: the receiver was not seen to have it",
             Self::Keep => "the receiver needs it: create another key to replace it",
             Self::Nothing => "",
         }
@@ -101,11 +101,11 @@ mod tests {
         let mut ring = KeyRing::new(key(Scheme::V1, 1));
         assert_eq!(advice(&ring, 1, &[1]), Advice::Keep);
         ring.add(key(Scheme::V1, 2), now).unwrap();
-        assert_eq!(advice(&ring, 2, &[]), Advice::Probe);
+        assert_eq!(advice(&ring, 2, &[]), Advice::Test);
         assert_eq!(advice(&ring, 2, &[2]), Advice::Activate);
         assert_eq!(advice(&ring, 1, &[2]), Advice::Keep, "what is pending does not sign yet");
         ring.activate(KeyId::new(now, 2), DEFAULT_OVERLAP, now).unwrap();
-        assert_eq!(advice(&ring, 1, &[1]), Advice::ProbeActive);
+        assert_eq!(advice(&ring, 1, &[1]), Advice::TestActive);
         assert_eq!(advice(&ring, 1, &[1, 2]), Advice::Revoke);
         assert_eq!(advice(&ring, 2, &[1, 2]), Advice::Keep, "a retiring key does not stay");
         ring.rotate(key(Scheme::V1a, 3), DEFAULT_OVERLAP, now).unwrap();
@@ -113,6 +113,6 @@ mod tests {
         assert_eq!(advice(&ring, 2, &[3]), Advice::Revoke, "the receiver has moved on to v1a");
         ring.revoke(KeyId::new(now, 1), now).unwrap();
         assert_eq!(advice(&ring, 1, &[2]), Advice::Nothing);
-        assert!(Advice::Revoke.is_safe() && !Advice::Keep.is_safe() && !Advice::ProbeActive.is_safe());
+        assert!(Advice::Revoke.is_safe() && !Advice::Keep.is_safe() && !Advice::TestActive.is_safe());
     }
 }

@@ -29,7 +29,7 @@ pub struct SigningKey {
     pub secret: Option<Secret>,
     /// When it was made.
     pub created: Timestamp,
-    /// Whether it waits to be made active, and signs nothing but probes.
+    /// Whether it waits to be made active, and signs only key tests.
     pub pending: bool,
     /// Until when a retiring key signs; absent while pending or active.
     pub retire: Option<Timestamp>,
@@ -38,7 +38,7 @@ pub struct SigningKey {
 /// Whether a key signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Signs probes alone, until it is made active.
+    /// Signs only key tests until it is made active.
     Pending,
     /// Signs.
     Active,
@@ -114,7 +114,7 @@ pub enum KeyError {
     KnownSecret,
     /// A profile would have nothing to sign with.
     #[error(
-        "a signature profile other than standard_webhooks needs an active key of scheme v1; create one first, or keep standard_webhooks alone"
+        "a signature profile other than standard_webhooks needs an active key of scheme v1; create one first, or use only standard_webhooks"
     )]
     ProfileWithoutKey,
     /// The key's signatures would stand nowhere.
@@ -187,7 +187,7 @@ impl KeyRing {
         }
     }
 
-    /// Adds a key that signs nothing but probes until it is activated.
+    /// Adds a key that signs only key tests until it is activated.
     ///
     /// # Errors
     /// [`KeyError::Pending`], [`KeyError::KnownSecret`].

@@ -1,6 +1,6 @@
 //! Secrets, and what they sign by Standard Webhooks: `v1`, HMAC-SHA256, and `v1a`, Ed25519.
 //!
-//! Source: the Standard Webhooks specification 1.0.0, «Signature scheme». Receivers force details that
+//! Source: the Standard Webhooks specification 1.0.0, 'Signature scheme'. Receivers force details that
 //! the text leaves open: one `webhook-signature` line, entries separated by exactly one space, plain
 //! digits for the timestamp, an id without a dot.
 

@@ -2,20 +2,20 @@
 
 use crate::outcome::{Class, Outcome};
 
-/// What the answer to a probe says about the key that alone has signed it.
+/// What the answer to a key test says about the one key that signed it.
 #[must_use]
-pub fn probe_verdict(outcome: &Outcome) -> String {
+pub fn key_test_verdict(outcome: &Outcome) -> String {
     match outcome.status() {
         Some(_) if outcome.class == Class::Success => "the receiver accepted it: it has this key".to_owned(),
         Some(status @ (401 | 403)) => format!(
-            "the receiver answered {status}: it does not know this key yet; give it the key, then probe again"
+            "the receiver answered {status}: it does not know this key yet; give it the key, then test it again"
         ),
         Some(status @ 400) => format!(
             "the receiver answered {status}: it may not know this key yet, if it answers so to signatures that do not \
-             verify; give it the key, then probe again"
+             verify; give it the key, then test it again"
         ),
         Some(status) => format!(
-            "the receiver answered {status}, which says nothing about the key; look at the receiver's log, then probe \
+            "the receiver answered {status}, which says nothing about the key; look at the receiver's log, then test it \
              again"
         ),
         None => format!("{}; that says nothing about the key", unanswered(outcome)),
@@ -78,9 +78,9 @@ mod tests {
             (failed(Class::RefusedByPolicy), "the agent's egress settings", "the agent's egress settings"),
             (Outcome::failure(Class::Dns, ""), "has not answered: dns", "has not answered: dns"),
         ];
-        for (outcome, probe, test) in table {
-            let (of_probe, of_test) = (probe_verdict(&outcome), test_verdict(&outcome));
-            assert!(of_probe.contains(probe), "{outcome:?}: {of_probe}");
+        for (outcome, key, test) in table {
+            let (of_key_test, of_test) = (key_test_verdict(&outcome), test_verdict(&outcome));
+            assert!(of_key_test.contains(key), "{outcome:?}: {of_key_test}");
             assert!(of_test.contains(test), "{outcome:?}: {of_test}");
         }
     }

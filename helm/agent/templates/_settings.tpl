@@ -1,7 +1,7 @@
 {{- /* The files that the agent reads, and its settings file, which names them. */ -}}
 
 {{- define "agent.files" -}}
-{{- /* With an identity on a volume the join string has served, and its owner may remove it. */ -}}
+{{- /* With an identity on a volume the join token has served, and its owner may remove it. */ -}}
 - {name: join, secret: {{ .Values.join.existingSecret | quote }}, key: {{ .Values.join.key | quote }}, optional: {{ .Values.state.persistence.enabled }}}
 {{ include "postrider.ca" (dict "root" . "name" "control-plane-ca" "ca" .Values.controlPlane.ca) }}
 {{ include "postrider.ca" (dict "root" . "name" "endpoints-ca" "ca" .Values.egress.ca) }}

@@ -83,7 +83,7 @@ impl Desk {
         match filter.set(wanted.trim()) {
             Ok(()) => {
                 let now = filter.get();
-                info!(%peer, before, now, "the log's filter was changed");
+                info!(%peer, before, now, "log filter changed");
                 text(StatusCode::OK, now)
             }
             Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
@@ -92,7 +92,7 @@ impl Desk {
 }
 
 const NOT_OURS: &str =
-    "somebody else writes this process's log lines; their filter cannot be seen or changed here";
+    "another subscriber writes this process's log; its filter cannot be read or changed here";
 
 /// Whether a caller may change what is logged.
 fn may_change(peer: IpAddr) -> bool {

@@ -96,7 +96,7 @@ fn read_headers(path: &Path) -> Result<HeaderMap, String> {
         // Without the line itself: a secret is on it.
         let wrong = || {
             format!(
-                "names {}, whose line {number} is not «name: value» as HTTP headers have it",
+                "names {}, whose line {number} is not 'name: value' as HTTP headers have it",
                 path.display()
             )
         };

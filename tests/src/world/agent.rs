@@ -32,7 +32,7 @@ pub struct AgentSettings {
     pub log: String,
     /// Whether it has an admin port.
     pub admin: bool,
-    /// The join string, empty for an agent that has its identity already; without it the link is plaintext, and the agent
+    /// The join token, empty for an agent that has its identity already; without it the link is plaintext, and the agent
     /// says who it is.
     pub join: Option<String>,
 }

@@ -35,7 +35,7 @@ async fn of_agent(world: &World) -> Result<Admin> {
 
 /// Waits until `/readyz` is answered so: 200, or 503 with a reason that has these words.
 async fn ready(admin: Admin, status: u16, words: &str) -> Result<()> {
-    eventually(&format!("/readyz is {status} «{words}»"), async || {
+    eventually(&format!("/readyz is {status} '{words}'"), async || {
         let (found, body) = admin.get("/readyz").await?;
         Ok(when(found == status && body.contains(words)))
     })
@@ -131,7 +131,7 @@ async fn counters_move_by_exactly_what_was_done() -> Result<()> {
             ("postrider_agent_stream_connects_total{result=\"failed\"}", 0.0),
             ("postrider_agent_draining", 0.0),
             ("postrider_agent_jobs_in_flight", 0.0),
-            ("postrider_agent_job_places", 512.0),
+            ("postrider_agent_max_jobs_in_flight", 512.0),
             ("postrider_agent_attempts_total{outcome=\"success\"}", 3.0),
             ("postrider_agent_attempts_total{outcome=\"http_status\"}", 1.0),
             ("postrider_agent_attempt_duration_seconds_count{phase=\"total\"}", 4.0),
@@ -307,7 +307,7 @@ async fn what_is_logged_is_changed_while_programs_run() -> Result<()> {
     assert!(status == 400 && why.contains("is not a log filter"), "{why}");
 
     let admin = of_control_plane(&world)?;
-    assert_eq!(admin.ask("PUT", "/log", "info,postrider_control_plane::settle=off").await?.0, 200);
+    assert_eq!(admin.ask("PUT", "/log", "info,postrider::attempt=off").await?.0, 200);
     let lines = |world: &World| world.control_plane.log().matches("\"message\":\"attempt\"").count();
     let before = lines(&world);
     deliver().await?;

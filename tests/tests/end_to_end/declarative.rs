@@ -171,13 +171,13 @@ async fn every_mistake_is_told_and_nothing_is_changed() -> Result<()> {
     let path = write(&world, "wrong.yaml", &text)?;
     let ended = world.cli().run(&["apply", "-f", path.to_str().context("a path is not UTF-8")?]).await?;
     assert_eq!(ended.code, 2, "{ended:?}");
-    for expected in ["3 mistakes", "line 4: tenant has no «display_nam»", "line 10: ", "line 23: "] {
+    for expected in ["3 errors", "line 4: tenant has no 'display_nam'", "line 10: ", "line 23: "] {
         assert!(ended.stderr.contains(expected), "{expected} is missing in {}", ended.stderr);
     }
     assert!(subscriptions(&world).await?.is_empty());
     let text = file(&world).replace(&format!("id: {TENANT}"), "id: other");
     let path = write(&world, "other.yaml", &text)?;
     let ended = world.cli().run(&["apply", "-f", path.to_str().context("a path is not UTF-8")?]).await?;
-    assert!(ended.code == 2 && ended.stderr.contains("«other»"), "{ended:?}");
+    assert!(ended.code == 2 && ended.stderr.contains("'other'"), "{ended:?}");
     Ok(())
 }

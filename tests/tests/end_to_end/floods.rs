@@ -1,7 +1,7 @@
 //! Clients that mean harm, or know no better, on both ports: what they get, and that others do not feel it.
 
 mod calls;
-mod enrolment;
+mod enrollment;
 mod frames;
 mod handshakes;
 mod messages;

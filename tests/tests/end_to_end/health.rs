@@ -1,4 +1,4 @@
-//! Endpoints that do nothing but fail: how that is shown, what follows, and who is told.
+//! Endpoints that fail continuously: how that is shown, what follows, and who is told.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn told(world: &World, path: &str, event_type: &str, wanted: impl Fn(&Valu
 async fn an_endpoint_that_only_fails_is_disabled_probed_and_enabled_and_nothing_is_lost() -> Result<()> {
     let world = World::start().await?;
     listen_to_operational(&world, "/own").await?;
-    let wanted = impatient(Duration::from_secs(3), WhileDisabled::Hold);
+    let wanted = impatient(Duration::from_secs(3), WhileDisabled::Queue);
     let Route { subscription, .. } = world.subscribe_with("/down", wanted).await?;
     let unknown = world.api.subscription(&subscription).await?.health.context("it has health")?;
     assert_eq!((unknown.state(), unknown.backlog), (HealthState::Unknown, 0));
@@ -68,10 +68,13 @@ async fn an_endpoint_that_only_fails_is_disabled_probed_and_enabled_and_nothing_
     let (_, first) = world.api.emit_to_one(event("a.b", "1")).await?;
     let disabled = until(&world.api, &subscription, SubscriptionState::Disabled).await?;
     assert_eq!(disabled.disable_cause(), DisableCause::Failing);
-    assert!(disabled.state_reason.contains("nothing but fail"), "{}", disabled.state_reason);
+    assert!(disabled.state_reason.contains("failed continuously"), "{}", disabled.state_reason);
     assert!(disabled.state_reason.contains("503"), "{}", disabled.state_reason);
     let health = disabled.health.context("it has health")?;
-    assert_eq!((health.state(), health.last_failure_status, health.backlog), (HealthState::Resting, 503, 1));
+    assert_eq!(
+        (health.state(), health.last_failure_status, health.backlog),
+        (HealthState::CircuitOpen, 503, 1)
+    );
     assert!(health.failing_since.is_some() && health.consecutive_failures >= 3, "{health:?}");
     let told_disabled = told(&world, "/own", "subscription.disabled", |_| true).await?;
     assert_eq!(
@@ -89,10 +92,10 @@ async fn an_endpoint_that_only_fails_is_disabled_probed_and_enabled_and_nothing_
     assert_eq!((delivery.state(), delivery.hold_reason()), (DeliveryState::Pending, HoldReason::Disabled));
     let shown = world.cli().run(&["subscriptions", "get", &subscription]).await?.stdout;
     for part in [
-        "disabled (the endpoint has done nothing but fail",
-        "resting: ",
+        "disabled (the endpoint has failed continuously",
+        "circuit open: ",
         "status 503",
-        "after 3s of nothing but failure",
+        "after 3s of continuous failure",
     ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
@@ -139,7 +142,7 @@ async fn who_drops_is_not_owed_the_events_of_that_time_and_what_waited_is_cancel
 #[tokio::test]
 async fn since_when_it_fails_survives_a_kill_and_a_resumed_one_is_tried_at_once() -> Result<()> {
     let mut world = World::start().await?;
-    let wanted = impatient(Duration::from_secs(3_600), WhileDisabled::Hold);
+    let wanted = impatient(Duration::from_secs(3_600), WhileDisabled::Queue);
     let Route { subscription, .. } = world.subscribe_with("/down", wanted).await?;
     world.receiver.script("/down", [Answer::Status(500)]);
     world.api.emit(event("a.b", "1")).await?;
@@ -163,7 +166,7 @@ async fn since_when_it_fails_survives_a_kill_and_a_resumed_one_is_tried_at_once(
         subscription: Some(v1::Subscription {
             id: subscription.clone(),
             tenant: world.api.tenant(),
-            ..impatient(Duration::from_secs(1), WhileDisabled::Hold)
+            ..impatient(Duration::from_secs(1), WhileDisabled::Queue)
         }),
         update_mask: Some(prost_types::FieldMask { paths: vec!["failure_policy".into()] }),
     };
@@ -255,7 +258,7 @@ async fn the_tenant_of_operational_events_is_postriders_own() -> Result<()> {
     for refused in refused {
         let status = refused.err().context("it was not refused")?;
         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-        assert!(status.message().contains("Postrider's own"), "{status:?}");
+        assert!(status.message().contains("reserved for operational events"), "{status:?}");
     }
     let create = own.create_tenant().await.err().context("it was made twice")?;
     assert!(format!("{create:#}").contains("postrider"), "{create:#}");
@@ -263,7 +266,7 @@ async fn the_tenant_of_operational_events_is_postriders_own() -> Result<()> {
     // A subscription of it works like any other, and its own trouble makes no events.
     let path = "/own";
     let impatient =
-        |url: String| v1::Subscription { url, ..impatient(Duration::from_secs(1), WhileDisabled::Hold) };
+        |url: String| v1::Subscription { url, ..impatient(Duration::from_secs(1), WhileDisabled::Queue) };
     let made = own.subscribe(impatient(world.receiver.url(path)), "").await?;
     world.receiver.script(path, [Answer::Status(500)]);
     let down = world.subscribe_with("/down", impatient(String::new())).await?.subscription;

@@ -133,7 +133,7 @@ async fn does_what_the_guide_says(stranger: impl AsyncFnOnce(&Path) -> Result<St
     Ok(())
 }
 
-/// A test of the subscription and a probe of its key are accepted and not processed; a probe of
+/// A test of the subscription and a test of its key are accepted and not processed; a test of
 /// another key is refused.
 pub(super) async fn accepts_test_events(
     api: &Api,
@@ -152,10 +152,10 @@ pub(super) async fn accepts_test_events(
     };
     let unknown = api.signing_keys().create_signing_key(create).await?.into_inner().signing_key;
     let unknown = unknown.context("no key")?;
-    let probe = async |key: &v1::SigningKey| -> Result<v1::ProbeSigningKeyResponse> {
+    let test_key = async |key: &v1::SigningKey| -> Result<v1::TestSigningKeyResponse> {
         let (tenant, subscription, signing_key) = (tenant.clone(), subscription.clone(), key.id.clone());
-        let request = v1::ProbeSigningKeyRequest { tenant, subscription, signing_key, ..Default::default() };
-        Ok(api.signing_keys().probe_signing_key(request).await?.into_inner())
+        let request = v1::TestSigningKeyRequest { tenant, subscription, signing_key, ..Default::default() };
+        Ok(api.signing_keys().test_signing_key(request).await?.into_inner())
     };
     let request = v1::TestSubscriptionRequest {
         tenant: tenant.clone(),
@@ -164,13 +164,13 @@ pub(super) async fn accepts_test_events(
     };
     let tested = api.subscriptions().test_subscription(request).await?.into_inner();
     ensure!(tested.verdict.contains("accepted the test event"), "{tested:?} {}", stranger.process.log());
-    let probed = probe(&known[0]).await?;
-    ensure!(probed.verdict.contains("it has this key"), "{probed:?} {}", stranger.process.log());
-    for id in [&tested.event_id, &probed.event_id] {
+    let key_tested = test_key(&known[0]).await?;
+    ensure!(key_tested.verdict.contains("it has this key"), "{key_tested:?} {}", stranger.process.log());
+    for id in [&tested.event_id, &key_tested.event_id] {
         let line = format!("test: {id}");
         eventually(&line, async || Ok(when(stranger.process.log().contains(&line)))).await?;
     }
-    let refused = probe(&unknown).await?;
+    let refused = test_key(&unknown).await?;
     let status = refused.attempt.as_ref().map(|attempt| attempt.http_status);
     ensure!(status == Some(stranger.refuses_with), "{refused:?}");
     let revoke = v1::RevokeSigningKeyRequest { tenant, subscription, signing_key: unknown.id };

@@ -1,8 +1,8 @@
-//! Signing keys from their making to their end: handed over before they are used, probed, activated, retired, revoked;
+//! Signing keys from their making to their end: handed over before they are used, tested, activated, retired, revoked;
 //! from one scheme to the other; and all of it under load.
 
+mod key_tests;
 mod load;
-mod probes;
 mod rotate_all;
 
 use std::path::Path;
@@ -88,19 +88,19 @@ impl Keys<'_> {
         self.api.signing_keys().revoke_signing_key(request).await.map(drop)
     }
 
-    async fn probe(&self, key: &str) -> Result<v1::ProbeSigningKeyResponse, tonic::Status> {
-        let request = v1::ProbeSigningKeyRequest {
+    async fn test_key(&self, key: &str) -> Result<v1::TestSigningKeyResponse, tonic::Status> {
+        let request = v1::TestSigningKeyRequest {
             tenant: self.api.tenant(),
             subscription: self.subscription.clone(),
             signing_key: key.into(),
-            ..v1::ProbeSigningKeyRequest::default()
+            ..v1::TestSigningKeyRequest::default()
         };
-        Ok(self.api.signing_keys().probe_signing_key(request).await?.into_inner())
+        Ok(self.api.signing_keys().test_signing_key(request).await?.into_inner())
     }
 
-    /// Probes a key, and returns the status that the receiver answered.
-    async fn probed(&self, key: &str) -> Result<u32> {
-        Ok(self.probe(key).await?.attempt.context("no attempt")?.http_status)
+    /// Tests a key, and returns the status that the receiver answered.
+    async fn status_of_test(&self, key: &str) -> Result<u32> {
+        Ok(self.test_key(key).await?.attempt.context("no attempt")?.http_status)
     }
 }
 
@@ -113,7 +113,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The receiver is the example in Python, with the library: it accepts what its one secret verifies, and nothing else.
 #[tokio::test]
-async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_evidence() -> Result<()> {
+async fn a_key_is_handed_over_tested_activated_and_its_predecessor_revoked_on_evidence() -> Result<()> {
     let (mut world, receiver) = world_with(python).await?;
     let wanted =
         v1::Subscription { url: receiver.url(), retry_policy: no_retries(), ..v1::Subscription::default() };
@@ -128,9 +128,9 @@ async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_ev
         "by its request id it is the same"
     );
     emitted(&world.api, DeliveryState::Exhausted).await?;
-    assert_eq!(keys.probed(&old).await?, 401);
-    assert_eq!(keys.get(&new).await?.advice, "hand it to the receiver, then probe it");
-    assert!((200..300).contains(&keys.probed(&new).await?));
+    assert_eq!(keys.status_of_test(&old).await?, 401);
+    assert_eq!(keys.get(&new).await?.advice, "hand it to the receiver, then test it");
+    assert!((200..300).contains(&keys.status_of_test(&new).await?));
     let shown = keys.get(&new).await?;
     assert_eq!(
         (shown.advice.as_str(), shown.state()),
@@ -149,7 +149,7 @@ async fn a_key_is_handed_over_probed_activated_and_its_predecessor_revoked_on_ev
     assert!(list.stdout.contains("safe to revoke"), "{list:?}");
     keys.revoke(&old).await?;
     emitted(&world.api, DeliveryState::Delivered).await?;
-    let refused = keys.probe(&old).await.unwrap_err();
+    let refused = keys.test_key(&old).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("revoked"), "{refused:#}");
 
@@ -176,7 +176,7 @@ async fn moves_to_another_receiver(world: &World, keys: &Keys<'_>, key: &str) ->
     };
     world.api.subscriptions().update_subscription(update).await?;
     assert_eq!(keys.get(key).await?.last_accept_time, None);
-    keys.probe(key).await?;
+    keys.test_key(key).await?;
     assert!(keys.get(key).await?.last_accept_time.is_some());
     Ok(())
 }
@@ -192,11 +192,11 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
     let (new, _) = keys.rotate("", HOUR).await?;
     // By the old signature in the list: that says nothing about the new key.
     emitted(&world.api, DeliveryState::Delivered).await?;
-    assert_eq!(keys.probed(&new).await?, 401);
+    assert_eq!(keys.status_of_test(&new).await?, 401);
     assert_eq!(keys.get(&new).await?.last_accept_time, None);
     let shown = keys.get(&old).await?;
     assert!(
-        !shown.safe_to_revoke && shown.advice.starts_with("probe the active key first"),
+        !shown.safe_to_revoke && shown.advice.starts_with("test the active key first"),
         "{}",
         shown.advice
     );
@@ -210,7 +210,7 @@ async fn a_key_that_the_receiver_lacks_is_never_said_to_be_known_to_it() -> Resu
 
 /// The way of docs/operating.md, by commands alone.
 #[tokio::test]
-async fn commands_create_probe_activate_and_revoke_and_set_profiles() -> Result<()> {
+async fn commands_create_test_activate_and_revoke_and_set_profiles() -> Result<()> {
     let world = World::start().await?;
     let cli = world.cli();
     let json = async |arguments: &[&str]| -> Result<serde_json::Value> {
@@ -245,9 +245,9 @@ async fn commands_create_probe_activate_and_revoke_and_set_profiles() -> Result<
     let created = json(&["keys", "create", id]).await?;
     let new = created["signing_key"]["id"].as_str().context("no key")?;
     assert_eq!(created["signing_key"]["state"], "pending");
-    let probe = json(&["keys", "probe", id, new]).await?;
-    assert_eq!(probe["verdict"], "the receiver accepted it: it has this key");
-    assert_eq!(probe["attempt"]["http_status"], 204);
+    let test = json(&["keys", "test", id, new]).await?;
+    assert_eq!(test["verdict"], "the receiver accepted it: it has this key");
+    assert_eq!(test["attempt"]["http_status"], 204);
     let post = world.receiver.posts().pop().context("nothing arrived")?;
     let secret = Secret::parse(created["secret"].as_str().context("no secret")?)?;
     assert!(
@@ -295,7 +295,7 @@ async fn the_example_for_v1a_verifies_deliveries_with_a_public_key_and_refuses_f
     let (key, _) = keys.create("v1a", &secret.expose_text(), "").await?;
     keys.activate(&key, HOUR).await?;
     emitted(&world.api, DeliveryState::Delivered).await?;
-    assert!((200..300).contains(&keys.probed(&key).await?), "a test event");
+    assert!((200..300).contains(&keys.status_of_test(&key).await?), "a test event");
     assert!(receiver.process.log().contains("test: evt_"), "{}", receiver.process.log());
     let request =
         v1::DeleteSubscriptionRequest { tenant: world.api.tenant(), subscription: keys.subscription };
@@ -359,7 +359,7 @@ async fn a_receiver_moves_from_v1_to_v1a_with_both_signatures_in_one_list() -> R
     assert_eq!(schemes, ["v1", "v1a"]);
     let states: Vec<_> = keys.list().await?.iter().map(v1::SigningKey::state).collect();
     assert_eq!(states, [SigningKeyState::Active; 2]);
-    keys.probe(&new).await?;
+    keys.test_key(&new).await?;
     assert!(keys.get(&old).await?.safe_to_revoke);
     keys.revoke(&old).await?;
     assert!(matches!(last().await?, (false, true, _)));

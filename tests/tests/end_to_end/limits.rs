@@ -58,7 +58,7 @@ async fn hostile_events_are_refused_with_the_field_at_fault() -> Result<()> {
     for bad in ["", "a b", "a..b", ".a", "a.", "document.*", "ä", &"x".repeat(129)] {
         let (code, sentence, field) =
             refusal(world.api.emit(event(bad, "{}")).await).context(bad.to_owned())?;
-        assert_eq!((code, field.as_str()), (Code::InvalidArgument, "event.type"), "«{bad}»: {sentence}");
+        assert_eq!((code, field.as_str()), (Code::InvalidArgument, "event.type"), "'{bad}': {sentence}");
     }
     let nobody = world.control_plane.api("nobody")?;
     let (code, sentence, _) = refusal(nobody.emit(event("a.b", "{}")).await)?;

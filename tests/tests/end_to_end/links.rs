@@ -121,7 +121,7 @@ async fn a_certificate_that_clients_would_refuse_is_not_taken_over_and_told_ever
         put(&first.server, names, from, until)?;
         let told = async || {
             let (status, text) = admin.get("/readyz").await?;
-            let warned = "warning: the API's former certificate stays in use: ";
+            let warned = "warning: keeping the API's previous certificate: ";
             Ok(when(
                 status == 200 && text.starts_with("ok\n") && text.contains(warned) && text.contains(expected),
             ))
@@ -132,7 +132,11 @@ async fn a_certificate_that_clients_would_refuse_is_not_taken_over_and_told_ever
         assert_eq!(cli.run(&["tenants", "list"]).await?.code, 0, "the former one is in use");
         assert_eq!(admin.scrape().await?.value(EXPIRY)?, before, "the metric tells of what is in use");
         let doctor = cli.run(&["doctor"]).await?;
-        assert!(doctor.stdout.contains("stays in use") && doctor.stdout.contains(expected), "{doctor:?}");
+        assert!(
+            doctor.stdout.contains("keeping the API's previous certificate")
+                && doctor.stdout.contains(expected),
+            "{doctor:?}"
+        );
     }
     let [cert, key] = good;
     std::fs::write(&first.server.cert, cert?)?;

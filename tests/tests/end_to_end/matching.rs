@@ -89,7 +89,7 @@ async fn what_cannot_be_is_refused_with_its_field_and_place() -> Result<()> {
         world.api.subscriptions().create_subscription(request).await.err().context("it was taken")?;
     let field = refused.get_details_bad_request().context("fields")?.field_violations.remove(0);
     assert_eq!((refused.code(), field.field.as_str()), (Code::InvalidArgument, "subscription.filter"));
-    assert!(field.description.contains("event has no «typ»"), "{}", field.description);
+    assert!(field.description.contains("event has no 'typ'"), "{}", field.description);
     assert!(field.description.contains("(line 2, column 7)"), "{}", field.description);
 
     let table = [

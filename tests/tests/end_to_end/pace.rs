@@ -88,7 +88,7 @@ async fn an_endpoint_that_fails_is_probed_and_its_deliveries_wait_without_attemp
     }
     let held = eventually("deliveries wait for the breaker", async || {
         let pending = world.api.deliveries_in(&[DeliveryState::Pending]).await?;
-        Ok(pending.into_iter().find(|delivery| delivery.hold_reason() == HoldReason::Breaker))
+        Ok(pending.into_iter().find(|delivery| delivery.hold_reason() == HoldReason::CircuitOpen))
     });
     assert_eq!(held.await?.attempt_count, 0);
     // Ten failures in a row open it, one more is under way beside each of the first two, and some may have probed it since.

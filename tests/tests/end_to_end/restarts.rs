@@ -93,7 +93,7 @@ async fn a_second_signal_is_obeyed_at_once() -> Result<()> {
     let begun = now();
     assert_eq!(world.control_plane.exit(PATIENCE).await?.code(), Some(130));
     world.agent.signal(Signal::TERM)?;
-    eventually("it is stopping", async || Ok(when(world.agent.log().contains("told to stop")))).await?;
+    eventually("it is stopping", async || Ok(when(world.agent.log().contains("stopping")))).await?;
     world.agent.signal(Signal::INT)?;
     assert_eq!(world.agent.exit(PATIENCE).await?.code(), Some(130));
     assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());

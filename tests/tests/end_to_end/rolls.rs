@@ -65,7 +65,7 @@ async fn an_authority_that_rolls_under_load_loses_nothing_and_repeats_nothing() 
     world.api.all_ended(PATIENCE).await?;
     world.verdict(&ledger, &routes).pass(LOAD.events, 0)?;
     world.agent_connected().await?;
-    assert_eq!(count(&world, "EnrollAgent").await?, 1, "nobody had to enrol again");
+    assert_eq!(count(&world, "EnrollAgent").await?, 1, "nobody had to enroll again");
     Ok(())
 }
 
@@ -88,7 +88,7 @@ async fn a_revoked_agent_starts_no_post_after_five_seconds_and_nothing_is_lost()
     let request = v1::RevokeAgentRequest { agent: revoked.clone(), reason: String::new() };
     let answer = world.api.agents().revoke_agent(request).await?.into_inner().agent.context("an agent")?;
     assert_eq!(answer.state(), AgentState::Revoked);
-    // Its join string is good for no other agent either.
+    // Its join token is good for no other agent either.
     let status = world.agent.exit(PATIENCE).await?;
     assert_eq!(status.code(), Some(3), "the agent ends for good: {status}");
 
@@ -104,7 +104,7 @@ async fn a_revoked_agent_starts_no_post_after_five_seconds_and_nothing_is_lost()
 }
 
 #[tokio::test]
-async fn an_agent_comes_back_after_a_restart_without_its_join_string() -> Result<()> {
+async fn an_agent_comes_back_after_a_restart_without_its_join_token() -> Result<()> {
     let mut world = World::start().await?;
     let before = world.agent_connected().await?;
     world.agent.signal(Signal::TERM)?;

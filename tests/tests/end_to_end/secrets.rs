@@ -89,7 +89,7 @@ async fn rotate(world: &World, subscription: &str, answers: &mut Answers) -> Res
     Ok(made)
 }
 
-/// A key of v1a that is used for a probe; and a malformed one.
+/// A key of v1a that is used for a key test; and a malformed one.
 async fn pending(api: &Api, subscription: &str, answers: &mut Answers) -> Result<String> {
     let create = |secret: &str| v1::CreateSigningKeyRequest {
         tenant: api.tenant(),
@@ -104,15 +104,15 @@ async fn pending(api: &Api, subscription: &str, answers: &mut Answers) -> Result
     answers.add("a pending key beside another", &refused);
     let refused = api.signing_keys().create_signing_key(create(&made.secret[..60])).await;
     answers.add("a pending key with a malformed secret", &refused);
-    let probe = v1::ProbeSigningKeyRequest {
+    let request = v1::TestSigningKeyRequest {
         tenant: api.tenant(),
         subscription: subscription.to_owned(),
         signing_key: made.signing_key.as_ref().map(|key| key.id.clone()).unwrap_or_default(),
-        ..v1::ProbeSigningKeyRequest::default()
+        ..v1::TestSigningKeyRequest::default()
     };
-    let probed = api.signing_keys().probe_signing_key(probe).await;
-    ensure!(probed.is_ok(), "{probed:?}");
-    answers.add("a probe", &probed);
+    let tested = api.signing_keys().test_signing_key(request).await;
+    ensure!(tested.is_ok(), "{tested:?}");
+    answers.add("a key test", &tested);
     let list = v1::ListSigningKeysRequest { tenant: api.tenant(), subscription: subscription.to_owned() };
     answers.add("a list of keys", &api.signing_keys().list_signing_keys(list).await);
     Ok(made.secret)

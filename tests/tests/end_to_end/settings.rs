@@ -21,7 +21,7 @@ async fn check(binary: &str, settings: &Path, variables: &[(&str, &str)]) -> Res
 
 fn says_all(ended: &Ended, words: &[&str]) -> Result<()> {
     for word in words {
-        ensure!(ended.stderr.contains(word), "«{word}» is missing: {ended:?}");
+        ensure!(ended.stderr.contains(word), "'{word}' is missing: {ended:?}");
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ async fn next(updates: &mut Updates) -> Result<v1::WatchDeliveriesResponse> {
 async fn caught_up(updates: &mut Updates) -> Result<Vec<(String, u32, DeliveryState)>> {
     let mut found = Vec::new();
     let begin = next(updates).await?;
-    ensure!(begin.delivery.is_none(), "it begins with a position");
+    ensure!(begin.delivery.is_none(), "it begins with a resume token");
     loop {
         let update = next(updates).await?;
         let Some(delivery) = update.delivery else { return Ok(found) };
@@ -49,12 +49,12 @@ async fn a_stream_goes_on_where_it_was_over_restarts_and_misses_nothing() -> Res
     world.subscribe_with("/a", wanted).await?;
     world.api.emit(event("seen.live", "{}")).await?;
     let mut live = watch(&world, all()).await?;
-    let mut position = next(&mut live).await?.position;
-    ensure!(!position.is_empty(), "it begins with a position");
+    let mut token = next(&mut live).await?.resume_token;
+    ensure!(!token.is_empty(), "it begins with a resume token");
     let (_, delivery) = world.api.emit_to_one(event("seen.live", "{}")).await?;
     loop {
         let update = next(&mut live).await?;
-        position = update.position;
+        token = update.resume_token;
         if update.delivery.is_some_and(|seen| seen.id == delivery) {
             break;
         }
@@ -66,7 +66,7 @@ async fn a_stream_goes_on_where_it_was_over_restarts_and_misses_nothing() -> Res
     world.control_plane.kill()?;
     world.control_plane.restart().await?;
 
-    let from = WatchDeliveriesRequest { from_position: position.clone(), ..all() };
+    let from = WatchDeliveriesRequest { resume_token: token.clone(), ..all() };
     let mut found = caught_up(&mut watch(&world, from.clone()).await?).await?;
     // What was written together with what was seen last may come again.
     found.retain(|(event_type, ..)| event_type != "seen.live");
@@ -96,15 +96,12 @@ async fn what_no_stream_can_begin_at_is_refused() -> Result<()> {
     let now = Some(prost_types::Timestamp::default());
     for (request, code) in [
         (
-            WatchDeliveriesRequest { from_position: "9999999999999999999".into(), ..all() },
+            WatchDeliveriesRequest { resume_token: "9999999999999999999".into(), ..all() },
             Code::FailedPrecondition,
         ),
-        (WatchDeliveriesRequest { from_position: "soon".into(), ..all() }, Code::InvalidArgument),
-        (
-            WatchDeliveriesRequest { from_position: "1".into(), from_time: now, ..all() },
-            Code::InvalidArgument,
-        ),
-        (WatchDeliveriesRequest { from_position: "1".into(), event: sent, ..all() }, Code::InvalidArgument),
+        (WatchDeliveriesRequest { resume_token: "soon".into(), ..all() }, Code::InvalidArgument),
+        (WatchDeliveriesRequest { resume_token: "1".into(), from_time: now, ..all() }, Code::InvalidArgument),
+        (WatchDeliveriesRequest { resume_token: "1".into(), event: sent, ..all() }, Code::InvalidArgument),
         (WatchDeliveriesRequest { event_types: vec!["a.*.b".into()], ..all() }, Code::InvalidArgument),
         (WatchDeliveriesRequest { states: vec![99], ..all() }, Code::InvalidArgument),
         (WatchDeliveriesRequest { outcomes: vec![0], ..all() }, Code::InvalidArgument),

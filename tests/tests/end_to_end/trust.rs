@@ -86,7 +86,7 @@ fn refused(done: Result<Session, Status>, why: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_applicant_enrols_connects_and_renews() -> Result<()> {
+async fn an_applicant_enrolls_connects_and_renews() -> Result<()> {
     let secured = Secured::start(&[]).await?;
     let (port, join, key) = (secured.port().await?, secured.api.join("acme", 1).await?, new_key()?);
     assert_eq!(join.pins().len(), 1);
@@ -139,8 +139,8 @@ async fn a_copied_identity_is_refused_and_noticed_once_the_agent_has_renewed() -
         assert_eq!((reject.code(), reject.permanent), (RejectCode::DuplicateAgent, true), "{reject:?}");
         let renewal = port.renew(Some(&stolen.credentials), &*new_key()?).await.unwrap_err();
         assert_eq!(renewal.code(), Code::PermissionDenied, "{renewal:?}");
-        let enrolment = port.enroll(&join, &first_key).await.unwrap_err();
-        assert_eq!(enrolment.code(), Code::Unauthenticated, "{enrolment:?}");
+        let enrollment = port.enroll(&join, &first_key).await.unwrap_err();
+        assert_eq!(enrollment.code(), Code::Unauthenticated, "{enrollment:?}");
         let seen = secured.api.agent(&identity.agent_id).await?.context("no agent")?;
         assert!(seen.duplicate_time.is_some(), "{seen:?}");
         let records = secured.audited("DuplicateAgent").await?;
@@ -171,7 +171,7 @@ async fn a_join_token_is_good_once_whoever_asks_and_a_lost_reply_costs_nothing()
     for refusal in turned_away {
         let status = refusal.err().context("a refusal")?;
         assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
-        assert!(status.message().contains("enroll-token create"), "{status:?}");
+        assert!(status.message().contains("join-tokens create"), "{status:?}");
     }
     let (identity, same_key) = enrolled.into_iter().next().context("one")??;
     let again = port.enroll(&join, &same_key).await?;
@@ -190,7 +190,7 @@ async fn a_join_token_is_good_once_whoever_asks_and_a_lost_reply_costs_nothing()
 }
 
 #[tokio::test]
-async fn without_a_certificate_there_is_enrolment_and_nothing_else() -> Result<()> {
+async fn without_a_certificate_there_is_enrollment_and_nothing_else() -> Result<()> {
     let secured = Secured::start(&[]).await?;
     let agent = secured.enrolled("acme").await?;
     let port = secured.port().await?;
@@ -339,7 +339,7 @@ async fn authorities_change_with_an_overlap_in_which_both_are_trusted() -> Resul
     let overlap = Some(duration(Duration::from_secs(3)));
     let rotated = secured.api.agents().rotate_authority(v1::RotateAuthorityRequest { overlap }).await?;
     let new_authority = rotated.into_inner().authority.context("an authority")?;
-    assert_eq!(secured.api.join("acme", 1).await?.pins().len(), 2, "a join string names both");
+    assert_eq!(secured.api.join("acme", 1).await?.pins().len(), 2, "a join token names both");
     // Whoever knows only the former authority still gets in, and learns of the new one by renewing.
     let _session = before.connect(Some(&old.credentials), old.hello.clone()).await?;
     let key = new_key()?;
@@ -404,21 +404,21 @@ async fn an_authority_of_the_operators_own_issues_and_is_followed_when_its_files
 }
 
 #[tokio::test]
-async fn a_join_string_is_one_line_that_the_command_prints() -> Result<()> {
+async fn a_join_token_is_one_line_that_the_command_prints() -> Result<()> {
     let secured = Secured::start(&[]).await?;
     let cli = secured.control_plane.cli(TENANT);
-    let made = cli.run(&["agents", "enroll-token", "create", "--pool", "acme", "--uses", "2"]).await?;
+    let made = cli.run(&["agents", "join-tokens", "create", "--pool", "acme", "--uses", "2"]).await?;
     assert_eq!((made.code, made.stdout.lines().count()), (0, 1), "{made:?}");
     let join: postrider_domain::join::Join = made.stdout.trim().parse()?;
     assert_eq!(join.port(), secured.control_plane.agents_address().port());
     let port = secured.port().await?;
     let identity = port.enroll(&join, &*new_key()?).await?;
-    let listed = cli.json(&["agents", "enroll-token", "list"]).await?;
+    let listed = cli.json(&["agents", "join-tokens", "list"]).await?;
     assert_eq!((&listed[0]["pool"], &listed[0]["uses"]), (&"acme".into(), &1.into()));
     let agents = cli.run(&["agents", "get", &identity.agent_id]).await?;
     assert!(agents.stdout.contains("disconnected") && agents.stdout.contains("applicant"), "{agents:?}");
     let id = join.token().id().to_string();
-    assert_eq!(cli.run(&["agents", "enroll-token", "revoke", &id]).await?.code, 0);
+    assert_eq!(cli.run(&["agents", "join-tokens", "revoke", &id]).await?.code, 0);
     assert_eq!(cli.run(&["agents", "revoke", &identity.agent_id, "--reason", "test"]).await?.code, 0);
     let authorities = cli.json(&["agents", "authorities", "list"]).await?;
     assert_eq!(authorities[0]["id"], join.pins()[0].to_string());

@@ -112,7 +112,7 @@ impl Rig {
         self.live.as_mut().expect("it was just made").start()
     }
 
-    /// An agent with a join string for a pool. It does not run yet.
+    /// An agent with a join token for a pool. It does not run yet.
     async fn new_agent(&self, api: &Api, id: &str, pool: &str) -> Result<Agent> {
         let join = api.join(pool, 1).await?.expose_text().to_string();
         let settings = AgentSettings {

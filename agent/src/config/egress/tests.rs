@@ -119,7 +119,7 @@ fn all_that_is_wrong_with_credentials_comes_at_once() {
     for expected in [
         "`egress.credentials[1]` needs `hosts`",
         "`egress.credentials[2].hosts` in",
-        "for one port alone, write it after a colon",
+        "for a single port, write it after a colon",
         "`egress.credentials[2]` needs both `client_cert` and `client_key`",
         "`egress.credentials[2].client_cert` names /nowhere",
         "`egress.credentials[2].ca` names /nowhere",

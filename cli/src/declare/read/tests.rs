@@ -60,7 +60,7 @@ fn every_mistake_is_told_with_its_line() {
     let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [1, 4, 10, 18, 20, 23, 25, 26, 27], "{found:#?}");
     for (line, expected) in
-        [(4, "has no «display»"), (20, "soon"), (23, "needs a name"), (25, "already, on line 15")]
+        [(4, "has no 'display'"), (20, "soon"), (23, "needs a name"), (25, "already, on line 15")]
     {
         let told = found.iter().find(|(at, _)| *at == line).unwrap();
         assert!(told.1.contains(expected), "{told:?}");

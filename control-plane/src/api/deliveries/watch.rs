@@ -83,11 +83,11 @@ pub(super) async fn begin(
 
 /// After which position it begins, if not now.
 fn read_from(request: &v1::WatchDeliveriesRequest, head: u64) -> Result<Option<u64>, Status> {
-    let wanted = (request.from_position.as_str(), request.from_time.as_ref());
+    let wanted = (request.resume_token.as_str(), request.from_time.as_ref());
     if wanted != ("", None) && !request.event.is_empty() {
         return Err(status::invalid_field(
             "event",
-            "is watched from its beginning; leave from_position and from_time out",
+            "is watched from its beginning; leave resume_token and from_time out",
         ));
     }
     match wanted {
@@ -96,15 +96,15 @@ fn read_from(request: &v1::WatchDeliveriesRequest, head: u64) -> Result<Option<u
             let given = time::read("from_time", given).map_err(|violation| status::invalid(&[violation]))?;
             Ok(Some(position_at(given).saturating_sub(1).min(head)))
         }
-        (_, Some(_)) => Err(status::invalid_field("from_time", "is not set together with from_position")),
+        (_, Some(_)) => Err(status::invalid_field("from_time", "is not set together with resume_token")),
         (position, None) => {
             let position: u64 = position.parse().map_err(|_| {
-                status::invalid_field("from_position", "must be a position that a stream gave")
+                status::invalid_field("resume_token", "must be the resume_token of an earlier answer")
             })?;
             if position > head {
                 return Err(status::precondition(
-                    "POSITION_UNKNOWN",
-                    "this store has never been at from_position (was it restored from a backup?); begin at a time",
+                    "RESUME_TOKEN_UNKNOWN",
+                    "this store has not issued this resume_token (was it restored from a backup?); begin at a time",
                 ));
             }
             Ok(Some(position))
@@ -350,26 +350,31 @@ impl Watcher {
     }
 
     async fn send_row(&self, row: DeliveryRow, position: u64) -> Result<(), Over> {
-        let position = if self.event.is_some() { String::new() } else { position.to_string() };
+        let resume_token = if self.event.is_some() { String::new() } else { position.to_string() };
         let views = self.api.views(&self.tenant, vec![row]).await;
         for view in self.or_fail(views).await? {
-            self.send_view(view, position.clone(), false).await?;
+            self.send_view(view, resume_token.clone(), false).await?;
         }
         Ok(())
     }
 
     /// Sends a delivery, if the filter wants it.
-    async fn send_view(&self, view: v1::Delivery, position: String, from_store: bool) -> Result<(), Over> {
+    async fn send_view(
+        &self,
+        view: v1::Delivery,
+        resume_token: String,
+        from_store: bool,
+    ) -> Result<(), Over> {
         if !self.filter.wants(&view) {
             return Ok(());
         }
-        self.send(WatchDeliveriesResponse { delivery: Some(view), missed: 0, position, from_store }).await
+        self.send(WatchDeliveriesResponse { delivery: Some(view), missed: 0, resume_token, from_store }).await
     }
 
     /// Tells where the stream has come, and what it has missed there.
     async fn tell(&self, position: u64, missed: u64) -> Result<(), Over> {
-        let position = position.to_string();
-        self.send(WatchDeliveriesResponse { delivery: None, missed, position, from_store: false }).await
+        let resume_token = position.to_string();
+        self.send(WatchDeliveriesResponse { delivery: None, missed, resume_token, from_store: false }).await
     }
 
     async fn send(&self, answer: WatchDeliveriesResponse) -> Result<(), Over> {

@@ -70,7 +70,7 @@ pub(super) async fn refuse(
     outbound: &Outbound,
 ) {
     let Refused { reject, misconduct } = refused;
-    warn!(reason = reject.message, "an agent was rejected");
+    warn!(reason = reject.message, "agent rejected");
     links.metrics.connected(false);
     if let Some(agent) = agent {
         if reject.code() == RejectCode::DuplicateAgent {

@@ -42,7 +42,7 @@ impl Session {
                     }
                 }
                 Err(error) => {
-                    warn!(%error, "events cannot be read; their jobs wait");
+                    warn!(%error, "failed to read events; their jobs wait");
                     tokio::time::sleep(READ_RETRY).await;
                     let keys = taken.iter().map(|assignment| assignment.key).collect();
                     self.not_started(keys).await;

@@ -93,7 +93,7 @@ fn log(key: JobKey, outcome: &Outcome) {
         debug!(
             delivery.id = %key.delivery,
             shortage = %Untrusted(&outcome.shortage),
-            "the agent's machine is short of resources: the attempt was not started"
+            "the agent's machine is short of resources; the attempt was not started"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Endpoints that do nothing but fail for days, in simulated time: what people are told, how rarely they are probed, and
+//! Endpoints that fail continuously for days, in simulated time: what people are told, how rarely they are probed, and
 //! what becomes of what waits.
 
 use postrider_domain::lane::Breaker;
@@ -54,7 +54,7 @@ fn five_days_of_failure_are_told_step_by_step_then_probed_hourly_and_nothing_hel
         assert_eq!(exhausted(&world), given_up, "seed {seed}: a probe has given something up");
         let id = DeliveryId { subscription: lane(0), sequence: world.rows.len() as u64 };
         assert_eq!(world.scheduler.condition(id, world.now), super::Condition::Held);
-        assert_eq!(world.state_of(0), Condition::Resting);
+        assert_eq!(world.state_of(0), Condition::CircuitOpen);
         // It is repaired: the next probe enables it, and what was held drains with a ramp.
         world.failing.clear();
         let repaired = world.now;

@@ -220,7 +220,7 @@ impl Kek for VaultKek {
     async fn unwrap(&self, id: DataKeyId, wrapped: &[u8]) -> Result<DataKey, KekError> {
         let failure = |problem: &str| KekError::new(&self.source, problem);
         let ciphertext = std::str::from_utf8(wrapped);
-        let ciphertext = ciphertext.map_err(|_| failure("what is stored as its data key is not Vault's"))?;
+        let ciphertext = ciphertext.map_err(|_| failure("the stored data key was not wrapped by Vault"))?;
         let associated_data = &BASE64.encode(wrap_bound(id, &self.id));
         let request = Request::Decrypt { ciphertext, associated_data };
         let Decrypted { plaintext } = self.ask("decrypt", &request).await?;

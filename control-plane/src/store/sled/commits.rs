@@ -152,7 +152,7 @@ impl Commits {
         }
         match self.checkpoint(None) {
             Ok(()) => self.journal.remove_older(),
-            Err(error) => tracing::warn!(%error, "failed to make room in the journal"),
+            Err(error) => tracing::warn!(%error, "failed to free space in the journal"),
         }
     }
 
@@ -170,7 +170,7 @@ impl Commits {
         if self.db.is_none() {
             return;
         }
-        tracing::error!(%error, "the embedded store failed; it is opened again as soon as the disk allows it");
+        tracing::error!(%error, "the embedded store failed; it is reopened as soon as the disk allows it");
         self.engine.close(Some(again(error)));
         self.db = None;
     }

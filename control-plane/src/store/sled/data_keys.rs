@@ -2,7 +2,7 @@
 //!
 //! The tree is a log: what is removed from it stays on the disk until its segment is used again, which may be never. A
 //! removed data key must not: with a former key-encryption key it would open what the log still holds. So the file is
-//! written anew as a whole and takes the former one's place.
+//! rewritten as a whole and takes the former one's place.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};

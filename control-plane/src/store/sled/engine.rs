@@ -121,7 +121,7 @@ impl Opening {
         remove_unusable(&self.path)?;
         match self.attempt() {
             Err(StoreError::Lost(problem)) if remove_snapshots(&self.path, |_| true)? => {
-                tracing::warn!(%problem, "removed the store's snapshots, which do not fit its log; reading all of the log");
+                tracing::warn!(%problem, "removed the store's snapshots because they do not match its log; reading the whole log");
                 self.attempt()
             }
             opened => opened,
@@ -199,7 +199,7 @@ fn remove_unusable(folder: &Path) -> Result<(), StoreError> {
     if let Ok(content) = std::fs::read(&settings)
         && !is_checked(&content, 4)
     {
-        tracing::warn!(file = %settings.display(), "removing a damaged file, which is written again");
+        tracing::warn!(file = %settings.display(), "removing a damaged file; it is recreated");
         std::fs::remove_file(&settings).map_err(|error| failure(error.into()))?;
     }
     let unusable = |path: &Path| {
@@ -230,7 +230,7 @@ fn remove_snapshots(folder: &Path, which: impl Fn(&Path) -> bool) -> Result<bool
         let path = entry.map_err(of)?.path();
         let is_snapshot = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SNAPSHOT));
         if is_snapshot && which(&path) {
-            tracing::warn!(file = %path.display(), "removing a snapshot of the store's log; it is made again");
+            tracing::warn!(file = %path.display(), "removing a snapshot of the store's log; it is recreated");
             if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
                 .map_err(of)?;
             any = true;

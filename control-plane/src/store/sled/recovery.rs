@@ -135,7 +135,11 @@ fn give(db: &Db, history: &History, from: u64, to: u64) -> Result<u64, StoreErro
         last = position;
     }
     if last > from {
-        tracing::info!(from, to = last, "gave the embedded store commits that it had not synced");
+        tracing::info!(
+            from,
+            to = last,
+            "recovered commits from the journal that the embedded store had not synced"
+        );
     }
     Ok(last)
 }
@@ -151,9 +155,7 @@ fn compare(db: &Db, expected: Option<Digest>, up_to: u64) -> Result<Digest, Stor
             if differences.is_empty() { Ok(expected) } else { Err(lost(&tell(&differences))) }
         }
         None => {
-            tracing::warn!(
-                "the journal cannot say what the store should hold; what it holds is taken as it is"
-            );
+            tracing::warn!("the journal does not cover the store's content; using the content as it is");
             guarded(|| digest_of(db))
         }
     }

@@ -1,4 +1,4 @@
-//! What agents enrol by, who they are, and who vouches for them: a row each.
+//! What agents enroll by, who they are, and who vouches for them: a row each.
 
 use postrider_domain::id::TokenId;
 use postrider_domain::join::Pin;

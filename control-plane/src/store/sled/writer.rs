@@ -116,14 +116,14 @@ impl Drop for Writer {
         let mut looks = END_WITHIN.as_millis();
         while !thread.is_finished() {
             if looks == 0 {
-                tracing::error!("the store's thread does not end: the disk does not answer");
+                tracing::error!("the store's thread did not stop: the disk does not respond");
                 return;
             }
             looks -= 1;
             std::thread::sleep(Duration::from_millis(1));
         }
         if thread.join().is_err() {
-            tracing::error!("the store's thread has panicked");
+            tracing::error!("the store's thread panicked");
         }
     }
 }
@@ -381,7 +381,7 @@ impl Thread {
 
     fn close(&mut self) {
         if let Err(error) = self.commits.close() {
-            tracing::error!(%error, "the store was not closed cleanly; the next start makes up for it from the journal");
+            tracing::error!(%error, "the store was not closed cleanly; the next start recovers it from the journal");
         }
     }
 
@@ -403,7 +403,7 @@ impl Thread {
                 _ => false,
             };
             if is_final {
-                tracing::error!(%error, "the embedded store cannot be opened again in this process");
+                tracing::error!(%error, "failed to reopen the embedded store in this process");
                 let _nobody_looks = self.failing.send(Some(error.to_string()));
             }
             if self.refuse_for(REOPEN_EVERY) {

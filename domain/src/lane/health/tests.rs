@@ -123,10 +123,10 @@ fn states_in_a_word() {
     fail_hourly(&mut health, 0..=0);
     let table = [
         (Breaker::Closed, None, State::Failing),
-        (Breaker::Open, Some(Rest::Breaker), State::Resting),
+        (Breaker::Open, Some(Rest::Breaker), State::CircuitOpen),
         (Breaker::HalfOpen, None, State::Recovering),
-        (Breaker::Open, Some(Rest::Asked), State::AskedToWait),
-        (Breaker::Closed, Some(Rest::Asked), State::AskedToWait),
+        (Breaker::Open, Some(Rest::Asked), State::BackingOff),
+        (Breaker::Closed, Some(Rest::Asked), State::BackingOff),
     ];
     for (breaker, rest, state) in table {
         assert_eq!(health.state(breaker, rest), state);

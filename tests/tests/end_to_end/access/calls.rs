@@ -263,7 +263,7 @@ fn signing_keys() -> Vec<Call> {
             request_id: REQUEST_ID,
         })
         .audits(subscription),
-        call!("SigningKeyService/ProbeSigningKey", OPERATE, Within, |t| ProbeSigningKeyRequest {
+        call!("SigningKeyService/TestSigningKey", OPERATE, Within, |t| TestSigningKeyRequest {
             tenant: t.tenant.as_str(),
             subscription: t.subscription.as_str(),
             signing_key: t.key.as_str(),

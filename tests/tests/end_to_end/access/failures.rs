@@ -47,7 +47,8 @@ async fn a_flood_of_wrong_tokens_is_slowed_down_and_hurts_no_right_one() -> Resu
     assert_eq!(status.code(), Code::Unauthenticated);
 
     let log = world.control_plane.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("calls without a valid token")).collect();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("rejected calls without a valid token")).collect();
     let of = |address: &str| lines.iter().filter(|line| line.contains(address)).count();
     assert_eq!((of("127.0.0.66\""), of("127.0.0.67\"")), (1, 1), "one line a minute and address: {lines:#?}");
     assert!(lines[0].contains("TOKEN_UNKNOWN") && !log.contains(wrong.as_str()), "{}", lines[0]);

@@ -102,7 +102,7 @@ async fn a_crowd_that_says_nothing_keeps_out_nobody() -> Result<()> {
         pushed.and(heard)?;
     }
     let log = besieged.control_plane.log();
-    let lines = log.lines().filter(|line| line.contains("too many connections")).count();
+    let lines = log.lines().filter(|line| line.contains("connection limit reached")).count();
     assert_eq!(lines, 2, "a line for each port, not one for each connection");
     Ok(())
 }

@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Besieged, Enrolled, call};
 
-/// Soon enough for «at once».
+/// Soon enough for 'at once'.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Another connection to the API, that has made a call.

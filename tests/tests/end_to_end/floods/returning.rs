@@ -20,12 +20,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
-use super::enrolment::{channel, enrol_with};
+use super::enrollment::{channel, enroll_with};
 use super::{Besieged, Enrolled};
 
 /// Agents.
 const MANY: usize = 2_000;
-/// As many as enrol over one connection, and from one address: fewer than are let in at once.
+/// As many as enroll over one connection, and from one address: fewer than are let in at once.
 const TOGETHER: usize = 50;
 /// By when all are back.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
@@ -118,7 +118,7 @@ async fn keep(wire: Wire) -> Result<()> {
     }
 }
 
-/// Enrols some, each lot from an address of its own, and lets them run.
+/// Enrolls some, each lot from an address of its own, and lets them run.
 async fn agents(besieged: &Besieged, count: &Arc<Count>) -> Result<JoinSet<()>> {
     let port = besieged.agents().await?;
     let join = besieged.api.join("acme", u32::try_from(MANY)?).await?;
@@ -130,7 +130,7 @@ async fn agents(besieged: &Besieged, count: &Arc<Count>) -> Result<JoinSet<()>> 
             let mut enrolled = Vec::new();
             for _ in 0..TOGETHER {
                 let key = new_key()?;
-                let identity = enrol_with(&channel, &join, &key).await?;
+                let identity = enroll_with(&channel, &join, &key).await?;
                 enrolled
                     .push(Enrolled { hello: hello(&identity), credentials: credentials(&identity, &key) });
             }

@@ -18,7 +18,7 @@ use super::Besieged;
 /// Kinds of records. Source: RFC 8446, section 5.1.
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
-/// The alert «protocol version»; it is fatal. Source: RFC 8446, section 6.
+/// The alert 'protocol version'; it is fatal. Source: RFC 8446, section 6.
 const FATAL_VERSION: [u8; 2] = [2, 70];
 
 /// A ClientHello of TLS 1.`minor - 1`, with everything that servers ask for. Source: RFC 5246, section 7.4.1.2.

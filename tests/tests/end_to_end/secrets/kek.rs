@@ -75,7 +75,7 @@ async fn the_command_makes_a_key_that_the_control_plane_takes() -> Result<()> {
     let file = world.folder().join("made");
     let path = file.display().to_string();
     let made = world.cli().run(&["secrets", "generate-kek", &path]).await?;
-    ensure!(made.code == 0 && made.stdout.contains("Made kek_"), "{made:?}");
+    ensure!(made.code == 0 && made.stdout.contains("Created kek_"), "{made:?}");
     let kept = std::fs::read(&file)?;
     let again = world.cli().run(&["secrets", "generate-kek", &path]).await?;
     ensure!(again.code != 0 && std::fs::read(&file)? == kept, "a key was overwritten: {again:?}");

@@ -95,7 +95,7 @@ async fn a_rewrap_that_is_killed_goes_on_by_itself() -> Result<()> {
     world.control_plane.kill()?;
     ensure!(begun.state() == RewrapState::Running, "it was over before it was killed: {begun:?}");
     world.control_plane.restart().await?;
-    ensure!(world.control_plane.log().contains("a rewrap was cut off; it goes on"));
+    ensure!(world.control_plane.log().contains("resuming an interrupted rewrap"));
     eventually("it is done", async || {
         let status = status(&world).await?;
         let done = status.rewrap.is_some_and(|rewrap| rewrap.state() == RewrapState::Done);

@@ -50,7 +50,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Leaves out what is of no use any more: a tenant is deleted while attempts are under way.
+    /// Leaves out what is of no use any more: the tenant was deleted while attempts are under way.
     pub(super) fn prepare_settlement(
         &mut self,
         settlement: &mut Settlement,

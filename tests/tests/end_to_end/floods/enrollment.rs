@@ -30,12 +30,12 @@ pub(super) fn channel(port: &AgentPort, from: [u8; 4]) -> Result<Channel> {
     Ok(endpoint.tls_config(tls)?.connect_lazy())
 }
 
-async fn enrol(channel: &Channel, join: &Join) -> Result<Identity, Status> {
+async fn enroll(channel: &Channel, join: &Join) -> Result<Identity, Status> {
     let key = new_key().map_err(|error| Status::internal(error.to_string()))?;
-    enrol_with(channel, join, &key).await
+    enroll_with(channel, join, &key).await
 }
 
-pub(super) async fn enrol_with(channel: &Channel, join: &Join, key: &KeyPair) -> Result<Identity, Status> {
+pub(super) async fn enroll_with(channel: &Channel, join: &Join, key: &KeyPair) -> Result<Identity, Status> {
     let request = EnrollRequest {
         token: join.token().expose_text().to_string(),
         certificate_request: request(key).map_err(|error| Status::internal(error.to_string()))?,
@@ -46,11 +46,11 @@ pub(super) async fn enrol_with(channel: &Channel, join: &Join, key: &KeyPair) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_enrols_too_often_is_told_when_to_come_back() -> Result<()> {
+async fn a_network_that_enrolls_too_often_is_told_when_to_come_back() -> Result<()> {
     let besieged = Besieged::start(&[]).await?;
     let port = besieged.agents().await?;
     let used_up = besieged.api.join("acme", 1).await?;
-    enrol(&channel(&port, [127, 0, 0, 1])?, &used_up).await?;
+    enroll(&channel(&port, [127, 0, 0, 1])?, &used_up).await?;
     let (flooding, token) = (port.clone(), used_up.clone());
     let flood = async move {
         let mut callers = JoinSet::new();
@@ -59,14 +59,14 @@ async fn a_network_that_enrols_too_often_is_told_when_to_come_back() -> Result<(
             callers.spawn(async move {
                 let mut refused = Vec::new();
                 for _ in 0..CALLS {
-                    refused.extend(enrol(&channel, &token).await.err());
+                    refused.extend(enroll(&channel, &token).await.err());
                 }
                 refused
             });
         }
         Ok(callers.join_all().await.into_iter().flatten().collect::<Vec<_>>())
     };
-    let refused = besieged.under("enrolments", 32, flood).await?;
+    let refused = besieged.under("enrollments", 32, flood).await?;
     let (too_many, looked_at): (Vec<_>, Vec<_>) =
         refused.into_iter().partition(|status| status.code() == Code::ResourceExhausted);
     ensure!(looked_at.iter().all(|status| status.code() == Code::Unauthenticated), "{looked_at:?}");
@@ -76,7 +76,7 @@ async fn a_network_that_enrols_too_often_is_told_when_to_come_back() -> Result<(
     ensure!(wait.is_some_and(|wait| wait >= Duration::from_secs(1)), "{told:?}");
     // Another network is not to blame.
     let join = besieged.api.join("acme", 1).await?;
-    enrol(&channel(&port, [127, 0, 0, 2])?, &join).await?;
+    enroll(&channel(&port, [127, 0, 0, 2])?, &join).await?;
     Ok(())
 }
 
@@ -86,10 +86,10 @@ async fn a_client_without_a_certificate_makes_few_calls() -> Result<()> {
     let port = besieged.agents().await?;
     let join = besieged.api.join("acme", 1).await?;
     let channel = channel(&port, [127, 0, 0, 1])?;
-    enrol(&channel, &join).await?;
+    enroll(&channel, &join).await?;
     let cut = async {
         loop {
-            let refused = enrol(&channel, &join).await.err().context("it has enrolled twice")?;
+            let refused = enroll(&channel, &join).await.err().context("it has enrolled twice")?;
             if refused.code() != Code::Unauthenticated {
                 return anyhow::Ok(refused);
             }
@@ -98,7 +98,7 @@ async fn a_client_without_a_certificate_makes_few_calls() -> Result<()> {
     let cut: Status = tokio::time::timeout(Duration::from_secs(20), cut).await??;
     ensure!(cut.code() != Code::ResourceExhausted, "the connection is cut first: {cut:?}");
     // A new connection is a new beginning.
-    let again = enrol(&channel, &join).await.err().context("it has enrolled twice")?;
+    let again = enroll(&channel, &join).await.err().context("it has enrolled twice")?;
     assert_eq!(again.code(), Code::Unauthenticated, "{again:?}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `postrider agents enroll-token`: what agents enrol by.
+//! `postrider agents join-tokens`: what agents enroll with.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::view::promised;
 /// What to do with join tokens.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Make a join string: one line with all that an agent needs, for its setting `join`
+    /// Create a join token: one line with everything that an agent needs, for its setting `join`
     ///
-    /// It holds the control plane's address, a token, and the fingerprint of the authority that the agent must find
-    /// there. It is a secret until it is used up or has expired.
+    /// It holds the control plane's address, a secret, and the fingerprint of the control plane's
+    /// authority. It stays secret until it is used up or expired.
     Create {
         /// The pool that the agents belong to
         #[arg(long, value_name = "POOL", default_value = "default")]
         pool: String,
-        /// How many agents may enrol by it, as many as a deployment has replicas: 1 to 10000
+        /// How many agents may enroll by it, as many as a deployment has replicas: 1 to 10000
         #[arg(long, value_name = "NUMBER", default_value_t = 1)]
         uses: u32,
         /// How long it is valid: 1m to 366d [default: 15m]
@@ -38,7 +38,7 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Make a join token useless at once; agents that enrolled by it stay
+    /// Revoke a join token now; agents that enrolled with it stay
     Revoke {
         /// The token's id: tok_…
         token: String,

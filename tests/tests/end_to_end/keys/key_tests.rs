@@ -32,8 +32,8 @@ async fn audited(api: &Api, action: &str) -> Result<Vec<v1::AuditRecord>> {
 }
 
 #[tokio::test]
-async fn twenty_refused_probes_leave_health_untouched_and_the_next_event_is_delivered_at_once() -> Result<()>
-{
+async fn twenty_refused_key_tests_leave_health_untouched_and_the_next_event_is_delivered_at_once()
+-> Result<()> {
     let world = World::start().await?;
     let route = world.subscribe("/in").await?;
     let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
@@ -41,7 +41,7 @@ async fn twenty_refused_probes_leave_health_untouched_and_the_next_event_is_deli
     let before = world.api.subscription(&route.subscription).await?;
     world.receiver.script("/in", [Answer::Body(401, "who are you?".into())]);
     for _ in 0..20 {
-        let answer = keys.probe(&new).await?;
+        let answer = keys.test_key(&new).await?;
         assert!(answer.verdict.contains("401: it does not know this key yet"), "{}", answer.verdict);
         let attempt = answer.attempt.context("no attempt")?;
         assert_eq!((attempt.outcome(), attempt.http_status), (OutcomeClass::HttpStatus, 401));
@@ -52,14 +52,14 @@ async fn twenty_refused_probes_leave_health_untouched_and_the_next_event_is_deli
     assert_eq!((&after.health, after.state()), (&before.health, before.state()));
     assert_eq!(after.health.map(|health| health.state()), Some(HealthState::Unknown));
     assert!(world.api.deliveries_in(&[]).await?.is_empty(), "no delivery, no attempt");
-    assert_eq!(world.receiver.count(), 20, "one POST a probe");
+    assert_eq!(world.receiver.count(), 20, "one POST a key test");
 
     world.receiver.script("/in", [Answer::Status(204)]);
     let (_, delivery) = world.api.emit_to_one(event("a.b", "{}")).await?;
     let (_, attempts) = world.api.delivery_in(&delivery, DeliveryState::Delivered).await?;
     assert_eq!(attempts.len(), 1, "{attempts:?}");
-    let records = audited(&world.api, "ProbeSigningKey").await?;
-    assert!(records.len() == 20 && records[0].detail.contains(&format!("signed with {new} alone")));
+    let records = audited(&world.api, "TestSigningKey").await?;
+    assert!(records.len() == 20 && records[0].detail.contains(&format!("signed only with {new}")));
     Ok(())
 }
 
@@ -70,7 +70,7 @@ async fn breaker_opened(world: &World, subscription: &str) -> Result<()> {
     }
     eventually("the breaker is open", async || {
         let found = world.api.subscription(subscription).await?;
-        Ok(when(found.health.is_some_and(|health| health.state() == HealthState::Resting)))
+        Ok(when(found.health.is_some_and(|health| health.state() == HealthState::CircuitOpen)))
     })
     .await
 }
@@ -83,7 +83,7 @@ async fn test_events_are_answered_while_nothing_is_delivered() -> Result<()> {
     let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
     let (new, _) = keys.create("", "", "").await?;
     let accepted = async || -> Result<()> {
-        assert!(keys.probe(&new).await?.verdict.contains("it has this key"));
+        assert!(keys.test_key(&new).await?.verdict.contains("it has this key"));
         let tested = test(&world.api, &route.subscription, "").await?;
         assert_eq!(tested.verdict, "the receiver accepted the test event");
         Ok(())
@@ -165,7 +165,7 @@ async fn a_test_event_is_as_deliveries_are_and_nothing_of_it_is_kept() -> Result
     world.receiver.script("/in", [Answer::Status(401)]);
     let keys = Keys { api: &world.api, subscription: route.subscription.clone() };
     let key = keys.list().await?[0].id.clone();
-    let printed = world.cli().run(&["keys", "probe", &route.subscription, &key]).await?;
+    let printed = world.cli().run(&["keys", "test", &route.subscription, &key]).await?;
     assert!(printed.code == 5 && printed.stdout.contains("it does not know this key yet"), "{printed:?}");
     Ok(())
 }
