@@ -198,7 +198,7 @@ impl Authorities {
         self.settings.lifetime + MARGIN
     }
 
-    /// Issues a certificate for the newest key of `row`: what the agent is told, the authority, and when the certificate ends.
+    /// Issues a certificate for the newest key of `row`: the agent's response, the authority, and when the certificate ends.
     ///
     /// # Errors
     /// When it cannot be made.

@@ -1,7 +1,7 @@
 //! Work that only needs a processor, for schemas and filters that people wrote: done on a few threads of its own, never
 //! on those that serve connections, and shared fairly between tenants (`compute::turns`).
 //!
-//! A piece of work is done in slices of about two milliseconds, so that whoever has little to do waits for a slice at
+//! A piece of work is done in slices of about two milliseconds, so that a tenant with little work waits for a slice at
 //! most, and not for a batch. It ends early when its caller is gone or has waited too long, and when it has used more
 //! of a processor than one call may, whatever it was reckoned to cost.
 

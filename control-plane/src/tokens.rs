@@ -41,7 +41,7 @@ pub struct Tokens {
 
 struct Known {
     row: Arc<TokenRow>,
-    /// Its id, as the audit log is told.
+    /// Its id, as the audit log shows it.
     actor: Arc<str>,
     standing: Arc<Standing>,
     /// Whether its last use is not written yet.
@@ -68,7 +68,7 @@ impl Default for Standing {
 pub struct Recognised {
     /// The token.
     pub row: Arc<TokenRow>,
-    /// Its id, as the audit log is told.
+    /// Its id, as the audit log shows it.
     pub actor: Arc<str>,
     /// How it stands. As long as somebody keeps this, the token counts as in use.
     pub standing: Arc<Standing>,

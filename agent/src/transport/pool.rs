@@ -204,7 +204,7 @@ impl Pool {
     }
 
     /// Puts back an HTTP/1.1 connection whose response was read to the end, to be lent again `from` then and to be idle
-    /// `until` then. It may not be ready for the next request yet; whoever takes it looks.
+    /// `until` then. It may not be ready for the next request yet; the next user checks that.
     pub(crate) fn put(&self, key: &Arc<Key>, lease: Lease, from: Instant, until: Instant) {
         if let Sender::Http1(connection) = lease.sender
             && key.leads_to(lease.facts.peer)

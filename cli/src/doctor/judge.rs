@@ -93,7 +93,7 @@ pub(super) fn authorities(authorities: &[v1::Authority], now: Timestamp) -> Vec<
         .collect()
 }
 
-/// A certificate that expires soon is told; one that has hardly any time left is a problem already.
+/// A certificate that expires soon is a warning; one with hardly any time left is a problem.
 fn ending(about: &'static str, what: &str, validity: Validity, now: Timestamp, renew: &str) -> Finding {
     let left = validity.until.since(now);
     let found = format!("{what} expires on {}, in {}", validity.until, duration_for_people(whole(left)));

@@ -240,7 +240,7 @@ fn quota(tenant: &Tenant) -> Result<OwnQuota, Status> {
     })
 }
 
-/// A tenant's quota, as the audit log is told.
+/// A tenant's quota, as the audit log shows it.
 fn described(tenant: &Tenant) -> String {
     let Some(quota) = &tenant.quota else { return "quota: none".to_owned() };
     format!(

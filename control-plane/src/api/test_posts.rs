@@ -28,7 +28,7 @@ const TEST_TYPE: &str = "postrider.test";
 
 /// What is particular to one test event.
 struct Wanted<'a> {
-    /// The call, as the audit log is told.
+    /// The call, as the audit log names it.
     action: &'static str,
     event_type: &'a str,
     request_id: &'a str,

@@ -67,7 +67,7 @@ pub(super) fn authority(now: Timestamp) -> Result<(CertificateDer<'static>, KeyP
     Ok((certificate.der().clone(), key))
 }
 
-/// Whether the port's certificate is to be made anew: half of it is over, or the clock was ahead when it was made.
+/// Whether the port's certificate must be replaced: half of its lifetime is over, or the clock was ahead when it was made.
 pub(super) fn is_to_be_replaced(made: Timestamp, now: Timestamp) -> bool {
     now.since(made) > SERVER_LASTS / 2 || made.since(now) > BACKDATED / 2
 }

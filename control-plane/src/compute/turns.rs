@@ -1,4 +1,4 @@
-//! Whose work is done next. Each tenant has a queue of its own, and whoever has had the least of the threads' time is
+//! Selects the next piece of work. Each tenant has its own queue, and the tenant that has used the least thread time is
 //! served first: a tenant with little work never waits behind another's backlog.
 //!
 //! Two more rules keep threads and processor free for others. A tenant never has all threads at once. And while other
