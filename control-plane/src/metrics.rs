@@ -53,7 +53,7 @@ const BACKUP: [Label; 1] = [Label { name: "result", values: &["success", "failur
 const TASK: [Label; 1] = [Label { name: "task", values: &crate::tasks::ALL }];
 
 const FLOODS: &str = "Connections that were closed because their client sent too many HTTP/2 frames that carry no body: pings, \
-    settings, priorities, window updates, unknown or empty frames. No client of Postrider does.";
+    settings, priorities, window updates, unknown, empty or tiny frames. No client of Postrider does.";
 const AUDIT_HEAD: &str = "The number of the last audit record, exported every minute. It never falls: a lower number than before \
     means that records were removed.";
 

@@ -15,6 +15,9 @@ const DATA: u8 = 0;
 const PADDED: u8 = 8;
 /// What a piece of a body counts at the least, so that pieces of one byte are not free.
 const SMALLEST_PIECE: u64 = 16;
+/// The bytes before each gRPC message. A client sends them at once, with the message or without.
+/// Source: gRPC over HTTP/2, "Length-Prefixed-Message".
+const GRPC_PREFIX: u32 = 5;
 
 /// Frames that were sent, or that may be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,9 +75,12 @@ pub struct TooMany;
 
 /// Finds the frames in what is read from a connection, after the client's preface if it comes from a client.
 ///
-/// A frame counts as soon as its head is there, padded DATA with the length of the padding. How the bytes are cut into pieces makes no difference.
-#[derive(Clone, Debug, Default)]
+/// A frame counts as soon as its head is there, padded DATA with the length of the padding. How the bytes are cut into
+/// pieces makes no difference.
+#[derive(Clone, Debug)]
 pub struct Reader {
+    /// DATA with fewer bytes of a body than this counts as a frame that carries none.
+    fewest: u32,
     head: [u8; HEAD],
     /// How much of the head is there.
     there: usize,
@@ -84,13 +90,27 @@ pub struct Reader {
     padded: Option<u32>,
 }
 
+impl Default for Reader {
+    /// For any HTTP/2 connection.
+    fn default() -> Reader {
+        Reader { fewest: 1, head: [0; HEAD], there: 0, rest: 0, padded: None }
+    }
+}
+
 impl Reader {
+    /// For what the client of a gRPC server sends: DATA that is shorter than the prefix of a message counts as a frame
+    /// that carries no body. A library splits a message so when a window closes; a flood consists of such pieces.
+    #[must_use]
+    pub fn of_grpc_client() -> Reader {
+        Reader { fewest: GRPC_PREFIX, ..Reader::default() }
+    }
+
     /// Reads on, and gives what began in `bytes`.
     pub fn read(&mut self, mut bytes: &[u8]) -> Amount {
         let mut amount = Amount::default();
         while let Some(&first) = bytes.first() {
             let taken = if let Some(length) = self.padded.take() {
-                amount = amount.plus(of_data(length, Some(first)));
+                amount = amount.plus(self.of_data(length, Some(first)));
                 self.rest = length - 1;
                 1
             } else if self.rest > 0 {
@@ -125,18 +145,17 @@ impl Reader {
             return Amount::default();
         }
         self.rest = length;
-        if kind == DATA { of_data(length, None) } else { outside(length) }
+        if kind == DATA { self.of_data(length, None) } else { outside(length) }
     }
-}
 
-/// What a DATA frame of this length counts, of which so much is padding.
-fn of_data(length: u32, padding: Option<u8>) -> Amount {
-    let padding = padding.map_or(0, |padding| 1 + u32::from(padding));
-    match length.saturating_sub(padding) {
-        0 => outside(length),
-        body => {
-            Amount { frames: 0, bytes: u64::from(length - body), body: u64::from(body).max(SMALLEST_PIECE) }
+    /// What a DATA frame of this length counts, of which so much is padding.
+    fn of_data(&self, length: u32, padding: Option<u8>) -> Amount {
+        let padding = padding.map_or(0, |padding| 1 + u32::from(padding));
+        let body = length.saturating_sub(padding);
+        if body < self.fewest {
+            return outside(length);
         }
+        Amount { frames: 0, bytes: u64::from(length - body), body: u64::from(body).max(SMALLEST_PIECE) }
     }
 }
 

@@ -18,11 +18,17 @@ use super::TELL_EVERY;
 use super::usage::{End, Usage, now};
 
 /// What was read from and written to one connection since the client's preface.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Frames {
     reader: Reader,
     calls: Calls,
     sent: u64,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { reader: Reader::of_grpc_client(), calls: Calls::default(), sent: 0 }
+    }
 }
 
 impl Frames {

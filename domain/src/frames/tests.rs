@@ -33,6 +33,20 @@ fn frames_count_by_what_they_carry() {
 }
 
 #[test]
+fn pieces_that_are_shorter_than_a_messages_prefix_are_no_body_of_a_grpc_client() {
+    let table = [
+        (frame(DATA, 0, &[0; 1]), Amount { frames: 1, bytes: 10, body: 0 }),
+        (frame(DATA, 0, &[0; 4]), Amount { frames: 1, bytes: 13, body: 0 }),
+        (frame(DATA, PADDED, &[3, 0, 0, 0, 0, 0, 0, 0]), Amount { frames: 1, bytes: 17, body: 0 }),
+        (frame(DATA, 0, &[0; 5]), Amount { frames: 0, bytes: 0, body: SMALLEST_PIECE }),
+        (frame(DATA, 0, &[0; 1000]), Amount { frames: 0, bytes: 0, body: 1000 }),
+    ];
+    for (bytes, amount) in table {
+        assert_eq!(Reader::of_grpc_client().read(&bytes), amount, "{bytes:?}");
+    }
+}
+
+#[test]
 fn a_frame_counts_with_its_head() {
     let mut reader = Reader::default();
     assert_eq!(reader.read(&[0xff, 0xff, 0xff, 0xbe, 0, 0, 0, 0]), Amount::default());
