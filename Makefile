@@ -89,6 +89,8 @@ $(CYCLONEDX):
 $(FUZZ):
 	$(CARGO) install cargo-fuzz --locked --version 0.13.2 --debug --root .tools
 
+# An error of a test has a cause; a backtrace of the test harness hides it.
+ci: export RUST_BACKTRACE = 0
 ci: ARGS = same
 ci: lint fuzz test ## All of it, as CI runs it
 

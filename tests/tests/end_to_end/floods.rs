@@ -69,6 +69,17 @@ impl Besieged {
         Ok([self.api_port()?, self.agent_port(None).await?])
     }
 
+    /// A token of its own for a client that floods: calls are bounded for each token.
+    async fn token_of_a_tenant(&self) -> Result<String> {
+        self.api.create_tenant().await?;
+        let token = v1::CreateTokenRequest {
+            role: v1::Role::Emitter.into(),
+            tenant: TENANT.into(),
+            ..v1::CreateTokenRequest::default()
+        };
+        Ok(self.api.tokens().create_token(token).await?.into_inner().secret)
+    }
+
     async fn agents(&self) -> Result<AgentPort> {
         self.control_plane.agent_port(&self.api).await
     }

@@ -41,7 +41,7 @@ enum End {
 
 impl Client {
     async fn of(besieged: &Besieged) -> Result<[Self; 2]> {
-        let token = std::fs::read_to_string(besieged.control_plane.token_file())?;
+        let token = besieged.token_of_a_tenant().await?;
         let emit = "/postrider.v1.EventService/Emit";
         let api = Self {
             name: "api",
