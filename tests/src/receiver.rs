@@ -17,7 +17,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 pub use self::answer::Answer;
@@ -25,6 +25,19 @@ use crate::clock::now;
 
 /// A response's body, of any kind.
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+/// What a connection holds of a response before the agent takes it. On loopback the kernel would take megabytes of an
+/// endless body, and copying them would cost the machine more than the agent that refuses them.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+fn listen() -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    socket.listen(BACKLOG)
+}
 
 /// A POST that has arrived completely.
 #[derive(Clone, Debug)]
@@ -69,7 +82,7 @@ impl Receiver {
     /// # Errors
     /// When no port is free.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = listen()?;
         let address = listener.local_addr()?;
         let state = Arc::new(Mutex::new(State::default()));
         let shared = state.clone();
