@@ -142,7 +142,7 @@ pub struct Settings {
     #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_RATE", value_name = "DELIVERIES")]
     pub tenant_delivery_rate: Option<u32>,
     /// The most deliveries that they may make at once, before the rate counts: 1 to 1000000 [default: what the rate allows in
-    /// 10 seconds]
+    /// 2 seconds]
     #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_BURST", value_name = "DELIVERIES")]
     pub tenant_delivery_burst: Option<u32>,
     /// The most subscriptions that one tenant may have, unless its quota says otherwise: 1 to 1000000, or 0 for no limit
@@ -161,8 +161,8 @@ pub struct Settings {
     /// no limit. Beyond it deliveries wait, and tenants share it [default: 1000]
     #[arg(long, env = "POSTRIDER_DESTINATION_RATE", value_name = "ATTEMPTS")]
     pub destination_rate: Option<u32>,
-    /// The most attempts that go there at once, before the rate counts: 1 to 1000000 [default: what the rate allows in 2
-    /// seconds]
+    /// The most attempts that go there at once, before the rate counts: 1 to 1000000 [default: what the rate allows in a
+    /// fifth of a second]
     #[arg(long, env = "POSTRIDER_DESTINATION_BURST", value_name = "ATTEMPTS")]
     pub destination_burst: Option<u32>,
     /// How long events and their history are kept after all deliveries have ended, such as 30days or 12h: at least 1day,

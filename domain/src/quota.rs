@@ -16,7 +16,7 @@ pub const NO_LIMIT_OF_BYTES: u64 = u64::MAX;
 /// The most deliveries that one event may make. They are written in one commit, and everybody else's events wait for it.
 pub const MAX_FAN_OUT: usize = 5_000;
 /// Seconds of the rate that a burst of deliveries has, unless it is set.
-const BURST_SECONDS: u32 = 10;
+const BURST_SECONDS: u32 = 2;
 /// What an event counts for beside its content.
 const EVENT: u64 = 256;
 /// What a delivery counts for.
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(OwnQuota::new(3, given, (0, 0), 9, 9).unwrap().emit, expected, "{given:?}");
         }
         for (given, expected) in
-            [((5, 0), rate(5, 50)), ((MAX_RATE, 0), rate(MAX_RATE, MAX_RATE)), ((5, 3), rate(5, 3))]
+            [((5, 0), rate(5, 10)), ((MAX_RATE, 0), rate(MAX_RATE, MAX_RATE)), ((5, 3), rate(5, 3))]
         {
             assert_eq!(OwnQuota::new(3, (0, 0), given, 9, 9).unwrap().deliveries, expected, "{given:?}");
         }

@@ -72,7 +72,7 @@ pub(crate) struct Update {
     /// How many deliveries a second its events may make, or "default" or "unlimited"
     #[arg(long, value_name = "PER SECOND", value_parser = limit::read, group = "change")]
     delivery_rate: Option<u32>,
-    /// How many deliveries they may make at once; 0: what 10 seconds bring
+    /// How many deliveries they may make at once; 0: what 2 seconds bring
     #[arg(long, value_name = "COUNT", group = "change")]
     delivery_burst: Option<u32>,
     /// What its stored events may count for, in bytes, or "default" or "unlimited"

@@ -55,8 +55,8 @@ impl Checker {
             "destination_burst is set, but destination_rate is 0, which is no limit; unset one of them",
         );
         let burst = burst.filter(|_| per_second > 0);
-        let two_seconds = per_second.saturating_mul(2).clamp(1, MAX_RATE);
-        let burst = self.number("destination_burst", burst, two_seconds, RATES);
+        let fifth = (per_second / 5).max(1);
+        let burst = self.number("destination_burst", burst, fifth, RATES);
         Some(Pace::new(NonZeroU32::new(per_second)?, NonZeroU32::new(burst)?))
     }
 

@@ -162,7 +162,7 @@ fn quotas_are_on_unless_a_setting_says_0() {
     ];
     let off = off.map(|setting| format!("{setting} = 0\n")).concat();
     assert_eq!(quota(&off).unwrap(), Quota::default());
-    assert_eq!(quota("tenant_delivery_rate = 7").unwrap().deliveries, Rate::new(7, 70));
+    assert_eq!(quota("tenant_delivery_rate = 7").unwrap().deliveries, Rate::new(7, 14));
     assert_eq!(quota("tenant_delivery_burst = 5").unwrap().deliveries, Rate::new(1000, 5));
     let set = "tenant_max_subscriptions = 3\ntenant_max_stored_mib = 1\ntenant_max_event_types = 4";
     let set = quota(set).unwrap();
@@ -191,12 +191,13 @@ fn a_destination_has_a_limit_unless_a_setting_says_0() {
     };
     let pace = |rate, burst| Some(Pace::new(NonZeroU32::new(rate).unwrap(), NonZeroU32::new(burst).unwrap()));
     for (lines, expected) in [
-        ("", pace(1000, 2000)),
+        ("", pace(1000, 200)),
         ("destination_rate = 0", None),
-        ("destination_rate = 20", pace(20, 40)),
+        ("destination_rate = 20", pace(20, 4)),
+        ("destination_rate = 1", pace(1, 1)),
         ("destination_burst = 7", pace(1000, 7)),
         ("destination_rate = 20\ndestination_burst = 20", pace(20, 20)),
-        ("destination_rate = 1000000", pace(1_000_000, 1_000_000)),
+        ("destination_rate = 1000000", pace(1_000_000, 200_000)),
     ] {
         assert_eq!(limit(lines).unwrap(), expected, "{lines}");
     }

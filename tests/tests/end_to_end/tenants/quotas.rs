@@ -181,10 +181,10 @@ async fn the_command_shows_what_is_used_and_changes_what_may_be() -> Result<()> 
     let updated =
         cli.json(&[&["tenants", "update", TENANT, "--delivery-rate", "7"][..], &words[..]].concat()).await?;
     assert_eq!(updated["quota"]["max_subscriptions"], u32::MAX);
-    assert_eq!(updated["quota_in_force"]["delivery_burst"], 70);
+    assert_eq!(updated["quota_in_force"]["delivery_burst"], 14);
     assert_eq!(updated["quota_in_force"]["max_stored_bytes"], 4_u64 << 30);
     let shown = cli.run(&["tenants", "get", TENANT]).await?;
-    for expected in ["1 (no limit)", "386 of 4294967296", "7 a second, 70 at once"] {
+    for expected in ["1 (no limit)", "386 of 4294967296", "7 a second, 14 at once"] {
         assert!(shown.stdout.contains(expected), "{expected} is missing in {}", shown.stdout);
     }
     Ok(())
