@@ -32,7 +32,7 @@ pub(crate) struct Connection {
     )]
     #[arg(default_value = "http://127.0.0.1:7070")]
     pub(crate) server: String,
-    /// How long to wait for an answer, such as 500ms, 10s, 1m
+    /// Timeout of a call, such as 500ms, 10s or 1m
     #[arg(long, global = true, value_name = "DURATION", help_heading = SHARED)]
     #[arg(default_value = "10s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
@@ -41,17 +41,17 @@ pub(crate) struct Connection {
     #[arg(id = "api_token", long = "token", global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN")]
     #[arg(hide_env_values = true, help_heading = SHARED)]
     pub(crate) token: Option<Hidden>,
-    /// A file that holds the token; nobody but its owner may be able to read it
+    /// File with the token; only its owner may have access to it
     #[arg(long, global = true, env = "POSTRIDER_TOKEN_FILE", value_name = "FILE", help_heading = SHARED)]
     #[arg(conflicts_with = "api_token")]
     pub(crate) token_file: Option<PathBuf>,
-    /// For https: certificates (PEM) of the authorities to trust, instead of the system's
+    /// For https: file with the CA certificates (PEM) to trust instead of the system's
     #[arg(long, global = true, env = "POSTRIDER_CA", value_name = "FILE", help_heading = SHARED)]
     pub(crate) ca: Option<PathBuf>,
-    /// For https: this client's certificate chain (PEM), together with --key
+    /// For https: file with the client certificate chain (PEM); needs --key
     #[arg(long, global = true, env = "POSTRIDER_CERT", value_name = "FILE", help_heading = SHARED)]
     pub(crate) cert: Option<PathBuf>,
-    /// For https: this client's private key (PEM), together with --cert
+    /// For https: file with the client's private key (PEM); needs --cert
     #[arg(long, global = true, env = "POSTRIDER_KEY", value_name = "FILE", help_heading = SHARED)]
     pub(crate) key: Option<PathBuf>,
     /// Allow sending the token over http:// to another machine, in clear text

@@ -37,20 +37,20 @@ const DEADLINE: Duration = Duration::from_secs(60);
 Nothing of this is for production: the agent may call 127.0.0.0/8 over http, which agents
 refuse by default, and the API's certificate is from an authority that exists only here.")]
 pub(crate) struct Args {
-    /// Where to keep the store, settings and logs; run it again to go on with them [default: a temporary
-    /// directory that is removed at the end]
+    /// Directory for the store, settings and logs; a later run continues with them [default: a temporary directory,
+    /// removed at exit]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Port of the gRPC API; 0 takes any free one
+    /// Port of the gRPC API; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 7070)]
     port: u16,
-    /// Port that the agent connects to; 0 takes any free one
+    /// Port that the agent connects to; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 7071)]
     agent_port: u16,
-    /// Port of the sample receiver; 0 takes any free one
+    /// Port of the sample receiver; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 7072)]
     receiver_port: u16,
-    /// End after the verified delivery: exit 0, or another code with the reason
+    /// Exit after the first verified delivery: code 0, or another code with the reason
     #[arg(long)]
     once: bool,
 }

@@ -8,7 +8,7 @@ use crate::output::{Format, View, notice};
 /// How many entries of a list are asked for.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Limit {
-    /// Show at most this many; 0 shows all
+    /// Maximum number of entries to show; 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
 }

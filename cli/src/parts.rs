@@ -42,7 +42,7 @@ impl Agent {
 /// Whether the process shall end with the one that started it.
 #[derive(clap::Args, Debug)]
 struct Lifeline {
-    /// End, as by SIGTERM, when stdin ends: whoever holds its other end is gone
+    /// Shut down, as on SIGTERM, when stdin is closed
     #[arg(long, hide = true)]
     exit_on_stdin_eof: bool,
 }

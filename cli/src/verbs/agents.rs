@@ -16,9 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What to do with agents.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// List agents: those that have enrolled, and those that were seen in the last 24 hours
+    /// List agents: enrolled ones, and others seen in the last 24 hours
     List {
-        /// Only of this pool
+        /// Only agents of this pool
         #[arg(long, value_name = "POOL", default_value = "")]
         pool: String,
         #[command(flatten)]
@@ -26,32 +26,32 @@ pub(crate) enum Verb {
     },
     /// Show one agent
     Get {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// Revoke an agent: it is refused from now on, and its connections end within seconds
+    /// Revoke an agent: it is rejected from now on, and its connections are closed within seconds
     ///
-    /// The join token that it enrolled by is used up from then on; other agents that enrolled by it stay.
+    /// The join token that it used cannot be used again. Other agents that enrolled with the same token keep working.
     Revoke {
-        /// Its id
+        /// ID
         id: String,
-        /// Why, for the audit log
+        /// Reason, for the audit log
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// Give an agent no more jobs; it finishes what it has and stays connected
+    /// Stop sending jobs to an agent; it finishes its current jobs and stays connected
     ///
-    /// It lasts until `undrain`, or until the agent restarts.
+    /// The drain ends with `undrain`, or when the agent restarts.
     Drain {
-        /// Its id
+        /// ID
         id: String,
-        /// Wait until it has no jobs any more
+        /// Wait until it has no jobs left
         #[arg(long)]
         wait: bool,
     },
-    /// Give an agent jobs again
+    /// Send jobs to a drained agent again
     Undrain {
-        /// Its id
+        /// ID
         id: String,
     },
     /// Manage the join tokens that agents enroll with

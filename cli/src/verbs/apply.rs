@@ -17,17 +17,17 @@ use crate::output::{Format, print, visible};
 /// What is applied, and how.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The file, as `postrider export` writes it; '-' is stdin
+    /// File in the format of `postrider export`; '-' for stdin
     #[arg(long, short, value_name = "FILE")]
     file: PathBuf,
-    /// Show what would change, and change nothing
+    /// Show the changes without making them
     #[arg(long)]
     dry_run: bool,
-    /// Remove subscriptions and event types that are not in the file
+    /// Delete subscriptions and event types that are not in the file
     #[arg(long)]
     prune: bool,
-    /// Write the headers of subscriptions even where their names are the same: values are never shown, so they cannot
-    /// be compared
+    /// Write the headers of all subscriptions, even if their names have not changed (values cannot be read back and
+    /// compared)
     #[arg(long)]
     headers: bool,
 }

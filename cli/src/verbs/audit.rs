@@ -14,12 +14,12 @@ use crate::view::audit::{AuditRecord, Verdict};
 /// What to do with the audit log.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// List records, newest first; with --tenant only of that tenant
+    /// List records, newest first; with --tenant only those of the tenant
     List {
-        /// Only by this actor: a token's or an agent's id
+        /// Only records of this actor: the ID of a token or an agent
         #[arg(long, value_name = "ID", default_value = "")]
         actor: String,
-        /// Only of this action, such as RotateSigningKey
+        /// Only records of this action, such as RotateSigningKey
         #[arg(long, value_name = "NAME", default_value = "")]
         action: String,
         #[command(flatten)]
@@ -27,12 +27,12 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Read the whole log and check its chain: exit 7 when a record is missing or was altered
+    /// Verify the hash chain of the whole log; exit with 7 if a record is missing or was changed
     Verify {
-        /// The head of an earlier check, to show that the log still has it
+        /// Head printed by an earlier check; verify that the log still contains it
         #[arg(long, value_name = "NUMBER:HASH", value_parser = parse_head)]
         known: Option<Head>,
-        /// A file that the control plane has written as its audit_head_file, instead of --known
+        /// File written by the control plane (setting audit_head_file), instead of --known
         #[arg(long, value_name = "FILE", conflicts_with = "known")]
         head_file: Option<PathBuf>,
     },

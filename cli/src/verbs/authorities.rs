@@ -14,12 +14,12 @@ use crate::view::promised;
 /// What to do with authorities.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// List the authorities that are trusted, newest first: the first one issues
+    /// List trusted authorities, newest first; the first one issues certificates
     List,
-    /// Make a new authority; the former ones stay trusted while agents renew
+    /// Create a new authority; previous ones stay trusted while agents renew their certificates
     Rotate {
-        /// How long the former ones stay trusted, at most 90d; 0: their key is in wrong hands, and every agent must enroll
-        /// again [default: the life of an agent's certificate and an hour]
+        /// How long previous authorities stay trusted, at most 90d; 0 after a key compromise: every agent must enroll
+        /// again [default: the lifetime of an agent certificate plus one hour]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         overlap: Option<Duration>,
     },

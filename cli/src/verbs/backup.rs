@@ -20,7 +20,7 @@ use crate::output::{Format, notice, print};
 /// Where the copy goes.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The file to write, which must not exist; `-` for stdout
+    /// File to create; it must not exist; `-` for stdout
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }

@@ -11,7 +11,7 @@ use crate::view::promised;
 /// Which deliveries.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Ids of deliveries
+    /// Delivery IDs
     #[arg(required = true, value_name = "DELIVERY")]
     deliveries: Vec<String>,
 }

@@ -8,7 +8,7 @@ use crate::output;
 /// Which shell.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The shell that will read the script
+    /// Shell to generate the script for
     shell: Shell,
 }
 

@@ -15,10 +15,10 @@ use crate::view::{parse_word, promised};
 pub(crate) enum Verb {
     /// List deliveries, newest first
     List(Filter),
-    /// Show one delivery with every attempt: timings, response, reason of failure
+    /// Show one delivery with every attempt: timings, response, reason for failure
     #[command(visible_alias = "get")]
     Show {
-        /// Its id
+        /// ID
         id: String,
     },
 }
@@ -26,10 +26,10 @@ pub(crate) enum Verb {
 /// Which deliveries.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Filter {
-    /// Only of this subscription
+    /// Only those of this subscription
     #[arg(long, value_name = "ID", default_value = "")]
     subscription: String,
-    /// Only of this event
+    /// Only those of this event
     #[arg(long, value_name = "ID", default_value = "")]
     event: String,
     /// Only in these states: pending, attempting, waiting, delivered, exhausted, cancelled

@@ -13,7 +13,7 @@ use crate::output::{Format, print, visible};
 /// What to do with egress settings.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Say which URLs an agent with these settings would call; no network is used
+    /// Show which URLs an agent with these settings may call, without using the network
     Check(Box<CheckArgs>),
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct CheckArgs {
     /// The URLs
     #[arg(required = true, value_name = "URL")]
     urls: Vec<String>,
-    /// What a name leads to; without an address, the name has none; may be repeated
+    /// Addresses that a host name resolves to (none: it does not resolve); may be repeated
     #[arg(long, value_name = "NAME=ADDRESS,…", value_parser = parse_answer)]
     resolve: Vec<(String, Vec<IpAddr>)>,
     #[command(flatten)]

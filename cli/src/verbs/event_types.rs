@@ -16,31 +16,31 @@ use crate::view::{parse_word, promised};
 pub(crate) enum Verb {
     /// Add a type to the catalogue
     Create {
-        /// Its name, such as document.completed
+        /// Name, such as document.completed
         name: String,
         #[command(flatten)]
         text: Text,
     },
     /// Show one type with its example
     Get {
-        /// Its name
+        /// Name
         name: String,
     },
-    /// List the catalogue by name
+    /// List event types by name
     List {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change an entry
+    /// Update an event type
     Update {
-        /// Its name
+        /// Name
         name: String,
         #[command(flatten)]
         text: Text,
     },
-    /// Remove a type from the catalogue; events and subscriptions stay
+    /// Delete a type from the catalogue; events and subscriptions stay
     Delete {
-        /// Its name
+        /// Name
         name: String,
     },
 }
@@ -48,28 +48,28 @@ pub(crate) enum Verb {
 /// What the catalogue says about a type.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Text {
-    /// What has happened when such an event arrives
+    /// Description of the event
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// An example of the event's data: JSON text
+    /// Example of the event's data: JSON text
     #[arg(long, value_name = "JSON")]
     example: Option<String>,
-    /// A file with the example; '-' is stdin
+    /// File with the example; '-' for stdin
     #[arg(long, value_name = "FILE", conflicts_with = "example")]
     example_file: Option<PathBuf>,
-    /// A file with a JSON Schema of the event's data; '-' is stdin
+    /// File with a JSON Schema of the event's data; '-' for stdin
     #[arg(long, value_name = "FILE")]
     schema_file: Option<PathBuf>,
     /// Remove the schema
     #[arg(long, conflicts_with = "schema_file")]
     no_schema: bool,
-    /// What follows when an event does not follow the schema: off, warn or reject
+    /// How to handle events that do not match the schema: off, warn or reject
     #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>)]
     validation: Option<v1::Strictness>,
-    /// Warn emitters that the type should not be emitted any more
+    /// Mark the type as deprecated: emitters get a warning
     #[arg(long, value_name = "BOOL")]
     deprecated: Option<bool>,
-    /// What to emit instead
+    /// Replacement for a deprecated type
     #[arg(long, value_name = "TEXT")]
     deprecation_message: Option<String>,
 }

@@ -15,12 +15,12 @@ use crate::view::promised;
 pub(crate) enum Verb {
     /// Show one event with its data and deliveries
     Get {
-        /// Its id
+        /// ID
         id: String,
     },
     /// List events, newest first, without data
     List {
-        /// Only this type
+        /// Only events of this type
         #[arg(long = "type", value_name = "TYPE", default_value = "")]
         event_type: String,
         #[command(flatten)]
@@ -33,10 +33,10 @@ pub(crate) enum Verb {
 /// A span of time.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Span {
-    /// Only from this time on: RFC 3339, or how long ago, such as 15m
+    /// Start of the time range: RFC 3339, or how long ago, such as 15m
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     pub(crate) since: Option<When>,
-    /// Only before this time: RFC 3339, or how long ago
+    /// End of the time range (exclusive): RFC 3339, or how long ago
     #[arg(long, value_name = "TIME", value_parser = parse_when)]
     pub(crate) until: Option<When>,
 }

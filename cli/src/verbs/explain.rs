@@ -19,26 +19,26 @@ Examples:
   postrider explain evt_01kgeydw20a4e1yfw0f1p8q7rs
   postrider explain --type order.placed --data '{\"amount\":150}' --subscription sub_01kgeydw20a4e1yfw0f1p8q7rs")]
 pub(crate) struct Args {
-    /// The id of an event that was accepted
+    /// ID of an accepted event
     #[arg(value_name = "EVENT", required_unless_present = "event_type", conflicts_with = "event_type")]
     event: Option<String>,
-    /// Suppose an event of this type instead; nothing is accepted or sent
+    /// Explain a hypothetical event of this type instead; nothing is accepted or sent
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
-    /// The data of the supposed event: JSON text
+    /// Data of the hypothetical event: JSON text
     #[arg(long, short, value_name = "JSON", default_value = "{}", conflicts_with = "event")]
     data: String,
-    /// A file with it; '-' is stdin
+    /// File with the data of the hypothetical event; '-' for stdin
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["data", "event"])]
     file: Option<PathBuf>,
-    /// When the supposed event happened: RFC 3339 [default: now]
+    /// Time of the hypothetical event: RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_event_time, conflicts_with = "event")]
     timestamp: Option<EventTime>,
-    /// An attribute of the supposed event, 'name=value'; may be repeated
+    /// Attribute of the hypothetical event, 'name=value'; may be repeated
     #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = input::parse_attribute)]
     #[arg(conflicts_with = "event")]
     attributes: Vec<(String, String)>,
-    /// Only for this subscription [default: all of the tenant]
+    /// Explain only this subscription [default: all subscriptions of the tenant]
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     subscription: String,
     #[command(flatten)]

@@ -15,21 +15,21 @@ use crate::view::promised;
 /// What to do with join tokens.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Create a join token: one line with everything that an agent needs, for its setting `join`
+    /// Create a join token: the only setting that an agent needs to connect (`join`)
     ///
-    /// It holds the control plane's address, a secret, and the fingerprint of the control plane's
-    /// authority. It stays secret until it is used up or expired.
+    /// The token contains the control plane's address, a secret, and the fingerprint of the control plane's
+    /// authority. Keep it secret until it is used up or has expired.
     Create {
-        /// The pool that the agents belong to
+        /// Pool that the agents join
         #[arg(long, value_name = "POOL", default_value = "default")]
         pool: String,
-        /// How many agents may enroll by it, as many as a deployment has replicas: 1 to 10000
+        /// Number of agents that may enroll with it (the replicas of a deployment): 1 to 10000
         #[arg(long, value_name = "NUMBER", default_value_t = 1)]
         uses: u32,
-        /// How long it is valid: 1m to 366d [default: 15m]
+        /// Lifetime: 1m to 366d [default: 15m]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         lifetime: Option<Duration>,
-        /// A name for people
+        /// Display name
         #[arg(long, value_name = "TEXT", default_value = "")]
         display_name: String,
     },
@@ -40,7 +40,7 @@ pub(crate) enum Verb {
     },
     /// Revoke a join token now; agents that enrolled with it stay
     Revoke {
-        /// The token's id: tok_…
+        /// Token ID: tok_…
         token: String,
     },
 }

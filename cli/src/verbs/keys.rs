@@ -19,96 +19,95 @@ use crate::view::test_post::TestPost;
 pub(crate) enum Verb {
     /// List a subscription's keys, newest first, without secrets
     List {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
     },
-    /// Make a new active key and print its secret
+    /// Create a new active key and print its secret
     ///
-    /// The former key signs beside the new one for the overlap, so that the receiver can switch in its own
-    /// time; then it is revoked. Everything queued is signed with the new key at once.
+    /// The previous key also signs during the overlap, so the receiver can switch at any time; then it is revoked.
+    /// All queued deliveries are signed with the new key immediately.
     Rotate {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
-        /// How long the former key goes on signing: 0 (revoked now) to 7d [default: 24h]
+        /// Overlap during which the previous key still signs: 0 (revoke now) to 7d [default: 24h]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         overlap: Option<Duration>,
-        /// A file with an existing secret (whsec_… or whsk_…) to use instead of a new random one; '-' is stdin
+        /// File with an existing secret (whsec_… or whsk_…) to use instead of a random one; '-' for stdin
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
         /// v1 (HMAC-SHA256) or v1a (Ed25519) [default: that of the secret, or v1]
         #[arg(long, value_name = "SCHEME", default_value = "", hide_default_value = true)]
         scheme: String,
-        /// Makes a repeated call return the first call's result for 24 hours
+        /// Request ID: repeating the call within 24 hours returns the first result
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
-    /// Make new active keys for all subscriptions of the tenant, or of every tenant
+    /// Create new active keys for all subscriptions of the tenant, or of every tenant
     ///
     /// It runs as an operation in the background (`postrider operations`). `reveal` shows the new secrets.
     RotateAll(rotate_all::Args),
-    /// Make a pending key and print its secret
+    /// Create a pending key and print its secret
     ///
-    /// It signs only key tests. Hand it to the receiver, test it, then activate it.
+    /// A pending key signs only key tests. Give the secret to the receiver, run `keys test`, then `keys activate`.
     Create {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
         /// v1 (HMAC-SHA256) or v1a (Ed25519) [default: that of the secret, or v1]
         #[arg(long, value_name = "SCHEME", default_value = "", hide_default_value = true)]
         scheme: String,
-        /// A file with an existing secret (whsec_… or whsk_…) to use instead of a new random one; '-' is stdin
+        /// File with an existing secret (whsec_… or whsk_…) to use instead of a random one; '-' for stdin
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
-        /// Makes a repeated call return the first call's result for 24 hours
+        /// Request ID: repeating the call within 24 hours returns the first result
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
-    /// Make a pending key the active one of its scheme
+    /// Activate a pending key
     ///
-    /// The former key signs beside it for the overlap; then it is revoked.
+    /// The previous key of the scheme also signs during the overlap; then it is revoked.
     Activate {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
-        /// The key's id
+        /// Key ID
         #[arg(id = "signing_key", value_name = "KEY")]
         key: String,
-        /// How long the former key goes on signing: 0 (revoked now) to 7d [default: 24h]
+        /// Overlap during which the previous key still signs: 0 (revoke now) to 7d [default: 24h]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         overlap: Option<Duration>,
-        /// Makes a repeated call return the first call's result for 24 hours
+        /// Request ID: repeating the call within 24 hours returns the first result
         #[arg(long, value_name = "TEXT", default_value = "")]
         request_id: String,
     },
     /// POST a test event signed by this key only, and show whether the receiver accepts it
     ///
-    /// One attempt, immediately, even while the subscription is paused, disabled or failing. It does
-    /// not count as a delivery. The exit code is 0 if the receiver accepted it, else 5.
+    /// Makes one attempt immediately, even if the subscription is paused, disabled or failing. It does not count as a
+    /// delivery. The exit code is 0 if the receiver accepted the event, else 5.
     Test {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
-        /// The key's id
+        /// Key ID
         #[arg(id = "signing_key", value_name = "KEY")]
         key: String,
-        /// The type of the test event; its data is the catalogue's example [default:
-        /// postrider.test]
+        /// Type of the test event, which has the catalogue's example as data [default: postrider.test]
         #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
         event_type: String,
-        /// Written to the audit log with the call
+        /// Reason, for the audit log
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         request_id: String,
     },
     /// Revoke a key now and erase its secret
     Revoke {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
-        /// The key's id
+        /// Key ID
         #[arg(id = "signing_key", value_name = "KEY")]
         key: String,
     },
     /// Print the secret of the active key, or of a retiring one
     Reveal {
-        /// The subscription's id
+        /// Subscription ID
         subscription: String,
-        /// The key's id [default: the active key]
+        /// Key ID [default: the active key]
         #[arg(id = "signing_key", value_name = "KEY")]
         key: Option<String>,
     },

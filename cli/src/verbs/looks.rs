@@ -13,9 +13,9 @@ use crate::view::subscription::Subscription;
 /// Whose endpoint, and who looks.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Look {
-    /// The subscription's id
+    /// Subscription ID
     id: String,
-    /// The agent that looks, by its id [default: any of the subscription's pool]
+    /// ID of the agent that runs the diagnosis [default: any agent of the subscription's pool]
     #[arg(long, value_name = "AGENT", default_value = "", hide_default_value = true)]
     agent: String,
 }
@@ -25,7 +25,8 @@ pub(crate) struct Look {
 pub(crate) struct Validate {
     #[command(flatten)]
     look: Look,
-    /// Make the rate that the endpoint allows the subscription's rate limit, if that is faster or unset
+    /// Set the subscription's rate limit to the rate that the endpoint allows, if the current limit is higher or
+    /// unset
     #[arg(long)]
     apply_rate: bool,
 }

@@ -25,25 +25,25 @@ pub(crate) enum Verb {
     /// Show one operation with its progress
     #[command(visible_alias = "get")]
     Show {
-        /// Its id
+        /// ID
         id: String,
         /// Wait until it has ended
         #[arg(long)]
         wait: bool,
     },
-    /// Hold a running operation
+    /// Pause a running operation
     Pause {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// Let a paused operation go on
+    /// Resume a paused operation
     Resume {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// End an operation; what it has done stays
+    /// Cancel an operation; completed work is not undone
     Cancel {
-        /// Its id
+        /// ID
         id: String,
     },
 }

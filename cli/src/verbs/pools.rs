@@ -16,33 +16,33 @@ use crate::view::promised;
 /// What to do with pools.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Give a pool a description and settings
+    /// Create a pool with a description and settings
     Create {
-        /// Its name: a-z, 0-9 and '-'
+        /// Name: a-z, 0-9 and '-'
         name: String,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Show one pool: its agents, and whether deliveries wait for some
+    /// Show one pool: its agents, and whether deliveries wait for an agent
     Get {
-        /// Its name
+        /// Name
         name: String,
     },
-    /// List pools by name: those that were created, and those that something names
+    /// List pools by name: created pools, and those referred to by agents or subscriptions
     List {
         #[command(flatten)]
         limit: Limit,
     },
     /// Update the given settings
     Update {
-        /// Its name
+        /// Name
         name: String,
         #[command(flatten)]
         settings: Settings,
     },
-    /// Forget a pool that nothing names any more
+    /// Delete a pool that nothing refers to
     Delete {
-        /// Its name
+        /// Name
         name: String,
     },
 }
@@ -50,13 +50,14 @@ pub(crate) enum Verb {
 /// What a pool has.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Settings {
-    /// For people, at most 500 characters
+    /// Description, at most 500 characters
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// The pool whose agents deliver when this one has none, for subscriptions that allow it; '' on update removes it
+    /// Fallback pool: its agents deliver while this pool has none, for subscriptions that allow it; '' on update
+    /// removes it
     #[arg(long, value_name = "POOL")]
     fallback: Option<String>,
-    /// How long it must have had no agent: 1s to 24h [default: 30s]
+    /// How long the pool must be without agents before the fallback delivers: 1s to 24h [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     fallback_after: Option<Duration>,
     #[command(flatten)]
@@ -67,16 +68,16 @@ pub(crate) struct Settings {
 /// should give a pool away by it.
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Tenants {
-    /// A tenant whose subscriptions may use the pool, beside those that may; repeatable
+    /// Allow a tenant's subscriptions to use the pool; may be repeated
     #[arg(long, value_name = "TENANT")]
     add_tenant: Vec<String>,
-    /// A tenant whose subscriptions may not use the pool any more: its deliveries are held; repeatable
+    /// Stop a tenant's subscriptions from using the pool: their deliveries are held; may be repeated
     #[arg(long, value_name = "TENANT")]
     remove_tenant: Vec<String>,
-    /// Every tenant may use the pool, also those that are created later
+    /// Allow every tenant to use the pool, including tenants created later
     #[arg(long, conflicts_with_all = ["add_tenant", "remove_tenant", "no_tenants"])]
     all_tenants: bool,
-    /// Empty the list first: without --add-tenant, nobody may use the pool
+    /// Clear the list of allowed tenants first; without --add-tenant, no tenant may use the pool
     #[arg(long, conflicts_with = "remove_tenant")]
     no_tenants: bool,
 }

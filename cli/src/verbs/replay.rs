@@ -12,10 +12,10 @@ use crate::view::{parse_word, promised};
 /// Which deliveries, and how fast.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Only of this subscription [default: of all of the tenant]
+    /// Only deliveries of this subscription [default: all subscriptions of the tenant]
     #[arg(long, value_name = "ID", default_value = "")]
     subscription: String,
-    /// Only of events of these types
+    /// Only deliveries of events of these types
     #[arg(long = "type", value_name = "TYPE,…", value_delimiter = ',')]
     event_types: Vec<String>,
     /// Only in these states: delivered, exhausted, cancelled [default: delivered,exhausted]
@@ -23,16 +23,16 @@ pub(crate) struct Args {
     states: Vec<DeliveryState>,
     #[command(flatten)]
     span: Span,
-    /// Count what would be attempted again, and attempt nothing
+    /// Count the deliveries that would be replayed, without replaying them
     #[arg(long)]
     dry_run: bool,
-    /// How many deliveries a second go back into their queues: 1 to 10000 [default: 100]
+    /// Rate at which deliveries return to their queues, per second: 1 to 10000 [default: 100]
     #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
     max_per_second: u32,
-    /// Wait until it is done, and show how far it is
+    /// Wait until it is done, and show its progress
     #[arg(long)]
     wait: bool,
-    /// Makes a repeated call return the first call's operation for 24 hours
+    /// Request ID: repeating the call within 24 hours returns the first operation
     #[arg(long, value_name = "TEXT", default_value = "")]
     request_id: String,
 }

@@ -11,10 +11,10 @@ use crate::view::promised;
 /// Which deliveries.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Ids of deliveries
+    /// Delivery IDs
     #[arg(required = true, value_name = "DELIVERY")]
     deliveries: Vec<String>,
-    /// Makes a repeated call return the first call's result for 24 hours
+    /// Request ID: repeating the call within 24 hours returns the first result
     #[arg(long, value_name = "TEXT", default_value = "")]
     request_id: String,
 }

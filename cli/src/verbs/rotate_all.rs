@@ -15,19 +15,19 @@ use crate::view::promised;
 /// Which, and how.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// For the subscriptions of every tenant: an operation each
+    /// Rotate for every tenant: one operation per tenant
     #[arg(long)]
     every_tenant: bool,
-    /// How long the former keys go on signing: 0 (revoked now) to 7d [default: 24h]
+    /// Overlap during which the previous keys still sign: 0 (revoke now) to 7d [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     overlap: Option<Duration>,
     /// v1 (HMAC-SHA256) or v1a (Ed25519) [default: v1]
     #[arg(long, value_name = "SCHEME", default_value = "", hide_default_value = true)]
     scheme: String,
-    /// Wait until it is done, and show how far it is
+    /// Wait until it is done, and show its progress
     #[arg(long)]
     wait: bool,
-    /// Makes a repeated call return the first call's operation for 24 hours
+    /// Request ID: repeating the call within 24 hours returns the first operation
     #[arg(long, value_name = "TEXT", default_value = "")]
     request_id: String,
 }

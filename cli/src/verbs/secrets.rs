@@ -21,20 +21,20 @@ const LOOK: Duration = Duration::from_millis(300);
 /// What to do with secrets at rest.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Show the key-encryption keys, the data keys, and how far a rewrap is
+    /// Show the key-encryption keys, the data keys, and the progress of a rewrap
     Status,
-    /// Re-encrypt every secret under the current key-encryption key, and wait until it is done
+    /// Re-encrypt all secrets under the current key-encryption key, and wait until it is done
     ///
-    /// Deliveries go on meanwhile. Afterwards former key-encryption keys open nothing in the store and can be taken out of
-    /// the setting kek.
+    /// Deliveries continue during the rewrap. Afterwards the store needs no previous key-encryption key; remove them
+    /// from the setting kek.
     Rewrap {
-        /// Return when it has started; it continues in the background and after a restart
+        /// Return once it has started; it continues in the background and after a restart
         #[arg(long)]
         no_wait: bool,
     },
-    /// Make a key-encryption key, without a control plane, in a new file that only its owner can read
+    /// Generate a key-encryption key in a new file that only its owner can read (offline)
     GenerateKek {
-        /// The file; it must not exist
+        /// File to create; it must not exist
         file: PathBuf,
     },
 }

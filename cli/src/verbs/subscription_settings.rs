@@ -12,41 +12,40 @@ use crate::view::parse_word;
 /// Delivery settings. Settings that are not given keep their value on update and take their default on create.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
-    /// What it is found again by, unique in the tenant; '' on update removes it
+    /// External ID, unique in the tenant; '' on update removes it
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// For people, at most 500 characters
+    /// Description, at most 500 characters
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// Which of these events: a CEL expression, such as 'event.data.amount > 100'; '' on update removes it
+    /// Filter: a CEL expression, such as 'event.data.amount > 100'; '' on update removes it
     #[arg(long, value_name = "EXPRESSION")]
     filter: Option<String>,
-    /// The pool of agents that delivers [default: default]
+    /// Pool of agents that delivers [default: default]
     #[arg(long, value_name = "POOL")]
     pool: Option<String>,
-    /// The shape of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
+    /// Format of the body: event, standard_webhooks, cloudevents, cloudevents_binary or data [default: event]
     #[arg(long, value_name = "FORMAT", value_parser = parse_word::<BodyFormat>)]
     body_format: Option<BodyFormat>,
-    /// An extra request header, 'Name: value'; may be repeated. On update the given ones replace all
+    /// Extra request header, 'Name: value'; may be repeated. An update replaces all headers
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// How POSTs are signed; may be repeated. On update the given ones replace all [default: standard_webhooks]
+    /// Signature profile; may be repeated. An update replaces all profiles [default: standard_webhooks]
     ///
-    /// One of: standard_webhooks,
-    /// timestamped:encoding=hex,signature=HEADER,timestamp=HEADER,event-id=HEADER (encoding may be base64),
-    /// stripe:header=HEADER, github:header=HEADER. What follows the colon may be left out.
+    /// One of: standard_webhooks, timestamped:encoding=hex,signature=HEADER,timestamp=HEADER,event-id=HEADER
+    /// (encoding may be base64), stripe:header=HEADER, github:header=HEADER. The part after the colon is optional.
     #[arg(long = "signature-profile", value_name = "PROFILE", value_parser = signature_profile::parse)]
     signature_profiles: Vec<v1::SignatureProfile>,
     /// Maximum number of attempts in flight: 1 to 1000 [default: 64]
     #[arg(long, value_name = "N")]
     max_in_flight: Option<i32>,
-    /// Attempts a second, retries included: 0.1 to 10000; 0 for no limit [default: no limit]
+    /// Maximum attempts per second, including retries: 0.1 to 10000; 0 for no limit [default: no limit]
     #[arg(long, value_name = "NUMBER")]
     rate_limit: Option<f64>,
-    /// Attempts at once after a rest: 1 to 10000 [default: what a second brings]
+    /// Maximum burst of attempts: 1 to 10000 [default: the attempts of one second]
     #[arg(long, value_name = "N", requires = "rate_limit")]
     rate_burst: Option<u32>,
-    /// Deadline for an attempt, all of it: 1s to 60s [default: 15s]
+    /// Timeout of an attempt as a whole: 1s to 60s [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
     /// Timeout of the TCP connect: 100ms to 30s [default: 5s]
@@ -65,11 +64,12 @@ pub(crate) struct Settings {
 /// What waits for what.
 #[derive(clap::Args, Clone, Debug, Default)]
 struct Order {
-    /// Which deliveries wait for one another: none, per_key (events with the same ordering key) or strict [default: none]
+    /// Delivery order: none, per_key (events with the same ordering key in order) or strict (all in order) [default:
+    /// none]
     #[arg(long, value_name = "ORDER", value_parser = parse_word::<DeliveryOrder>)]
     order: Option<DeliveryOrder>,
-    /// What one that fails does to those that wait for it: skip (they go on when its retries are spent) or block (it is
-    /// retried until it succeeds or is cancelled) [default: skip]
+    /// With an order, how a failing delivery affects those behind it: skip (they continue when its retries are
+    /// exhausted) or block (it is retried until it succeeds or is cancelled) [default: skip]
     #[arg(long, value_name = "POLICY", value_parser = parse_word::<HeadOfLine>)]
     head_of_line: Option<HeadOfLine>,
 }
@@ -77,10 +77,10 @@ struct Order {
 /// Handling of continuous failure.
 #[derive(clap::Args, Clone, Debug, Default)]
 struct FailurePolicy {
-    /// Disable it after continuous failure for this long: 1s to 30d; 0s for never [default: 5d]
+    /// Disable the subscription after continuous failure for this long: 1s to 30d; 0s for never [default: 5d]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     disable_after: Option<Duration>,
-    /// What to do with events while it is disabled for failing: queue or drop [default: queue]
+    /// How to handle events while it is disabled because of failures: queue or drop [default: queue]
     #[arg(long, value_name = "WHAT", value_parser = parse_word::<v1::WhileDisabled>)]
     while_disabled: Option<v1::WhileDisabled>,
 }
@@ -88,10 +88,10 @@ struct FailurePolicy {
 /// By whom the endpoint is called, and whether it is asked before.
 #[derive(clap::Args, Clone, Debug, Default)]
 struct Reach {
-    /// Whether agents of the pool's fallback may deliver while the pool has none [default: false]
+    /// Allow agents of the fallback pool to deliver while the pool has none [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_fallback_pool: Option<bool>,
-    /// Whether the endpoint may be asked for its consent by `subscriptions validate`; for CloudEvents [default: false]
+    /// Allow the CloudEvents validation handshake (`subscriptions validate`) [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     validation_handshake: Option<bool>,
 }
@@ -102,21 +102,21 @@ struct Retries {
     /// Delay after the first failure: 1s to 24h [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
     retry_initial_delay: Option<Duration>,
-    /// Growth of the delay: 1 to 10 [default: 3]
+    /// Factor by which the delay grows: 1 to 10 [default: 3]
     #[arg(long, value_name = "NUMBER", help_heading = "Retries")]
     retry_factor: Option<f64>,
-    /// Longest delay: up to 24h [default: 3h]
+    /// Maximum delay: up to 24h [default: 3h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
     retry_max_delay: Option<Duration>,
-    /// How long after the first attempt retries go on: 0 (one attempt) to 7d [default: 24h]
+    /// How long retries continue after the first attempt: 0 (one attempt) to 7d [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = "Retries")]
     retry_window: Option<Duration>,
-    /// Explicit delays instead, one a retry, such as 5s,1m,1h
+    /// Explicit list of delays instead, one per retry, such as 5s,1m,1h
     #[arg(long, value_name = "DURATION,…", value_delimiter = ',', value_parser = parse_duration)]
     #[arg(help_heading = "Retries")]
     #[arg(conflicts_with_all = ["retry_initial_delay", "retry_factor", "retry_max_delay", "retry_window"])]
     retry_schedule: Vec<Duration>,
-    /// Share of a delay by which it varies at random: 0 to 0.5 [default: 0.2]
+    /// Jitter: the random share of a delay: 0 to 0.5 [default: 0.2]
     #[arg(long, value_name = "NUMBER", help_heading = "Retries")]
     retry_jitter: Option<f64>,
 }

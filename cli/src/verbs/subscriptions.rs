@@ -22,7 +22,7 @@ pub(crate) enum Verb {
     Create(Box<Create>),
     /// Show one subscription
     Get {
-        /// Its id
+        /// ID
         id: String,
     },
     /// List subscriptions, oldest first
@@ -34,34 +34,34 @@ pub(crate) enum Verb {
     Update(Box<Update>),
     /// Stop dispatching; events are still accepted and held
     Pause {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// Start a paused or disabled subscription again
+    /// Resume a paused or disabled subscription
     Resume {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// Delete a subscription: waiting deliveries are cancelled, its keys erased
+    /// Delete a subscription: cancel its waiting deliveries and erase its keys
     Delete {
-        /// Its id
+        /// ID
         id: String,
     },
-    /// Have an agent look at the endpoint from where it is: name lookup, TCP, TLS, a HEAD request; nothing is delivered
+    /// Diagnose the endpoint from an agent: DNS lookup, TCP, TLS, a HEAD request; nothing is delivered
     Diagnose(Look),
-    /// Ask the endpoint, through an agent, whether it wants to be called (CloudEvents' validation handshake)
+    /// Run the CloudEvents validation handshake with the endpoint, from an agent
     Validate(Validate),
     /// POST a test event to this subscription, and show the receiver's answer
     ///
-    /// One attempt, at once, also while the subscription is paused, disabled or failing. Nothing
-    /// counts as a delivery. The exit code is 0 if the receiver accepted it, else 5.
+    /// Makes one attempt immediately, even if the subscription is paused, disabled or failing. It does not count as a
+    /// delivery. The exit code is 0 if the receiver accepted the event, else 5.
     Test {
-        /// Its id
+        /// ID
         id: String,
-        /// The type of the test event; its data is the catalogue's example [default: postrider.test]
+        /// Type of the test event, which has the catalogue's example as data [default: postrider.test]
         #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
         event_type: String,
-        /// Written to the audit log with the call
+        /// Reason, for the audit log
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         request_id: String,
     },
@@ -70,16 +70,16 @@ pub(crate) enum Verb {
 /// A new subscription.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Create {
-    /// Where deliveries are POSTed: http or https
+    /// URL of the endpoint: http or https
     #[arg(long, value_name = "URL")]
     url: String,
-    /// Which events: document.completed, document.* or '*'; may be repeated or separated by commas
+    /// Event patterns: document.completed, document.* or '*'; may be repeated or separated by commas
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', required = true)]
     event_types: Vec<String>,
-    /// A file with an existing secret (whsec_…) to sign with instead of a new random one; '-' is stdin
+    /// File with an existing secret (whsec_…) to use instead of a random one; '-' for stdin
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// Makes a repeated call return the first call's result for 24 hours
+    /// Request ID: repeating the call within 24 hours returns the first result
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     request_id: String,
     #[command(flatten)]
@@ -89,18 +89,18 @@ pub(crate) struct Create {
 /// A change of a subscription.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Update {
-    /// Its id
+    /// ID
     id: String,
-    /// Where deliveries are POSTed
+    /// URL of the endpoint
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Which events; replaces the list
+    /// Event patterns; an update replaces all
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     event_types: Vec<String>,
     /// Remove all extra request headers
     #[arg(long, conflicts_with = "headers")]
     no_headers: bool,
-    /// Go back to the default retry policy
+    /// Reset to the default retry policy
     #[arg(long)]
     default_retries: bool,
     #[command(flatten)]

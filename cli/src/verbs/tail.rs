@@ -20,13 +20,13 @@ const MAX_TOLD: usize = 10_000;
 /// Which updates.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Only of this subscription
+    /// Only those of this subscription
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     subscription: String,
-    /// Only of this event; ends when all its deliveries have ended
+    /// Only deliveries of this event; exits when all of them have ended
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true, conflicts_with = "from")]
     event: String,
-    /// Only of events of these types, such as `document.*`
+    /// Only deliveries of events of these types, such as `document.*`
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',')]
     event_types: Vec<String>,
     /// Only updates to these states: waiting, delivered, exhausted, cancelled
@@ -36,8 +36,7 @@ pub(crate) struct Args {
     /// refused_by_policy, agent_lost, not_processed
     #[arg(long = "outcome", value_name = "OUTCOME,…", value_delimiter = ',', value_parser = parse_word::<OutcomeClass>)]
     outcomes: Vec<OutcomeClass>,
-    /// Begin with what has happened since: the resume token of an earlier `tail`, a time, or how long ago
-    /// (15m)
+    /// Start with earlier updates: from the resume token of an earlier `tail`, a time, or how long ago (15m)
     #[arg(long, value_name = "TOKEN|TIME", value_parser = parse_from)]
     from: Option<From>,
 }

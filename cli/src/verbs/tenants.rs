@@ -16,15 +16,15 @@ use crate::view::{limit, parse_word, promised};
 pub(crate) enum Verb {
     /// Create a tenant
     Create {
-        /// Its id: 1 to 63 characters of a-z, 0-9 and '-'. It never changes
+        /// ID: 1 to 63 characters of a-z, 0-9 and '-'. It cannot be changed
         id: String,
-        /// A name for people
+        /// Display name
         #[arg(long, value_name = "TEXT", default_value = "")]
         display_name: String,
     },
     /// Show one tenant
     Get {
-        /// Its id
+        /// ID
         id: String,
     },
     /// List tenants by id
@@ -32,16 +32,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Change a tenant
+    /// Update a tenant
     Update(Update),
-    /// Delete a tenant with all that it has, as an operation
+    /// Delete a tenant and everything that belongs to it, as an operation
     Delete {
-        /// Its id
+        /// ID
         id: String,
-        /// Delete it though it has subscriptions
+        /// Delete it even if it has subscriptions
         #[arg(long)]
         with_subscriptions: bool,
-        /// Wait until nothing is left of it
+        /// Wait until the deletion is complete
         #[arg(long)]
         wait: bool,
     },
@@ -52,33 +52,33 @@ pub(crate) enum Verb {
 #[group(skip)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub(crate) struct Update {
-    /// Its id
+    /// ID
     id: String,
-    /// The new name; empty removes it
+    /// New display name; empty removes it
     #[arg(long, value_name = "TEXT", group = "change")]
     display_name: Option<String>,
-    /// What follows when an event's type is not in the catalogue: off, warn or reject
+    /// How to handle events whose type is not in the catalogue: off, warn or reject
     #[arg(long, value_name = "STRICTNESS", value_parser = parse_word::<v1::Strictness>, group = "change")]
     unknown_event_types: Option<v1::Strictness>,
-    /// How many subscriptions it may have, or "default" or "unlimited"
+    /// Maximum number of subscriptions, or "default" or "unlimited"
     #[arg(long, value_name = "COUNT", value_parser = limit::read, group = "change")]
     max_subscriptions: Option<u32>,
-    /// How many events a second it may emit, or "default" or "unlimited"
+    /// Maximum events per second, or "default" or "unlimited"
     #[arg(long, value_name = "PER SECOND", value_parser = limit::read, group = "change")]
     emit_rate: Option<u32>,
-    /// How many events it may emit at once; 0: what a second brings
+    /// Maximum burst of events; 0 for the events of one second
     #[arg(long, value_name = "COUNT", group = "change")]
     emit_burst: Option<u32>,
-    /// How many deliveries a second its events may make, or "default" or "unlimited"
+    /// Maximum deliveries per second that its events cause, or "default" or "unlimited"
     #[arg(long, value_name = "PER SECOND", value_parser = limit::read, group = "change")]
     delivery_rate: Option<u32>,
-    /// How many deliveries they may make at once; 0: what 2 seconds bring
+    /// Maximum burst of deliveries; 0 for the deliveries of two seconds
     #[arg(long, value_name = "COUNT", group = "change")]
     delivery_burst: Option<u32>,
-    /// What its stored events may count for, in bytes, or "default" or "unlimited"
+    /// Maximum size of its stored events in bytes, or "default" or "unlimited"
     #[arg(long, value_name = "BYTES", value_parser = limit::read_bytes, group = "change")]
     max_stored_bytes: Option<u64>,
-    /// How many event types it may have, or "default" or "unlimited"
+    /// Maximum number of event types, or "default" or "unlimited"
     #[arg(long, value_name = "COUNT", value_parser = limit::read, group = "change")]
     max_event_types: Option<u32>,
 }

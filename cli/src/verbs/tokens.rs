@@ -19,17 +19,17 @@ use crate::view::{parse_word, promised};
 /// What to do with tokens.
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Verb {
-    /// Make a token and print it, this once
+    /// Create a token and print it (it is shown only once)
     ///
-    /// With --tenant (or POSTRIDER_TENANT) it is confined to that tenant: other tenants do not exist for it.
+    /// With --tenant (or POSTRIDER_TENANT) the token is confined to that tenant and cannot see any other.
     Create {
-        /// What it permits: admin (everything), operator (daily work), emitter (only emit) or viewer (only look)
+        /// Role: admin (everything), operator (daily work), emitter (only emit) or viewer (read only)
         #[arg(long, value_parser = parse_word::<v1::Role>)]
         role: v1::Role,
-        /// A name for people
+        /// Display name
         #[arg(long, value_name = "TEXT", default_value = "")]
         display_name: String,
-        /// How long it is valid, such as 90d or 1h [default: until it is revoked]
+        /// Lifetime, such as 90d or 1h [default: until it is revoked]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         lifetime: Option<Duration>,
     },
@@ -38,16 +38,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         limit: Limit,
     },
-    /// Make a token useless at once
+    /// Revoke a token immediately
     Revoke {
-        /// The token's id: tok_…
+        /// Token ID: tok_…
         #[arg(value_name = "TOKEN")]
         id: String,
-        /// Revoke also the tokens that it made, and those that these made
+        /// Also revoke the tokens that it created, and their descendants
         #[arg(long)]
         with_children: bool,
     },
-    /// Make a token without a control plane, for its setting bootstrap_token_file
+    /// Generate a token for the setting bootstrap_token_file (offline)
     Generate,
 }
 

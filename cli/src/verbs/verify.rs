@@ -25,31 +25,31 @@ Examples:
       -H 'webhook-signature: v1,…' --file body.json
   POSTRIDER_SECRET=whsec_… postrider verify --id evt_… --timestamp 1770028200 --signature v1,… < body.json")]
 pub(crate) struct Args {
-    /// The subscription's secret: whsec_… It shows in the process list; prefer the environment or a file
+    /// Secret of the subscription: whsec_… Visible in the process list; prefer the environment or a file
     #[arg(long, value_name = "SECRET", env = "POSTRIDER_SECRET", hide_env_values = true)]
     secret: Option<String>,
-    /// The public key of a v1a key instead: whpk_…
+    /// Public key of a v1a key instead: whpk_…
     #[arg(long, value_name = "KEY", conflicts_with_all = ["secret", "secret_file"])]
     public_key: Option<String>,
-    /// A file with the secret
+    /// File with the secret
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// A header of the request, 'Name: value'; may be repeated, others than webhook-* are ignored
+    /// Header of the request, 'Name: value'; may be repeated; headers other than webhook-* are ignored
     #[arg(long = "header", short = 'H', value_name = "HEADER", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// The header webhook-id
+    /// Value of the header webhook-id
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// The header webhook-timestamp: seconds since 1970
+    /// Value of the header webhook-timestamp: seconds since 1970
     #[arg(long, value_name = "SECONDS")]
     timestamp: Option<String>,
-    /// The header webhook-signature
+    /// Value of the header webhook-signature
     #[arg(long, value_name = "LIST")]
     signature: Option<String>,
-    /// The body, byte for byte as received; '-' is stdin
+    /// File with the body exactly as received; '-' for stdin
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     file: PathBuf,
-    /// How far the timestamp may be from now; 0 does not check it
+    /// Maximum difference between the timestamp and now; 0 disables the check
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     tolerance: Duration,
 }
