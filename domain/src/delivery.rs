@@ -97,7 +97,7 @@ impl Delivery {
         self.attempts.saturating_add(1)
     }
 
-    /// Records the outcome of the next attempt, which was handed out at `started`. `chance` in 0..1 is the
+    /// Records the outcome of the next attempt, which was handed out at `started`. `random` in 0..1 is the
     /// jitter's.
     ///
     /// A 410 neither ends nor spends the delivery: the subscription is disabled, and the delivery is due when
@@ -109,7 +109,7 @@ impl Delivery {
         policy: &Policy,
         started: Timestamp,
         now: Timestamp,
-        chance: f64,
+        random: f64,
     ) -> (Self, Consequence) {
         self.attempts = self.next_attempt();
         let window_start = *self.window_start.get_or_insert(started);
@@ -119,7 +119,7 @@ impl Delivery {
                 (self, Consequence::None)
             }
             (Class::AgentLost, _) => {
-                self.state = State::Waiting(now + AGENT_LOST_DELAY.mul_f64(0.5 + chance));
+                self.state = State::Waiting(now + AGENT_LOST_DELAY.mul_f64(0.5 + random));
                 (self, Consequence::None)
             }
             (_, Some(410)) => {
@@ -130,7 +130,7 @@ impl Delivery {
                 self.failures = self.failures.saturating_add(1);
                 let next = match retry_after(outcome, now) {
                     Some(delay) => policy.next_after(delay, self.failures, window_start, now),
-                    None => policy.next(self.failures, window_start, now, chance),
+                    None => policy.next(self.failures, window_start, now, random),
                 };
                 self.state = next.map_or(State::Exhausted(now), State::Waiting);
                 (self, Consequence::None)
@@ -268,10 +268,10 @@ mod tests {
         ) {
             let policy = Policy::default();
             let (mut delivery, mut now, mut first) = (fresh(), at(0), None);
-            for (outcome, chance) in outcomes {
+            for (outcome, random) in outcomes {
                 let started = now;
                 let first = *first.get_or_insert(started);
-                let (next, consequence) = delivery.settle(&outcome, &policy, started, now, chance);
+                let (next, consequence) = delivery.settle(&outcome, &policy, started, now, random);
                 prop_assert_eq!(next.attempts, delivery.attempts + 1);
                 prop_assert_eq!(next.state.has_ended() && outcome.class != Class::Success,
                     matches!(next.state, State::Exhausted(_)));

@@ -199,11 +199,11 @@ impl Lane {
         self.held = held;
     }
 
-    /// What the outcome of a delivery's attempt says of the endpoint. `chance` in 0..1 is the jitter's. [`Lane::settle`]
+    /// What the outcome of a delivery's attempt says of the endpoint. `random` in 0..1 is the jitter's. [`Lane::settle`]
     /// must follow.
-    pub fn heard(&mut self, sequence: u64, outcome: &Outcome, now: Timestamp, chance: f64) -> Heard {
+    pub fn heard(&mut self, sequence: u64, outcome: &Outcome, now: Timestamp, random: f64) -> Heard {
         let begun = self.in_flight.get(&sequence).map(|attempt| attempt.begun).unwrap_or_default();
-        self.flow.heard(outcome, begun, now, chance)
+        self.flow.heard(outcome, begun, now, random)
     }
 
     /// Why the endpoint is left alone now, if it is.

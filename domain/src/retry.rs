@@ -78,21 +78,21 @@ impl Policy {
     }
 
     /// When to try again after the `failures`-th failure (counted from 1), or `None` when the policy is
-    /// spent. `chance` in 0..1 places the delay within its jitter.
+    /// spent. `random` in 0..1 places the delay within its jitter.
     #[must_use]
     pub fn next(
         &self,
         failures: u32,
         window_start: Timestamp,
         now: Timestamp,
-        chance: f64,
+        random: f64,
     ) -> Option<Timestamp> {
         if !self.schedule.is_empty() {
             let delay = self.schedule.get(failures.saturating_sub(1) as usize);
             let delay = delay.or(self.schedule.last().filter(|_| self.endless))?;
-            return Some(now + self.jittered(*delay, chance));
+            return Some(now + self.jittered(*delay, random));
         }
-        let due = now + self.jittered(self.delay(failures), chance);
+        let due = now + self.jittered(self.delay(failures), random);
         self.within_window(due, window_start, now)
     }
 
@@ -119,8 +119,8 @@ impl Policy {
         Duration::try_from_secs_f64(seconds).unwrap_or(self.max_delay).min(self.max_delay)
     }
 
-    fn jittered(&self, delay: Duration, chance: f64) -> Duration {
-        delay.mul_f64(1.0 + self.jitter * (2.0 * chance - 1.0))
+    fn jittered(&self, delay: Duration, random: f64) -> Duration {
+        delay.mul_f64(1.0 + self.jitter * (2.0 * random - 1.0))
     }
 
     /// The last attempt is made at the window's end; after it there is none.
@@ -156,10 +156,10 @@ mod tests {
     const START: i64 = 1_770_028_200_000; // 2026-02-02T10:30:00Z
 
     /// The times of all attempts after the first, in seconds from it, if each fails at once.
-    fn schedule(policy: &Policy, chance: f64) -> Vec<u64> {
+    fn schedule(policy: &Policy, random: f64) -> Vec<u64> {
         let start = Timestamp::from_millis(START);
         let (mut now, mut times) = (start, Vec::new());
-        while let Some(due) = policy.next(times.len() as u32 + 1, start, now, chance) {
+        while let Some(due) = policy.next(times.len() as u32 + 1, start, now, random) {
             now = due;
             times.push(now.since(start).as_secs());
         }
@@ -233,11 +233,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_policy_ends_within_its_window(policy in policy(), chance in 0.0_f64..1.0) {
+        fn every_policy_ends_within_its_window(policy in policy(), random in 0.0_f64..1.0) {
             prop_assert_eq!(policy.violations(), []);
             let start = Timestamp::from_millis(START);
             let (mut now, mut failures) = (start, 1);
-            while let Some(due) = policy.next(failures, start, now, chance) {
+            while let Some(due) = policy.next(failures, start, now, random) {
                 prop_assert!(due <= start + policy.window, "after the window");
                 let longest = policy.max_delay.mul_f64(1.0 + policy.jitter) + Duration::from_millis(1);
                 prop_assert!(due.since(now) <= longest, "later than the longest delay");

@@ -91,8 +91,8 @@ fn without_header_values(mut wire: v1::Subscription) -> String {
 fn usable(policy: &postrider_domain::retry::Policy) {
     let now = Timestamp::from_millis(1_770_028_200_000);
     for failures in [0, 1, 2, 50, 51, u32::MAX] {
-        for chance in [0.0, 0.999] {
-            let due = policy.next(failures, now, now, chance);
+        for random in [0.0, 0.999] {
+            let due = policy.next(failures, now, now, random);
             assert!(due.is_none_or(|due| due > now));
         }
         assert!(policy.next_after(MAX_RETRY_AFTER, failures, now, now).is_none_or(|due| due > now));

@@ -20,7 +20,7 @@ const NOW: i64 = 1_770_028_200_000;
 struct Input {
     since_start_ms: u32,
     failures: u32,
-    chance: u8,
+    random: u8,
     initial_ms: u32,
     factor: f64,
     max_ms: u32,
@@ -42,8 +42,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let start = now - Duration::from_millis(input.since_start_ms.into());
-    let chance = f64::from(input.chance) / 256.0;
-    if let Some(due) = policy.next(input.failures, start, now, chance) {
+    let random = f64::from(input.random) / 256.0;
+    if let Some(due) = policy.next(input.failures, start, now, random) {
         let longest = policy.schedule.iter().copied().max().unwrap_or(policy.max_delay);
         within(&policy, due, start, now, longest.mul_f64(1.0 + policy.jitter) + MILLISECOND);
     }

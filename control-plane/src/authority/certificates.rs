@@ -131,9 +131,9 @@ pub(crate) fn generation_of(serial: &[u8]) -> u64 {
     }
 }
 
-/// When an agent is to renew: at half of the certificate's life, more or less a tenth of that. `chance` is from 0 to 1.
-pub(super) fn renew_after(life: Duration, chance: f64) -> Duration {
-    life.mul_f64(0.45 + 0.1 * chance.clamp(0.0, 1.0))
+/// When an agent is to renew: at half of the certificate's life, more or less a tenth of that. `random` is from 0 to 1.
+pub(super) fn renew_after(life: Duration, random: f64) -> Duration {
+    life.mul_f64(0.45 + 0.1 * random.clamp(0.0, 1.0))
 }
 
 fn params(from: Timestamp, until: Timestamp) -> CertificateParams {
@@ -165,9 +165,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_agent_renews_about_half_way(seconds in 10_u64..10_000_000, chance in 0.0_f64..=1.0) {
+        fn an_agent_renews_about_half_way(seconds in 10_u64..10_000_000, random in 0.0_f64..=1.0) {
             let life = Duration::from_secs(seconds);
-            let after = renew_after(life, chance).as_secs_f64() / life.as_secs_f64();
+            let after = renew_after(life, random).as_secs_f64() / life.as_secs_f64();
             prop_assert!((0.449..0.551).contains(&after));
         }
 

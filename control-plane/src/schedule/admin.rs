@@ -54,7 +54,7 @@ pub enum Why {
         /// What happened.
         outcome: Box<Outcome>,
         /// For the jitter.
-        chance: f64,
+        random: f64,
     },
     /// Somebody wants another attempt.
     Retry(Ticket),
@@ -156,8 +156,8 @@ impl Scheduler {
     fn found(&mut self, id: DeliveryId, why: Why, row: Option<DeliveryRow>, now: Timestamp) {
         match why {
             Why::Recognise(holder, key) => self.recognised(holder, key, row.as_ref(), now),
-            Why::Report { reported, key, outcome, chance } => {
-                self.reported_row(row, reported, key, *outcome, chance, now);
+            Why::Report { reported, key, outcome, random } => {
+                self.reported_row(row, reported, key, *outcome, random, now);
             }
             Why::Retry(_) | Why::Cancel(_) => self.decide_row(id, &why, row, now),
         }
@@ -173,8 +173,8 @@ impl Scheduler {
                     self.effects.push(Effect::Forget { holder, keys: vec![key] });
                 }
             }
-            Why::Report { reported, key, outcome, chance } => {
-                self.reported_again(reported, key, *outcome, chance, now);
+            Why::Report { reported, key, outcome, random } => {
+                self.reported_again(reported, key, *outcome, random, now);
             }
             Why::Retry(_) | Why::Cancel(_) => self.decide(id, why, now),
         }

@@ -51,7 +51,7 @@ impl Scheduler {
         id: SubscriptionId,
         outcome: &Outcome,
         is_news: bool,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) -> bool {
         let Some(slot) = self.lanes.get_mut(&id) else { return false };
@@ -59,7 +59,7 @@ impl Scheduler {
         if turn == Some(Turn::GivenUp) && !slot.settings.held {
             let every = slot.settings.failure.probe_every();
             slot.settings.probed_every = Some(every);
-            slot.lane.doze(every, now, chance);
+            slot.lane.doze(every, now, random);
         }
         let answers = slot.settings.probed_every.is_some() && slot.lane.breaker() != Breaker::Open;
         if answers {

@@ -21,8 +21,8 @@ pub struct Reported {
 }
 
 impl Scheduler {
-    /// A holder reports of a job. `chance` in 0..1 is for the next attempt's jitter.
-    pub fn reported(&mut self, reported: Reported, key: JobKey, report: Report, chance: f64, now: Timestamp) {
+    /// A holder reports of a job. `random` in 0..1 is for the next attempt's jitter.
+    pub fn reported(&mut self, reported: Reported, key: JobKey, report: Report, random: f64, now: Timestamp) {
         let own = self.has(reported.holder, key);
         if !own && !self.still_owes(reported.holder, key) {
             // A stream that has ended reports again on the next one. What the link itself says has no number.
@@ -42,10 +42,10 @@ impl Scheduler {
                 self.effects.push(Effect::Acknowledge(reported));
             }
             (true, Report::Made(outcome)) => {
-                self.conclude(reported.holder, key, &outcome, Some(reported), chance, now);
+                self.conclude(reported.holder, key, &outcome, Some(reported), random, now);
             }
             (false, Report::NotStarted) => self.effects.push(Effect::Acknowledge(reported)),
-            (false, Report::Made(outcome)) => self.reported_late(reported, key, *outcome, chance, now),
+            (false, Report::Made(outcome)) => self.reported_late(reported, key, *outcome, random, now),
         }
     }
 
@@ -55,13 +55,13 @@ impl Scheduler {
         reported: Reported,
         key: JobKey,
         outcome: Outcome,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         if self.has(reported.holder, key) {
-            self.conclude(reported.holder, key, &outcome, Some(reported), chance, now);
+            self.conclude(reported.holder, key, &outcome, Some(reported), random, now);
         } else {
-            self.reported_late(reported, key, outcome, chance, now);
+            self.reported_late(reported, key, outcome, random, now);
         }
     }
 
@@ -80,7 +80,7 @@ impl Scheduler {
         key: JobKey,
         outcome: &Outcome,
         reported: Option<Reported>,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         let started = self.take_from_holder(holder, key.delivery).unwrap_or(now);
@@ -92,7 +92,7 @@ impl Scheduler {
         match (in_flight.copied(), reported) {
             (Some(delivery), _) => {
                 let attempt = self.attempt(holder, key, started, outcome.clone());
-                self.follow(key.delivery, delivery, attempt, reported, chance, now);
+                self.follow(key.delivery, delivery, attempt, reported, random, now);
             }
             (None, Some(reported)) => self.effects.push(Effect::Acknowledge(reported)),
             (None, None) => {}
@@ -109,26 +109,26 @@ impl Scheduler {
         reported: Reported,
         key: JobKey,
         outcome: Outcome,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         if self.is_foreign(reported.holder, key) {
             self.effects.push(Effect::Acknowledge(reported));
             return;
         }
-        let why = Why::Report { reported, key, outcome: Box::new(outcome.clone()), chance };
+        let why = Why::Report { reported, key, outcome: Box::new(outcome.clone()), random };
         let Some(why) = self.while_reading(key.delivery, why) else { return };
         let Some(slot) = self.lanes.get_mut(&key.delivery.subscription) else {
             self.effects.push(Effect::Acknowledge(reported));
             return;
         };
         match slot.lane.claim(key.delivery.sequence) {
-            Place::Taken(delivery) => self.judge_late(reported, key, delivery, outcome, chance, now),
+            Place::Taken(delivery) => self.judge_late(reported, key, delivery, outcome, random, now),
             Place::InFlight if outcome.class == Class::Success => {
                 let delivery = slot.lane.in_flight(key.delivery.sequence).copied();
                 self.withdraw(key.delivery);
                 if let Some(delivery) = delivery {
-                    self.judge_late(reported, key, delivery, outcome, chance, now);
+                    self.judge_late(reported, key, delivery, outcome, random, now);
                 }
             }
             Place::InFlight => self.effects.push(Effect::Acknowledge(reported)),
@@ -145,13 +145,13 @@ impl Scheduler {
         key: JobKey,
         delivery: Delivery,
         outcome: Outcome,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         let success = outcome.class == Class::Success;
         if delivery.next_attempt() == key.attempt {
             let attempt = self.attempt(reported.holder, key, now, outcome);
-            self.follow(key.delivery, delivery, attempt, Some(reported), chance, now);
+            self.follow(key.delivery, delivery, attempt, Some(reported), random, now);
         } else if success {
             let attempt = self.attempt(reported.holder, key, now, outcome);
             let settled = delivery.delivered_late(key.attempt, now);
@@ -175,7 +175,7 @@ impl Scheduler {
         reported: Reported,
         key: JobKey,
         outcome: Outcome,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         // What has ended stays as it is, whatever an agent says: delivered, exhausted, and above all cancelled.
@@ -183,7 +183,7 @@ impl Scheduler {
         match (open, self.lanes.get_mut(&key.delivery.subscription)) {
             (Some(row), Some(slot)) => {
                 slot.lane.adopt(row.delivery);
-                self.judge_late(reported, key, row.delivery, outcome, chance, now);
+                self.judge_late(reported, key, row.delivery, outcome, random, now);
             }
             _ => self.effects.push(Effect::Acknowledge(reported)),
         }
@@ -195,17 +195,17 @@ impl Scheduler {
         delivery: Delivery,
         attempt: Attempt,
         reported: Option<Reported>,
-        chance: f64,
+        random: f64,
         now: Timestamp,
     ) {
         let Some(slot) = self.lanes.get_mut(&id.subscription) else { return };
         let (mut settled, consequence) =
-            delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, chance);
-        let heard = slot.lane.heard(id.sequence, &attempt.outcome, now, chance);
+            delivery.settle(&attempt.outcome, &slot.settings.retry, attempt.started, now, random);
+        let heard = slot.lane.heard(id.sequence, &attempt.outcome, now, random);
         if let Some(turned) = heard.turned {
             self.effects.push(Effect::Breaker(id.subscription, turned));
         }
-        let dozes = self.weigh(id.subscription, &attempt.outcome, heard.is_news, chance, now);
+        let dozes = self.weigh(id.subscription, &attempt.outcome, heard.is_news, random, now);
         if dozes && !matches!(settled.state, State::Delivered(_)) {
             settled = settled.kept(now);
         }

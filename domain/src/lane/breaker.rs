@@ -95,8 +95,8 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended. `chance` in 0..1 is the jitter's.
-    pub(super) fn heard(&mut self, verdict: Verdict, span: Span, now: Timestamp, chance: f64) -> Heard {
+    /// An attempt has ended. `random` in 0..1 is the jitter's.
+    pub(super) fn heard(&mut self, verdict: Verdict, span: Span, now: Timestamp, random: f64) -> Heard {
         let before = self.state;
         let is_news = match verdict {
             Verdict::Well => true,
@@ -104,9 +104,9 @@ impl Breaker {
         };
         match verdict {
             Verdict::Well => self.worked(),
-            Verdict::Failure { .. } if is_news => self.failed(now, chance),
+            Verdict::Failure { .. } if is_news => self.failed(now, random),
             Verdict::TooMany | Verdict::Nothing if is_news && self.state == State::Open => {
-                self.open(self.delay, now, chance);
+                self.open(self.delay, now, random);
             }
             _ => {}
         }
@@ -129,26 +129,26 @@ impl Breaker {
         }
     }
 
-    fn failed(&mut self, now: Timestamp, chance: f64) {
+    fn failed(&mut self, now: Timestamp, random: f64) {
         match self.state {
             State::Closed => {
                 self.count += 1;
                 if self.count >= FAILURES {
-                    self.open(FIRST_DELAY, now, chance);
+                    self.open(FIRST_DELAY, now, random);
                 }
             }
-            State::HalfOpen | State::Open => self.open(2 * self.delay, now, chance),
+            State::HalfOpen | State::Open => self.open(2 * self.delay, now, random),
         }
     }
 
     /// From now on an attempt goes out only every so often.
-    pub(super) fn doze(&mut self, every: Duration, moment: Moment, now: Timestamp, chance: f64) {
+    pub(super) fn doze(&mut self, every: Duration, moment: Moment, now: Timestamp, random: f64) {
         if self.every != Some(every) {
             if self.state != State::Open {
                 self.settled = moment;
             }
             self.every = Some(every);
-            self.open(every, now, chance);
+            self.open(every, now, random);
         }
     }
 
@@ -161,10 +161,10 @@ impl Breaker {
         }
     }
 
-    fn open(&mut self, delay: Duration, now: Timestamp, chance: f64) {
+    fn open(&mut self, delay: Duration, now: Timestamp, random: f64) {
         self.state = State::Open;
         self.delay = self.every.unwrap_or(delay.min(MAX_DELAY));
-        self.probe_at = now + self.delay.mul_f64(1.0 + JITTER * (2.0 * chance - 1.0));
+        self.probe_at = now + self.delay.mul_f64(1.0 + JITTER * (2.0 * random - 1.0));
     }
 }
 

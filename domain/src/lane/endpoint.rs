@@ -8,8 +8,8 @@ use crate::time::Timestamp;
 impl Lane {
     /// Probes the endpoint only every so often, while its subscription is disabled for its failures. A success, or
     /// [`Lane::release_endpoint`], ends that.
-    pub fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
-        self.flow.doze(every, now, chance);
+    pub fn doze(&mut self, every: Duration, now: Timestamp, random: f64) {
+        self.flow.doze(every, now, random);
     }
 
     /// Somebody has said that the endpoint works: it is tried at once, with one attempt at first.

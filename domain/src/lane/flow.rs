@@ -87,7 +87,7 @@ impl Flow {
     }
 
     /// An attempt that was begun at that moment has ended.
-    pub(super) fn heard(&mut self, outcome: &Outcome, begun: Moment, now: Timestamp, chance: f64) -> Heard {
+    pub(super) fn heard(&mut self, outcome: &Outcome, begun: Moment, now: Timestamp, random: f64) -> Heard {
         let verdict = Verdict::of(outcome);
         self.moment = self.moment.next();
         let span = Span { begun, known: self.moment };
@@ -98,7 +98,7 @@ impl Flow {
             }
             self.asked_until = self.asked_until.max(now + wait);
         }
-        let heard = self.breaker.heard(verdict, span, now, chance);
+        let heard = self.breaker.heard(verdict, span, now, random);
         if heard.turned == Some(State::Open) {
             self.adaptive.restart();
         }
@@ -114,8 +114,8 @@ impl Flow {
     }
 
     /// The subscription is disabled for its failures: the endpoint is probed only every so often.
-    pub(super) fn doze(&mut self, every: Duration, now: Timestamp, chance: f64) {
-        self.breaker.doze(every, self.moment, now, chance);
+    pub(super) fn doze(&mut self, every: Duration, now: Timestamp, random: f64) {
+        self.breaker.doze(every, self.moment, now, random);
         self.begin_anew();
     }
 
@@ -178,7 +178,7 @@ mod tests {
             let mut now = Timestamp::from_millis(1_770_028_200_000);
             flow.set_rate(Some(RateLimit { per_second, burst }), now);
             let (mut under_way, mut taken, mut quiet) = (Vec::new(), Vec::new(), now);
-            for (step, passes, chance) in steps {
+            for (step, passes, random) in steps {
                 match step {
                     0..8 => {
                         let opens = flow.opens(under_way.len());
@@ -198,7 +198,7 @@ mod tests {
                     8..16 => {
                         if let Some(begun) = under_way.pop() {
                             let outcome = outcome(step - 8);
-                            flow.heard(&outcome, begun, now, chance);
+                            flow.heard(&outcome, begun, now, random);
                             if step == 11 {
                                 quiet = quiet.max(now + Duration::from_secs(20));
                             }

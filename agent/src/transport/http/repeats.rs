@@ -46,8 +46,8 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// How long to wait before the request is sent again. `None`: it is not. `chance` is from 0 to 1.
-    pub(super) fn next(&mut self, why: NotProcessed, chance: f64) -> Option<Duration> {
+    /// How long to wait before the request is sent again. `None`: it is not. `random` is from 0 to 1.
+    pub(super) fn next(&mut self, why: NotProcessed, random: f64) -> Option<Duration> {
         self.all += 1;
         let (count, most, pause) = match why {
             NotProcessed::Refused => (&mut self.refused, MOST_REFUSED, Some(REFUSED_PAUSE)),
@@ -61,7 +61,7 @@ impl Repeats {
         }
         let Some((first, longest)) = pause.filter(|_| *count > AT_ONCE) else { return Some(Duration::ZERO) };
         let doublings = (*count - AT_ONCE - 1).min(10);
-        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0))
+        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0))
     }
 }
 

@@ -23,11 +23,11 @@ impl Waiting {
         Waiting { until: (now + LONGEST.min(timeout / 4)).min(end), times: 0 }
     }
 
-    /// How long to wait now. `None`: no longer. `chance` is from 0 to 1.
-    pub(super) fn next(&mut self, now: Instant, chance: f64) -> Option<Duration> {
+    /// How long to wait now. `None`: no longer. `random` is from 0 to 1.
+    pub(super) fn next(&mut self, now: Instant, random: f64) -> Option<Duration> {
         let (first, longest) = PAUSE;
         let pause = first.saturating_mul(1 << self.times.min(10)).min(longest);
-        let pause = pause.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0);
+        let pause = pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0);
         self.times += 1;
         (now + pause < self.until).then_some(pause)
     }

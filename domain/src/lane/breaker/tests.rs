@@ -184,7 +184,7 @@ proptest! {
         steps in prop::collection::vec((0_u8..5, 0.0_f64..1.0, 0_u64..400), 1..200),
     ) {
         let (mut breaker, mut moment, mut now) = (Breaker::default(), Moment::default(), at(0));
-        for (step, chance, passes) in steps {
+        for (step, random, passes) in steps {
             now = now + Duration::from_secs(passes);
             let verdict = match step {
                 0 => Verdict::Well,
@@ -194,7 +194,7 @@ proptest! {
             };
             let span = Span { begun: moment, known: moment.next() };
             moment = moment.next();
-            breaker.heard(verdict, span, now, chance);
+            breaker.heard(verdict, span, now, random);
             let wait = breaker.opens(0).expect("nothing is under way").since(now);
             prop_assert!(wait <= MAX_DELAY.mul_f64(1.0 + JITTER));
         }
