@@ -51,7 +51,7 @@ under `[log]`. Sizes are bytes, or end in KiB, MiB or GiB.
 ";
 
 const CREDENTIALS: &str = "
-In the file alone there are tables `[[egress.credentials]]`, what these hosts are called with ([how](operating.md#with-your-own-credentials)):
+In the file alone there are tables `[[egress.credentials]]`, what these hosts are called with ([how](operating.md#endpoint-credentials)):
 
 | in the table | default | meaning |
 |---|---|---|
