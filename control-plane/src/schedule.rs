@@ -216,7 +216,7 @@ struct Slot {
     /// The destination for which it waits meanwhile, which is at its limit.
     waits_for: Option<Destination>,
     /// Who had its last job, and may have a connection to its endpoint open.
-    warm: Option<HolderId>,
+    last_holder: Option<HolderId>,
     timer: Option<Timestamp>,
     low_water: LowWater,
     deleted: bool,
@@ -420,7 +420,7 @@ impl Scheduler {
             trouble: None,
             queue: None,
             waits_for: None,
-            warm: None,
+            last_holder: None,
             timer: None,
             low_water,
             deleted: false,

@@ -1,13 +1,13 @@
-//! Which of two holders gets the next job of a lane: the one whose turn it is, or the one that had the lane's last job and
-//! may still have a connection to the endpoint open.
+//! Affinity: which of two sessions gets the next job of a lane, the one whose turn it is, or the one that had the lane's
+//! last job and may still have a connection to the endpoint open.
 //!
-//! A warm connection spares the endpoint a handshake; it must not cost the balance. So the warm holder is preferred only
-//! while it is hardly fuller than the other.
+//! A connection that is reused saves the endpoint a handshake; it must not cost the balance. So the last session is
+//! preferred only while it is hardly fuller than the other.
 
-/// By which part of what it can hold the warm holder may be fuller.
+/// The part of its capacity by which the last session may be fuller.
 const SLACK: usize = 16;
 
-/// How full a holder is.
+/// How full a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// How many jobs it has.
@@ -16,16 +16,16 @@ pub struct Load {
     pub most: usize,
 }
 
-/// Whether the warm holder is preferred to the one whose turn it is.
+/// Whether the last session is preferred to the one whose turn it is.
 #[must_use]
-pub fn stays(warm: Load, turn: Load) -> bool {
-    if warm.jobs >= warm.most {
+pub fn stays(last: Load, turn: Load) -> bool {
+    if last.jobs >= last.most {
         return false;
     }
     // Shares are compared by cross-multiplication: no rounding. Small holders may be one job ahead.
-    let slack = (warm.most / SLACK).max(1);
-    let ahead = warm.jobs.saturating_sub(slack);
-    ahead.saturating_mul(turn.most) <= turn.jobs.saturating_mul(warm.most)
+    let slack = (last.most / SLACK).max(1);
+    let ahead = last.jobs.saturating_sub(slack);
+    ahead.saturating_mul(turn.most) <= turn.jobs.saturating_mul(last.most)
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_warm_holder_is_preferred_until_it_is_clearly_fuller() {
-        for (warm, turn, expected) in [
+        for (last, turn, expected) in [
             (load(0, 256), load(0, 256), true),
             (load(16, 256), load(0, 256), true),
             (load(17, 256), load(0, 256), false),
@@ -51,7 +51,7 @@ mod tests {
             (load(16, 32), load(256, 512), true),
             (load(0, 1), load(0, 1), true),
         ] {
-            assert_eq!(stays(warm, turn), expected, "{warm:?} {turn:?}");
+            assert_eq!(stays(last, turn), expected, "{last:?} {turn:?}");
         }
     }
 
@@ -60,14 +60,14 @@ mod tests {
         #[test]
         fn balance_is_kept(most in 1_usize..600, jobs in 0_usize..1000) {
             let mut held = [0_usize; 2];
-            let mut warm = 0;
+            let mut last = 0;
             for given in 0..jobs.min(2 * most) {
                 let turn = [given % 2, 1 - given % 2].into_iter().find(|turn| held[*turn] < most).unwrap();
-                let chosen = if stays(load(held[warm], most), load(held[turn], most)) { warm } else { turn };
+                let chosen = if stays(load(held[last], most), load(held[turn], most)) { last } else { turn };
                 held[chosen] += 1;
-                warm = chosen;
+                last = chosen;
                 let ahead = held[0].abs_diff(held[1]);
-                // One more, since the warm one may be the one whose turn it is.
+                // One more, since the last one may be the one whose turn it is.
                 prop_assert!(ahead <= (most / SLACK).max(1) + 2, "{held:?}");
                 prop_assert!(held.iter().all(|held| *held <= most));
             }

@@ -8,6 +8,7 @@
 //! [`signing`], [`egress`], [`outcome`], [`delivery`] with [`retry`], and [`lane`].
 
 pub mod access;
+pub mod affinity;
 pub mod audit;
 pub mod body;
 pub mod catalogue;
@@ -49,4 +50,3 @@ pub mod trace;
 pub mod turns;
 pub mod validation;
 pub mod violation;
-pub mod warm;

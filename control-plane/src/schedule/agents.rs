@@ -7,7 +7,7 @@ use postrider_domain::id::{AgentId, DeliveryId, PoolName};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::{Class, Outcome};
 use postrider_domain::time::Timestamp;
-use postrider_domain::warm;
+use postrider_domain::affinity;
 use postrider_proto::session::JobKey;
 
 use super::places::Account;
@@ -102,8 +102,8 @@ impl Holder {
     }
 
     /// How full it is.
-    pub(super) fn load(&self) -> warm::Load {
-        warm::Load { jobs: self.jobs.len() + self.others.len(), most: self.max_in_flight }
+    pub(super) fn load(&self) -> affinity::Load {
+        affinity::Load { jobs: self.jobs.len() + self.others.len(), most: self.max_in_flight }
     }
 
     fn keys(&self) -> impl Iterator<Item = JobKey> + '_ {

@@ -104,8 +104,8 @@ impl Scheduler {
         if given.is_ready {
             slot.queue = Some(turn.pool.clone());
         }
-        let holder = pools::warm_or(slot.warm, turn.holder, turn.pool, &self.holders);
-        slot.warm = Some(holder);
+        let holder = pools::with_affinity(slot.last_holder, turn.holder, turn.pool, &self.holders);
+        slot.last_holder = Some(holder);
         let id = DeliveryId { subscription: id, sequence: delivery.sequence };
         let key = JobKey { delivery: id, attempt: delivery.next_attempt(), epoch: self.epoch };
         if let Some(holder) = self.holders.get_mut(&holder) {

@@ -12,7 +12,7 @@ use ahash::{HashMap, HashSet};
 use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::pool::Tenants;
 use postrider_domain::time::Timestamp;
-use postrider_domain::warm;
+use postrider_domain::affinity;
 
 use super::agents::{Holder, HolderId};
 use super::ready::Ready;
@@ -141,15 +141,15 @@ pub(super) fn serving<'a>(pools: &'a HashMap<PoolName, Pool>, settings: &'a Lane
 
 /// Who gets a lane's next job: the holder that had its last one, if that is still of the pool and hardly fuller than the one
 /// whose turn it is.
-pub(super) fn warm_or(
-    warm: Option<HolderId>,
+pub(super) fn with_affinity(
+    last: Option<HolderId>,
     turn: HolderId,
     pool: &PoolName,
     holders: &HashMap<HolderId, Holder>,
 ) -> HolderId {
-    let (Some(id), Some(other)) = (warm, holders.get(&turn)) else { return turn };
+    let (Some(id), Some(other)) = (last, holders.get(&turn)) else { return turn };
     let usable = holders.get(&id).filter(|holder| holder.pool == *pool && holder.has_credit());
-    if usable.is_some_and(|holder| warm::stays(holder.load(), other.load())) { id } else { turn }
+    if usable.is_some_and(|holder| affinity::stays(holder.load(), other.load())) { id } else { turn }
 }
 
 impl Scheduler {

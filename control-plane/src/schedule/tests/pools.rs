@@ -1,4 +1,4 @@
-//! Pools: who may use them, who delivers when a pool has no agent, who is drained, and who is warm.
+//! Pools: who may use them, who delivers when a pool has no agent, who is drained, and which agent a lane stays with.
 
 use super::*;
 
