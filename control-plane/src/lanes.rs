@@ -46,7 +46,7 @@ pub enum LinkCommand {
     /// These jobs are not needed any more.
     Forget(Vec<JobKey>),
     /// The agent has reported of a job that it does not have.
-    Trespassed(JobKey),
+    ForeignReport(JobKey),
     /// Another connection takes this one's place; `true` when it is another process's.
     Replaced(bool),
 }

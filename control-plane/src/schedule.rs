@@ -114,7 +114,7 @@ pub enum Effect {
     },
     /// A holder reports of a job that it neither was given nor has named in its Hello: end its connection, and put it on
     /// record.
-    Trespass {
+    ForeignReport {
         /// Who.
         holder: HolderId,
         /// The job.

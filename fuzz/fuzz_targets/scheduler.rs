@@ -332,7 +332,7 @@ impl World {
                 }
                 Effect::Load { lane, load } => self.loads.push((lane, load)),
                 Effect::Read { id, why } => self.reads.push((id, why)),
-                Effect::Trespass { holder, .. } | Effect::Replace { holder, .. } => {
+                Effect::ForeignReport { holder, .. } | Effect::Replace { holder, .. } => {
                     let which = self.owners[&holder];
                     if self.connected[which] == Some(holder) {
                         self.leave(which);

@@ -229,7 +229,9 @@ impl Runner {
                     self.command(holder, LinkCommand::Replaced(by_another_process));
                     self.links.remove(&holder);
                 }
-                Effect::Trespass { holder, key } => self.command(holder, LinkCommand::Trespassed(key)),
+                Effect::ForeignReport { holder, key } => {
+                    self.command(holder, LinkCommand::ForeignReport(key))
+                }
                 Effect::Disable(id) => self.changes.want(Change::Gone(id)),
                 Effect::Enable(id) => self.changes.want(Change::Enable(id)),
                 Effect::Turned { id, turn, view, was_disabled } => self.turned(id, turn, view, was_disabled),

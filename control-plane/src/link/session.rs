@@ -278,7 +278,7 @@ impl Session {
     }
 
     async fn obey(&mut self, group: &mut Vec<LinkCommand>) -> Result<(), End> {
-        let (mut stored, mut forget, mut trespassed) = (Vec::new(), Vec::new(), None);
+        let (mut stored, mut forget, mut foreign) = (Vec::new(), Vec::new(), None);
         for command in group.drain(..) {
             match command {
                 LinkCommand::Jobs(jobs) => {
@@ -299,7 +299,7 @@ impl Session {
                     self.not_started(unsent).await;
                     forget.extend(sent);
                 }
-                LinkCommand::Trespassed(key) => trespassed = Some(key),
+                LinkCommand::ForeignReport(key) => foreign = Some(key),
                 LinkCommand::Replaced(by_another_process) => {
                     if by_another_process {
                         let now = self.links.dispatcher.clock.wall();
@@ -321,7 +321,7 @@ impl Session {
             self.acks.lags(now).for_each(|lag| self.links.metrics.acknowledged(lag));
             self.send(ToAgent::OutcomeAck(OutcomeAck { sequence })).await?;
         }
-        match trespassed {
+        match foreign {
             Some(key) => Err(End::Misconduct(Kind::Outcome, Some(key), outcomes::NOT_GIVEN)),
             None => Ok(()),
         }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use ahash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
+use postrider_domain::affinity;
 use postrider_domain::id::{AgentId, DeliveryId, PoolName};
 use postrider_domain::lane::Place;
 use postrider_domain::outcome::{Class, Outcome};
 use postrider_domain::time::Timestamp;
-use postrider_domain::affinity;
 use postrider_proto::session::JobKey;
 
 use super::places::Account;

@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 use ahash::{HashMap, HashSet};
+use postrider_domain::affinity;
 use postrider_domain::id::{PoolName, SubscriptionId, TenantId};
 use postrider_domain::pool::Tenants;
 use postrider_domain::time::Timestamp;
-use postrider_domain::affinity;
 
 use super::agents::{Holder, HolderId};
 use super::ready::Ready;

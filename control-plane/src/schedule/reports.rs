@@ -27,7 +27,7 @@ impl Scheduler {
         if !own && !self.still_owes(reported.holder, key) {
             // A stream that has ended reports again on the next one. What the link itself says has no number.
             if self.holders.contains_key(&reported.holder) && reported.sequence != 0 {
-                self.effects.push(Effect::Trespass { holder: reported.holder, key });
+                self.effects.push(Effect::ForeignReport { holder: reported.holder, key });
             }
             return;
         }

@@ -38,8 +38,8 @@ fn settled(effects: &[Effect]) -> Vec<(DeliveryId, State, u32)> {
     effects.iter().filter_map(settled).collect()
 }
 
-fn trespasses(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Trespass { .. })).count()
+fn foreign_reports(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::ForeignReport { .. })).count()
 }
 
 fn acknowledged(effects: &[Effect]) -> usize {
@@ -95,7 +95,7 @@ fn only_the_agent_that_was_given_an_attempt_settles_it_and_only_that_attempt() {
     for status in [200, 410, 500] {
         for (holder, lie) in lies {
             let effects = world.report(holder, 1, lie, status);
-            assert_eq!((settled(&effects), trespasses(&effects)), (vec![], 1), "{lie:?} {status}");
+            assert_eq!((settled(&effects), foreign_reports(&effects)), (vec![], 1), "{lie:?} {status}");
             assert!(!effects.iter().any(|effect| matches!(effect, Effect::Disable(_) | Effect::Read { .. })));
         }
     }
@@ -109,7 +109,7 @@ fn a_job_is_reported_once() {
     let effects = world.report(world.holder, 1, world.key, 500);
     assert_eq!(settled(&effects).len(), 1);
     let again = world.report(world.holder, 2, world.key, 200);
-    assert_eq!((settled(&again), trespasses(&again)), (vec![], 1));
+    assert_eq!((settled(&again), foreign_reports(&again)), (vec![], 1));
 }
 
 /// Its delivery was ended, by hand or by others, while the agent had the job, or believed so.

@@ -67,8 +67,8 @@ fn key(delivery: DeliveryId) -> JobKey {
     JobKey { delivery, attempt: 1, epoch: 1 }
 }
 
-fn trespasses(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Trespass { .. })).count()
+fn foreign_reports(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::ForeignReport { .. })).count()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_fallback_takes_over_after_its_time_and_gives_back_at_once() {
         world.now,
     );
     let effects = world.effects();
-    assert_eq!(trespasses(&effects), 0);
+    assert_eq!(foreign_reports(&effects), 0);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { .. })));
 }
 
@@ -123,7 +123,7 @@ fn without_its_permission_a_subscription_waits() {
     assert!(world.handed().is_empty());
     let report = Report::Made(Box::new(response(200)));
     world.scheduler.reported(Reported { holder: spare, sequence: 1 }, key(id), report, 0.5, world.now);
-    assert_eq!(trespasses(&world.effects()), 0);
+    assert_eq!(foreign_reports(&world.effects()), 0);
 }
 
 /// A subscription may have left its pool since its job was given out, and its former agents may not be trusted any more.
@@ -143,7 +143,7 @@ fn what_agents_say_of_a_subscription_that_has_left_their_pool_counts_for_nothing
         world.scheduler.reported(Reported { holder, sequence: 1 }, key(id), report, 0.5, world.now);
         let effects = world.effects();
         let settles = effects.iter().any(|effect| matches!(effect, Effect::Settle { .. }));
-        assert_eq!((settles, trespasses(&effects)), (!foreign, 0), "{of} {allow}");
+        assert_eq!((settles, foreign_reports(&effects)), (!foreign, 0), "{of} {allow}");
     }
     // The other way round it is no fallback.
     let mut world = Small::new(true);
@@ -164,7 +164,7 @@ fn an_agent_that_reconnects_keeps_its_jobs_when_the_fallback_was_changed() {
     world.scheduler.pool_changed(&pool("edge"), open_to_all(None), world.now);
     world.connect("s", "spare", vec![key(id)]);
     let effects = world.effects();
-    assert_eq!(trespasses(&effects), 0, "{effects:?}");
+    assert_eq!(foreign_reports(&effects), 0, "{effects:?}");
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Forget { .. })));
     assert_eq!(world.scheduler.condition(id, world.now), Condition::Attempting);
 }
@@ -202,7 +202,7 @@ fn a_drained_agent_finishes_and_gets_nothing_until_it_is_undrained() {
     assert_eq!(world.scheduler.pools(world.now)[&pool("edge")].max_in_flight, 0);
     let report = Report::Made(Box::new(response(200)));
     world.scheduler.reported(Reported { holder: edge, sequence: 1 }, key(id), report, 0.5, world.now);
-    assert_eq!((trespasses(&world.effects()), world.scheduler.jobs_held(edge)), (0, 0));
+    assert_eq!((foreign_reports(&world.effects()), world.scheduler.jobs_held(edge)), (0, 0));
     world.scheduler.set_drained(edge, false, world.now);
     assert_eq!(world.handed(), [(edge, 1)]);
 }
@@ -297,7 +297,7 @@ fn a_lane_that_is_barred_waits_and_what_is_in_flight_finishes() {
     assert_eq!(world.scheduler.condition(first, world.now), Condition::Attempting);
     assert_eq!(world.scheduler.condition(second, world.now), Condition::PoolNotAllowed);
     let effects = world.report(edge, first);
-    assert_eq!((trespasses(&effects), handed(&effects).len()), (0, 0));
+    assert_eq!((foreign_reports(&effects), handed(&effects).len()), (0, 0));
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle { .. })), "its outcome counts");
     world.edge(&["acme"]);
     assert_eq!(world.handed(), [(edge, 1)]);
@@ -334,7 +334,7 @@ fn a_fallback_delivers_for_the_tenants_that_it_allows_alone() {
     world.spare(&[]);
     let second = world.accept();
     assert!(world.handed().is_empty());
-    assert_eq!(trespasses(&world.report(spare, id)), 0, "what is in flight finishes");
+    assert_eq!(foreign_reports(&world.report(spare, id)), 0, "what is in flight finishes");
     // Its own pool must allow the tenant too.
     world.spare(&["acme"]);
     world.edge(&["globex"]);

@@ -219,7 +219,7 @@ impl World {
                 Effect::Trouble(lane, Some(trouble)) => drop(self.troubles.insert(lane, trouble)),
                 Effect::Trouble(lane, None) => drop(self.troubles.remove(&lane)),
                 Effect::Replace { holder, .. } => self.to_agent.retain(|(to, _)| *to != holder),
-                Effect::Trespass { holder, .. } => self.caught(holder),
+                Effect::ForeignReport { holder, .. } => self.caught(holder),
                 Effect::Disable(_) => panic!("nobody gives cause for it"),
                 Effect::LowWater(lane, number) => {
                     // Written behind what is queued: a crash loses both or neither.
