@@ -1,7 +1,7 @@
 //! Operations: work on many things that goes on by itself, a step at a time, beside live traffic.
 //!
 //! A step is small, and what it has done and where it has come is written after it. So a restart goes on from the last
-//! step that was written; doing one again must do no harm, which is each kind's own care. What people wish (pause, resume,
+//! step that was written; doing one again must do no harm, which is each kind's own care. What users request (pause, resume,
 //! cancel) takes effect between two steps.
 
 mod deletion;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use postrider_domain::audit::Entry;
 use postrider_domain::id::{OperationId, TenantId};
-use postrider_domain::operation::{State, Wish};
+use postrider_domain::operation::{Action, State};
 use postrider_domain::time::Timestamp;
 use postrider_proto::operation::{read_state, write_state};
 use postrider_proto::time;
@@ -207,23 +207,23 @@ impl Operations {
         Ok(page)
     }
 
-    /// Does to an operation of a tenant what somebody wishes.
+    /// Applies what a user requests of an operation of a tenant.
     ///
     /// # Errors
     /// [`OperationError`].
-    pub async fn wish(
+    pub async fn request(
         &self,
         tenant: &TenantId,
         id: OperationId,
-        wish: Wish,
+        requested: Action,
         audit: Entry,
     ) -> Result<OperationRow, OperationError> {
         let _change = self.changes.lock().await;
         let mut row = self.get(tenant, id).await?.ok_or(OperationError::NotFound)?;
-        if wish == Wish::Cancel && matches!(row.operation.work, Some(Work::TenantDeletion(_))) {
+        if requested == Action::Cancel && matches!(row.operation.work, Some(Work::TenantDeletion(_))) {
             return Err(OperationError::Final);
         }
-        let state = read_state(row.operation.state()).after(wish).ok_or(OperationError::Ended)?;
+        let state = read_state(row.operation.state()).after(requested).ok_or(OperationError::Ended)?;
         row.operation.set_state(write_state(state));
         if state.has_ended() && row.operation.end_time.is_none() {
             row.operation.end_time = Some(time::write(self.clock.wall()));

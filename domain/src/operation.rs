@@ -17,14 +17,14 @@ pub enum State {
     Cancelled,
 }
 
-/// What people want of an operation.
+/// What a user may request of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// That it is held.
+pub enum Action {
+    /// Pause it.
     Pause,
-    /// That it goes on.
+    /// Continue it.
     Resume,
-    /// That it ends.
+    /// End it.
     Cancel,
 }
 
@@ -35,13 +35,13 @@ impl State {
         matches!(self, Self::Done | Self::Cancelled)
     }
 
-    /// The state after a wish; `None` when it has ended, and not as was wished.
+    /// The state after an action; `None` when the operation has ended in another way.
     #[must_use]
-    pub fn after(self, wish: Wish) -> Option<Self> {
-        match (self, wish) {
-            (Self::Running | Self::Paused, Wish::Pause) => Some(Self::Paused),
-            (Self::Running | Self::Paused, Wish::Resume) => Some(Self::Running),
-            (Self::Running | Self::Paused | Self::Cancelled, Wish::Cancel) => Some(Self::Cancelled),
+    pub fn after(self, action: Action) -> Option<Self> {
+        match (self, action) {
+            (Self::Running | Self::Paused, Action::Pause) => Some(Self::Paused),
+            (Self::Running | Self::Paused, Action::Resume) => Some(Self::Running),
+            (Self::Running | Self::Paused | Self::Cancelled, Action::Cancel) => Some(Self::Cancelled),
             (Self::Done | Self::Cancelled, _) => None,
         }
     }
@@ -106,7 +106,10 @@ mod tests {
             (Done, [None, None, None]),
         ];
         for (state, expected) in table {
-            assert_eq!([Wish::Pause, Wish::Resume, Wish::Cancel].map(|wish| state.after(wish)), expected);
+            assert_eq!(
+                [Action::Pause, Action::Resume, Action::Cancel].map(|action| state.after(action)),
+                expected
+            );
             assert_eq!(state.has_ended(), matches!(state, Done | Cancelled));
         }
     }

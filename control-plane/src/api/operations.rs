@@ -4,7 +4,7 @@ use postrider_domain::access::Scope;
 use postrider_domain::audit::Entry;
 use postrider_domain::event::EventTypeName;
 use postrider_domain::id::{OperationId, TenantId};
-use postrider_domain::operation::Wish;
+use postrider_domain::operation::Action;
 use postrider_domain::signing::{MAX_OVERLAP, Scheme};
 use postrider_domain::time::Timestamp;
 use postrider_domain::violation::Violation;
@@ -87,8 +87,10 @@ impl OperationService for Api {
         request: Request<v1::PauseOperationRequest>,
     ) -> Result<Response<v1::PauseOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let wished = api.wish(&request.tenant, &request.operation, Wish::Pause, "PauseOperation").await?;
-        Ok(Response::new(v1::PauseOperationResponse { operation: Some(wished) }))
+        let changed = api
+            .change_operation(&request.tenant, &request.operation, Action::Pause, "PauseOperation")
+            .await?;
+        Ok(Response::new(v1::PauseOperationResponse { operation: Some(changed) }))
     }
 
     async fn resume_operation(
@@ -96,8 +98,10 @@ impl OperationService for Api {
         request: Request<v1::ResumeOperationRequest>,
     ) -> Result<Response<v1::ResumeOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let wished = api.wish(&request.tenant, &request.operation, Wish::Resume, "ResumeOperation").await?;
-        Ok(Response::new(v1::ResumeOperationResponse { operation: Some(wished) }))
+        let changed = api
+            .change_operation(&request.tenant, &request.operation, Action::Resume, "ResumeOperation")
+            .await?;
+        Ok(Response::new(v1::ResumeOperationResponse { operation: Some(changed) }))
     }
 
     async fn cancel_operation(
@@ -105,8 +109,10 @@ impl OperationService for Api {
         request: Request<v1::CancelOperationRequest>,
     ) -> Result<Response<v1::CancelOperationResponse>, Status> {
         let (api, request) = self.call(request);
-        let wished = api.wish(&request.tenant, &request.operation, Wish::Cancel, "CancelOperation").await?;
-        Ok(Response::new(v1::CancelOperationResponse { operation: Some(wished) }))
+        let changed = api
+            .change_operation(&request.tenant, &request.operation, Action::Cancel, "CancelOperation")
+            .await?;
+        Ok(Response::new(v1::CancelOperationResponse { operation: Some(changed) }))
     }
 }
 
@@ -180,11 +186,17 @@ impl Api {
         OperationRow { id, operation, cursor: String::new() }
     }
 
-    async fn wish(&self, tenant: &str, id: &str, wish: Wish, action: &str) -> Result<v1::Operation, Status> {
+    async fn change_operation(
+        &self,
+        tenant: &str,
+        id: &str,
+        requested: Action,
+        action: &str,
+    ) -> Result<v1::Operation, Status> {
         let tenant = self.tenant_of_operations(tenant).await?;
         let operation = self.operation(&tenant, id).await?.id;
         let audit = self.entry(action, Some(&tenant), operation);
-        let row = self.operations.wish(&tenant, operation, wish, audit).await;
+        let row = self.operations.request(&tenant, operation, requested, audit).await;
         Ok(row.map_err(|error| refused(&error, id))?.operation)
     }
 
