@@ -57,7 +57,7 @@ use crate::metrics::upkeep::Watched;
 use crate::operations::Operations;
 use crate::pools::Pools;
 use crate::reads::{Reads, Turn};
-use crate::registry::{Registry, Standing};
+use crate::registry::{Registry, TenantStatus};
 use crate::secrets::rewrap::Rewrapper;
 use crate::secrets::{KeyedSubscription, Sealer};
 use crate::store::Store;
@@ -177,10 +177,10 @@ impl Api {
         if !self.caller.scope.sees(tenant) {
             return Err(status::not_found("tenant", tenant.as_str()));
         }
-        match self.registry.standing(tenant) {
-            Standing::There => Ok(()),
-            Standing::Deleting => Err(status::deleting(tenant)),
-            Standing::Unknown => Err(status::not_found("tenant", tenant.as_str())),
+        match self.registry.tenant_status(tenant) {
+            TenantStatus::Active => Ok(()),
+            TenantStatus::Deleting => Err(status::deleting(tenant)),
+            TenantStatus::Unknown => Err(status::not_found("tenant", tenant.as_str())),
         }
     }
 

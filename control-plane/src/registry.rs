@@ -44,9 +44,9 @@ pub struct Registry {
 
 /// Whether a tenant can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum TenantStatus {
     /// Yes.
-    There,
+    Active,
     /// It is being deleted.
     Deleting,
     /// There is none.
@@ -122,7 +122,8 @@ impl Registry {
             let page = store.subscriptions(after.take(), PAGE).await?;
             after = page.last().map(|row| row.subscription.id);
             let is_known = |row: &SubscriptionRow| {
-                row.deleted.is_none() && registry.standing(&row.subscription.tenant) != Standing::Deleting
+                row.deleted.is_none()
+                    && registry.tenant_status(&row.subscription.tenant) != TenantStatus::Deleting
             };
             for row in page.into_iter().filter(is_known) {
                 registry.put(open_subscription(sealer, row)?);
@@ -177,14 +178,14 @@ impl Registry {
 
     /// Whether a tenant can be used.
     #[must_use]
-    pub fn standing(&self, tenant: &TenantId) -> Standing {
+    pub fn tenant_status(&self, tenant: &TenantId) -> TenantStatus {
         let known = self.read();
         if known.tenants.contains_key(tenant) {
-            Standing::There
+            TenantStatus::Active
         } else if known.deleting.contains(tenant) {
-            Standing::Deleting
+            TenantStatus::Deleting
         } else {
-            Standing::Unknown
+            TenantStatus::Unknown
         }
     }
 

@@ -43,21 +43,21 @@ struct Known {
     row: Arc<TokenRow>,
     /// Its id, as the audit log shows it.
     actor: Arc<str>,
-    standing: Arc<Standing>,
+    token_status: Arc<TokenStatus>,
     /// Whether its last use is not written yet.
     used: bool,
 }
 
-/// How a token stands: shared by all calls that are made with it.
+/// The status of a token, shared by all calls that are made with it.
 #[derive(Debug)]
-pub struct Standing {
+pub struct TokenStatus {
     /// Cancelled when the token ceases to be valid: what streams ends then.
     pub ended: CancellationToken,
     /// Room for changes under way.
     pub changes: Arc<Semaphore>,
 }
 
-impl Default for Standing {
+impl Default for TokenStatus {
     fn default() -> Self {
         Self { ended: CancellationToken::new(), changes: Arc::new(Semaphore::new(CHANGES)) }
     }
@@ -70,8 +70,8 @@ pub struct Recognised {
     pub row: Arc<TokenRow>,
     /// Its id, as the audit log shows it.
     pub actor: Arc<str>,
-    /// How it stands. As long as somebody keeps this, the token counts as in use.
-    pub standing: Arc<Standing>,
+    /// Its status. As long as somebody keeps this, the token counts as in use.
+    pub token_status: Arc<TokenStatus>,
 }
 
 impl Tokens {
@@ -95,7 +95,7 @@ impl Tokens {
             let known = self.read();
             let found = known.get(&token.id()).filter(|known| valid(known))?;
             let (row, actor) = (found.row.clone(), found.actor.clone());
-            let recognised = Recognised { row, actor, standing: found.standing.clone() };
+            let recognised = Recognised { row, actor, token_status: found.token_status.clone() };
             (found.used && found.row.last_used.is_some_and(|last| last + NOTE_USES_EVERY > now), recognised)
         };
         if !fresh {
@@ -127,7 +127,7 @@ impl Tokens {
     /// Tokens are not in the store any more: ends the calls that stream with them.
     pub fn forget(&self, ids: &[TokenId]) {
         let mut known = self.write();
-        ids.iter().filter_map(|id| known.remove(id)).for_each(|known| known.standing.ended.cancel());
+        ids.iter().filter_map(|id| known.remove(id)).for_each(|known| known.token_status.ended.cancel());
     }
 
     /// The tokens that are confined to a tenant, by id.
@@ -211,7 +211,7 @@ impl Tokens {
 
     /// A stream counts as a use for as long as it lasts.
     fn note_streams(&self, now: Timestamp) {
-        for known in self.write().values_mut().filter(|known| Arc::strong_count(&known.standing) > 1) {
+        for known in self.write().values_mut().filter(|known| Arc::strong_count(&known.token_status) > 1) {
             known.note_use(now);
         }
     }
@@ -236,8 +236,8 @@ impl Tokens {
         let mut anew = Vec::new();
         for known in self.read().values() {
             match is_expired(&known.row, now) {
-                true => known.standing.ended.cancel(),
-                false if known.standing.ended.is_cancelled() => anew.push(known.row.id),
+                true => known.token_status.ended.cancel(),
+                false if known.token_status.ended.is_cancelled() => anew.push(known.row.id),
                 false => {}
             }
         }
@@ -246,7 +246,7 @@ impl Tokens {
         }
         let mut known = self.write();
         for id in anew {
-            known.entry(id).and_modify(|known| known.standing = Arc::default());
+            known.entry(id).and_modify(|known| known.token_status = Arc::default());
         }
     }
 
@@ -259,7 +259,7 @@ impl Tokens {
     fn insert(&self, row: TokenRow) {
         let id = row.id;
         let actor = id.to_string().into();
-        let known = Known { row: Arc::new(row), actor, standing: Arc::default(), used: false };
+        let known = Known { row: Arc::new(row), actor, token_status: Arc::default(), used: false };
         self.write().insert(id, known);
     }
 
@@ -312,9 +312,9 @@ mod tests {
         let before = tokens.recognise(&token, now).expect("it is valid");
         let ahead = now + 32 * day;
         tokens.end_expired(ahead);
-        assert!(before.standing.ended.is_cancelled() && tokens.recognise(&token, ahead).is_none());
+        assert!(before.token_status.ended.is_cancelled() && tokens.recognise(&token, ahead).is_none());
         tokens.end_expired(now);
         let after = tokens.recognise(&token, now).expect("it is valid again");
-        assert!(!after.standing.ended.is_cancelled());
+        assert!(!after.token_status.ended.is_cancelled());
     }
 }

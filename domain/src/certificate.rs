@@ -20,7 +20,7 @@ pub struct Validity {
 
 /// How a certificate stands at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum CertificateStatus {
     /// Its time has not come.
     NotYetValid,
     /// Valid, and for a while.
@@ -41,27 +41,27 @@ impl Validity {
 
     /// How it stands at `now`.
     #[must_use]
-    pub fn standing(self, now: Timestamp) -> Standing {
+    pub fn status(self, now: Timestamp) -> CertificateStatus {
         match self.until.since(now) {
-            _ if now < self.from => Standing::NotYetValid,
-            left if left.is_zero() => Standing::Expired,
-            left if left < self.warn_before() => Standing::ExpiresSoon,
-            _ => Standing::Valid,
+            _ if now < self.from => CertificateStatus::NotYetValid,
+            left if left.is_zero() => CertificateStatus::Expired,
+            left if left < self.warn_before() => CertificateStatus::ExpiresSoon,
+            _ => CertificateStatus::Valid,
         }
     }
 
     /// Whether it can be used at `now`.
     #[must_use]
     pub fn is_valid(self, now: Timestamp) -> bool {
-        matches!(self.standing(now), Standing::Valid | Standing::ExpiresSoon)
+        matches!(self.status(now), CertificateStatus::Valid | CertificateStatus::ExpiresSoon)
     }
 
     /// What people must know of it at `now`, as the end of a sentence that begins with its name.
     #[must_use]
     pub fn complaint(self, now: Timestamp) -> Option<String> {
-        match self.standing(now) {
-            Standing::Valid => None,
-            Standing::ExpiresSoon => Some(format!("expires on {}", self.until)),
+        match self.status(now) {
+            CertificateStatus::Valid => None,
+            CertificateStatus::ExpiresSoon => Some(format!("expires on {}", self.until)),
             _ => self.fault(now),
         }
     }
@@ -69,10 +69,10 @@ impl Validity {
     /// Why it cannot be used at `now`, as the end of a sentence that begins with its name.
     #[must_use]
     pub fn fault(self, now: Timestamp) -> Option<String> {
-        match self.standing(now) {
-            Standing::NotYetValid => Some(format!("is not valid before {}", self.from)),
-            Standing::Expired => Some(format!("expired on {}", self.until)),
-            Standing::Valid | Standing::ExpiresSoon => None,
+        match self.status(now) {
+            CertificateStatus::NotYetValid => Some(format!("is not valid before {}", self.from)),
+            CertificateStatus::Expired => Some(format!("expired on {}", self.until)),
+            CertificateStatus::Valid | CertificateStatus::ExpiresSoon => None,
         }
     }
 }
@@ -132,22 +132,22 @@ mod tests {
     fn people_are_told_when_a_third_or_two_weeks_are_left() {
         // Days of life, days from its beginning on.
         let table = [
-            (365, 0, Standing::Valid),
-            (365, 350, Standing::Valid),
-            (365, 352, Standing::ExpiresSoon),
-            (365, 365, Standing::Expired),
-            (6, 3, Standing::Valid),
-            (6, 5, Standing::ExpiresSoon),
-            (6, 7, Standing::Expired),
+            (365, 0, CertificateStatus::Valid),
+            (365, 350, CertificateStatus::Valid),
+            (365, 352, CertificateStatus::ExpiresSoon),
+            (365, 365, CertificateStatus::Expired),
+            (6, 3, CertificateStatus::Valid),
+            (6, 5, CertificateStatus::ExpiresSoon),
+            (6, 7, CertificateStatus::Expired),
         ];
         for (lasts, after, expected) in table {
-            let standing = lasting(lasts).standing(start() + DAY * after);
-            assert_eq!(standing, expected, "{lasts} days, after {after}");
+            let status = lasting(lasts).status(start() + DAY * after);
+            assert_eq!(status, expected, "{lasts} days, after {after}");
         }
-        let early = lasting(365).standing(start() - DAY);
-        assert_eq!(early, Standing::NotYetValid);
+        let early = lasting(365).status(start() - DAY);
+        assert_eq!(early, CertificateStatus::NotYetValid);
         assert_eq!(lasting(365).warn_before(), 14 * DAY);
-        assert_eq!(lasting(0).standing(start()), Standing::Expired, "it has no life at all");
+        assert_eq!(lasting(0).status(start()), CertificateStatus::Expired, "it has no life at all");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use postrider_domain::certificate::{Standing, Validity};
+use postrider_domain::certificate::{CertificateStatus, Validity};
 use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use rustls::{CertificateError, Error};
@@ -97,12 +97,12 @@ pub(super) fn authorities(authorities: &[v1::Authority], now: Timestamp) -> Vec<
 fn ending(about: &'static str, what: &str, validity: Validity, now: Timestamp, renew: &str) -> Finding {
     let left = validity.until.since(now);
     let found = format!("{what} expires on {}, in {}", validity.until, duration_for_people(whole(left)));
-    match (validity.standing(now), validity.fault(now)) {
+    match (validity.status(now), validity.fault(now)) {
         (_, Some(fault)) => Finding::problem(about, format!("{what} {fault}"), renew),
-        (Standing::ExpiresSoon, _) if left < validity.warn_before() / 2 => {
+        (CertificateStatus::ExpiresSoon, _) if left < validity.warn_before() / 2 => {
             Finding::problem(about, found, renew)
         }
-        (Standing::ExpiresSoon, _) => Finding::warning(about, found, renew),
+        (CertificateStatus::ExpiresSoon, _) => Finding::warning(about, found, renew),
         _ => Finding::ok(about, found),
     }
 }

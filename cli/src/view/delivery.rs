@@ -62,7 +62,7 @@ impl Delivery {
     }
 
     /// Where it stands, with what it waits for.
-    fn standing(&self) -> String {
+    fn state_text(&self) -> String {
         let mut text = self.state.clone();
         if let Some(reason) = &self.hold_reason {
             text = format!("{text}, held: {}", hold_for_people(reason));
@@ -127,7 +127,7 @@ impl View for Delivery {
     fn details(&self) -> Vec<(&'static str, String)> {
         vec![
             ("Delivery", self.id.clone()),
-            ("State", self.standing()),
+            ("State", self.state_text()),
             ("Tenant", self.tenant.clone()),
             ("Subscription", self.subscription.clone()),
             ("Event", format!("{} ({})", self.event, self.event_type)),

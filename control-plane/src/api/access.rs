@@ -14,7 +14,7 @@ use self::Reach::{Everything, Own};
 use super::status;
 use crate::listen::Holder;
 use crate::reads::{Name, Reader};
-use crate::tokens::Standing;
+use crate::tokens::TokenStatus;
 
 /// What a call is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub struct Caller {
     /// Where it calls from.
     pub address: Option<IpAddr>,
     /// How its token stands, shared with all calls that are made with it.
-    pub standing: Arc<Standing>,
+    pub token_status: Arc<TokenStatus>,
 }
 
 impl Caller {
@@ -163,7 +163,7 @@ impl Caller {
             role: Role::Admin,
             scope: Scope::Everything,
             address: None,
-            standing: Arc::default(),
+            token_status: Arc::default(),
         }
     }
 

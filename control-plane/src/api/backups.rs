@@ -26,10 +26,10 @@ impl BackupService for Api {
         // Before it begins, so that it is in the backup.
         api.record(api.entry("Backup", None, "")).await?;
         let parts = api.store.backup(api.clock.wall()).await.map_err(|error| status::store(&error))?;
-        let standing = api.caller.standing.clone();
+        let token_status = api.caller.token_status.clone();
         let taking = Some(Taking { api, parts, running });
         let answers = stream::unfold(taking, |taking| async { taking?.next().await });
-        Ok(Response::new(Box::pin(while_valid(answers, &standing))))
+        Ok(Response::new(Box::pin(while_valid(answers, &token_status))))
     }
 }
 

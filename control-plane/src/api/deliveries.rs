@@ -107,8 +107,8 @@ impl DeliveryService for Api {
         request: Request<v1::WatchDeliveriesRequest>,
     ) -> Result<Response<Self::WatchDeliveriesStream>, Status> {
         let (api, request) = self.call(request);
-        let standing = api.caller.standing.clone();
-        Ok(Response::new(Box::pin(while_valid(watch::begin(api, &request).await?, &standing))))
+        let token_status = api.caller.token_status.clone();
+        Ok(Response::new(Box::pin(while_valid(watch::begin(api, &request).await?, &token_status))))
     }
 }
 

@@ -101,13 +101,13 @@ impl EventService for Api {
         let (api, requests) = self.call(request);
         // What is submitted waits here for its commit, in order; when it is full, reading stops.
         let (sender, pipeline) = mpsc::channel(STREAM_WINDOW);
-        let standing = api.caller.standing.clone();
+        let token_status = api.caller.token_status.clone();
         let reader = read_stream(api, requests, sender);
         let answers = fed(pipeline, reader, info_span!("emit_stream")).then(|next: Pipelined| async move {
             let (reference, submitted) = next?;
             Ok(v1::EmitStreamResponse { reference, result: Some(result(submitted).await) })
         });
-        Ok(Response::new(Box::pin(while_valid(answers, &standing))))
+        Ok(Response::new(Box::pin(while_valid(answers, &token_status))))
     }
 
     async fn get_event(

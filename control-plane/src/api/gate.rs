@@ -30,7 +30,7 @@ use crate::listen::Peer;
 use crate::metrics::Metrics;
 use crate::metrics::reads::ReadCounts;
 use crate::reads::Reads;
-use crate::tokens::{Standing, Tokens};
+use crate::tokens::{TokenStatus, Tokens};
 
 /// What anybody may ask: whether the server is well, and what it serves.
 const OPEN: [&str; 2] = ["grpc.health.", "grpc.reflection."];
@@ -134,7 +134,7 @@ impl Admission {
             role: found.row.role,
             scope: found.row.scope.clone(),
             address,
-            standing: found.standing,
+            token_status: found.token_status,
         })
     }
 }
@@ -211,7 +211,7 @@ where
                     Ok(counted) => counted,
                     Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
                 };
-                let (standing, reader) = (caller.standing.clone(), caller.reader());
+                let (token_status, reader) = (caller.token_status.clone(), caller.reader());
                 request.extensions_mut().insert(caller);
                 let span = info_span!("change", call = request.uri().path());
                 let (changes, reads) = (self.gate.changes.clone(), self.gate.reads.clone());
@@ -219,10 +219,10 @@ where
                 Box::pin(async move {
                     let work = async {
                         match way {
-                            Way::Read => shared::read(answer, reads, reader, standing).await,
-                            Way::Waited => shared::until_ended(answer, &standing).await,
+                            Way::Read => shared::read(answer, reads, reader, token_status).await,
+                            Way::Waited => shared::until_ended(answer, &token_status).await,
                             Way::Emit => answer.await,
-                            Way::Change => change(answer, standing, (changes, span)).await,
+                            Way::Change => change(answer, token_status, (changes, span)).await,
                         }
                     };
                     let answered = tokio::time::timeout(deadline, async { work.await.map(explained) }).await;
@@ -242,10 +242,10 @@ where
 /// waits any more; how many of them one token has under way is bounded.
 async fn change<E: Send + 'static>(
     answer: impl Future<Output = Answer<E>> + Send + 'static,
-    standing: Arc<Standing>,
+    token_status: Arc<TokenStatus>,
     (changes, span): (TaskTracker, Span),
 ) -> Answer<E> {
-    let permit = standing.changes.clone().acquire_owned().await;
+    let permit = token_status.changes.clone().acquire_owned().await;
     let change = async move {
         let answered = answer.await;
         drop(permit);

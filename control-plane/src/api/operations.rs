@@ -18,7 +18,7 @@ use super::events::bound;
 use super::signing_keys::read_overlap;
 use super::{Api, page, requests, status};
 use crate::operations::{OperationError, rotation};
-use crate::registry::Standing;
+use crate::registry::TenantStatus;
 use crate::store::{OperationRow, Page};
 
 const LIST: &str = "operations";
@@ -132,12 +132,12 @@ impl Api {
     /// The tenant that operations are of: one that is there, is being deleted, or was, for callers that see all.
     async fn tenant_of_operations(&self, id: &str) -> Result<TenantId, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
-        let known = match self.registry.standing(&tenant) {
-            Standing::There | Standing::Deleting => true,
-            Standing::Unknown if self.caller.scope == Scope::Everything => {
+        let known = match self.registry.tenant_status(&tenant) {
+            TenantStatus::Active | TenantStatus::Deleting => true,
+            TenantStatus::Unknown if self.caller.scope == Scope::Everything => {
                 self.operations.has_any(&tenant).await.map_err(|error| status::store(&error))?
             }
-            Standing::Unknown => false,
+            TenantStatus::Unknown => false,
         };
         if known && self.caller.scope.sees(&tenant) {
             Ok(tenant)

@@ -15,7 +15,7 @@ use postrider_proto::{pool, time};
 use tonic::{Request, Response, Status};
 
 use super::{Api, page, status, views};
-use crate::registry::Standing;
+use crate::registry::TenantStatus;
 use crate::schedule::{PoolTerms, PoolView};
 use crate::store::PoolRow;
 
@@ -229,7 +229,7 @@ impl Api {
             let problem = format!("names {fallback}, which is no pool; create it first");
             violations.push(Violation::new("fallback_pool", problem));
         }
-        let is_there = |tenant: &TenantId| self.registry.standing(tenant) == Standing::There;
+        let is_there = |tenant: &TenantId| self.registry.tenant_status(tenant) == TenantStatus::Active;
         let unknown = former.added_by(&settings.tenants).into_iter().filter(|tenant| !is_there(tenant));
         violations.extend(unknown.map(|tenant| {
             Violation::new("tenants", format!("names {tenant}, which is no tenant; create it first"))

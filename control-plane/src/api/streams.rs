@@ -10,7 +10,7 @@ use tonic::Status;
 use tracing::{Instrument as _, Span, error};
 
 use super::status;
-use crate::tokens::Standing;
+use crate::tokens::TokenStatus;
 
 /// The answers that a task sends. It ends with the stream, and when it panics the last word is an error: the client
 /// must not take the end of the stream for a good one.
@@ -31,11 +31,11 @@ pub(super) fn fed<T: Send + 'static>(
 /// The answers until the token ceases to be valid; then what still waits is not sent, and the last word is an error.
 pub(super) fn while_valid<T: Send + 'static>(
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    standing: &Arc<Standing>,
+    token_status: &Arc<TokenStatus>,
 ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
-    let kept = standing.clone();
+    let kept = token_status.clone();
     let last = stream::once(async move { kept.ended.is_cancelled().then(|| Err(status::token_ended())) });
-    let ended = standing.ended.clone().cancelled_owned();
+    let ended = token_status.ended.clone().cancelled_owned();
     // The end is looked at first, whatever there is to be sent.
     answers.take_until(ended).chain(last.filter_map(std::future::ready))
 }
@@ -71,21 +71,21 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_that_waits_is_sent_after_the_end() {
-        let standing = Arc::new(Standing::default());
-        let mut answers = Box::pin(while_valid(stream::iter((1..9).map(Ok)), &standing));
+        let token_status = Arc::new(TokenStatus::default());
+        let mut answers = Box::pin(while_valid(stream::iter((1..9).map(Ok)), &token_status));
         assert_eq!(answers.next().await.unwrap().unwrap(), 1);
-        standing.ended.cancel();
+        token_status.ended.cancel();
         assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::Unauthenticated);
         assert!(answers.next().await.is_none());
     }
 
     #[tokio::test]
     async fn a_stream_that_waits_ends_and_one_that_is_over_is_no_error() {
-        let standing = Arc::new(Standing::default());
-        let over = while_valid(stream::iter([Ok(1)]), &standing);
+        let token_status = Arc::new(TokenStatus::default());
+        let over = while_valid(stream::iter([Ok(1)]), &token_status);
         assert_eq!(over.map(|answer| answer.is_ok()).collect::<Vec<_>>().await, [true]);
-        let waits = while_valid(stream::pending::<Result<u8, _>>(), &standing).collect::<Vec<_>>();
-        let ends = async { standing.ended.cancel() };
+        let waits = while_valid(stream::pending::<Result<u8, _>>(), &token_status).collect::<Vec<_>>();
+        let ends = async { token_status.ended.cancel() };
         let (answers, ()) = futures::future::join(waits, ends).await;
         assert!(answers.len() == 1 && answers[0].is_err());
     }

@@ -16,7 +16,7 @@ use postrider_proto::{event_type, tenant, time};
 use tonic::{Request, Response, Status};
 
 use super::{Api, operations, page, status, views};
-use crate::registry::Standing;
+use crate::registry::TenantStatus;
 use crate::store::Page;
 
 const LIST: &str = "tenants";
@@ -34,10 +34,10 @@ impl TenantService for Api {
         check_name(&wanted.display_name)?;
         let (unknown, quota) = (unknown(&wanted)?, quota(&wanted)?);
         let _change = api.registry.change().await;
-        match api.registry.standing(&id) {
-            Standing::There => return Err(status::exists("tenant", &wanted.id)),
-            Standing::Deleting => return Err(status::deleting(&id)),
-            Standing::Unknown => {}
+        match api.registry.tenant_status(&id) {
+            TenantStatus::Active => return Err(status::exists("tenant", &wanted.id)),
+            TenantStatus::Deleting => return Err(status::deleting(&id)),
+            TenantStatus::Unknown => {}
         }
         let now = Some(time::write(api.clock.wall()));
         let state = TenantState::Active.into();
@@ -120,7 +120,7 @@ impl TenantService for Api {
         let _change = api.registry.change().await;
         let id: TenantId = status::parse("tenant", &request.tenant)?;
         Self::check_not_own(&id)?;
-        if api.registry.standing(&id) == Standing::Deleting
+        if api.registry.tenant_status(&id) == TenantStatus::Deleting
             && let Some(row) = api.operations.deletion_of(&id)
         {
             return Ok(Response::new(DeleteTenantResponse { operation: Some(row.operation) }));
@@ -158,7 +158,7 @@ impl Api {
     /// A tenant, even while it is being deleted.
     async fn stored_tenant(&self, id: &str) -> Result<Tenant, Status> {
         let tenant: TenantId = status::parse("tenant", id)?;
-        if !self.caller.scope.sees(&tenant) || self.registry.standing(&tenant) == Standing::Unknown {
+        if !self.caller.scope.sees(&tenant) || self.registry.tenant_status(&tenant) == TenantStatus::Unknown {
             return Err(status::not_found("tenant", id));
         }
         let stored = self.store.tenant(&tenant).await.map_err(|error| status::store(&error))?;

@@ -302,13 +302,13 @@ async fn a_stream_that_catches_up_ends_with_its_token_and_reads_nothing_more() {
     fill(&world, "acme", 6000, 10).await;
     world.store.hold("changes");
     let caller = viewer("acme", "tok_1");
-    let standing = caller.standing.clone();
+    let token_status = caller.token_status.clone();
     let mut stream = world.api.watch_deliveries(by(caller, watch("acme"))).await.unwrap().into_inner();
     assert!(stream.next().await.unwrap().is_ok(), "where it begins");
     while !world.store.seen().contains(&"changes") {
         tokio::task::yield_now().await;
     }
-    standing.ended.cancel();
+    token_status.ended.cancel();
     let last = timeout(PATIENT, stream.next()).await.expect("at once").unwrap();
     assert_eq!(last.unwrap_err().code(), Code::Unauthenticated);
     world.store.held.add_permits(100);

@@ -175,7 +175,7 @@ impl Watcher {
         tokio::select! {
             () = self.sender.closed() => {}
             () = self.api.stopping.cancelled() => {}
-            () = self.api.caller.standing.ended.cancelled() => {}
+            () = self.api.caller.token_status.ended.cancelled() => {}
         }
     }
 

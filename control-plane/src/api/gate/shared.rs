@@ -15,7 +15,7 @@ use tonic::body::Body;
 use super::Answer;
 use crate::api::status;
 use crate::reads::{self, Reader, Reads};
-use crate::tokens::Standing;
+use crate::tokens::TokenStatus;
 
 /// The bytes that are given to the connection at once: no more than these wait there for a caller
 /// that does not read.
@@ -28,7 +28,7 @@ pub(super) async fn read<E>(
     answer: impl Future<Output = Answer<E>>,
     reads: Reads,
     reader: Reader,
-    standing: Arc<Standing>,
+    token_status: Arc<TokenStatus>,
 ) -> Answer<E> {
     let made = async {
         let turn = match reads.turn(&reader).await {
@@ -45,17 +45,17 @@ pub(super) async fn read<E>(
         };
         Ok(http::Response::from_parts(head, Body::new(taken)))
     };
-    until_ended(made, &standing).await
+    until_ended(made, &token_status).await
 }
 
 /// The answer, unless the token ends before. What makes it is dropped then.
 pub(super) async fn until_ended<E>(
     answer: impl Future<Output = Answer<E>>,
-    standing: &Standing,
+    token_status: &TokenStatus,
 ) -> Answer<E> {
     tokio::select! {
         biased;
-        () = standing.ended.cancelled() => Ok(status::token_ended().into_http()),
+        () = token_status.ended.cancelled() => Ok(status::token_ended().into_http()),
         answered = answer => answered,
     }
 }
@@ -150,10 +150,10 @@ mod tests {
     #[tokio::test]
     async fn a_read_ends_with_its_token_and_leaves_nothing() {
         let reads = Reads::new(CancellationToken::new(), ReadCounts::default());
-        let standing = Arc::new(Standing::default());
+        let token_status = Arc::new(TokenStatus::default());
         let never = std::future::pending::<Answer<Status>>();
-        let read = read(never, reads.clone(), reader(), standing.clone());
-        let (refused, ()) = tokio::join!(read, async { standing.ended.cancel() });
+        let read = read(never, reads.clone(), reader(), token_status.clone());
+        let (refused, ()) = tokio::join!(read, async { token_status.ended.cancel() });
         let status = Status::from_header_map(refused.unwrap().headers()).unwrap();
         assert_eq!((status.code(), reads.load()), (Code::Unauthenticated, (0, 0)));
     }
