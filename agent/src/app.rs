@@ -2,7 +2,7 @@
 //!
 //! Dramatis personae: each stream to the control plane is a task ([`crate::session`]); each of its jobs is a
 //! task of that stream; each connection to an endpoint has a task in the transport's pool. Beside the streams the
-//! keeper of the identity renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
+//! manager of the identity renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
 //! the next one begin anew, as another agent. One task keeps the transport up with the world:
 //! idle connections, this machine's addresses, credentials on disk. Whatever ends with an error ends all; and the first of
 //! these tasks ([`crate::tasks`]) that panics or ends too early ends the process with an error that names it.
@@ -25,8 +25,8 @@ use crate::admin::Admin;
 use crate::config::{Config, ControlPlane, Enrolled, Plaintext};
 use crate::dial::tls::{AuthorityFileError, read_authorities};
 use crate::dial::{Dialer, NoServerName, Route, Security};
-use crate::identity::doubt::Doubt;
-use crate::identity::{Ended, Found, IdentityError, Keeper, Trust};
+use crate::identity::refusals::RefusalCount;
+use crate::identity::{CertificateManager, Ended, Found, IdentityError, Trust};
 use crate::session::{Credit, Identity, Link, Rejected, Stream};
 use crate::shortage::{Room, Shortages};
 use crate::transport::Transport;
@@ -170,8 +170,12 @@ impl Agent<'_> {
         let dialer = Dialer::new(settings.address.clone(), None, Route::default(), Arc::clone(&self.guard))?;
         let (_never_renewed, trust) =
             watch::channel(Trust { security: Security::Plaintext, spread: Duration::ZERO, expires: None });
-        let link =
-            Link::new(Arc::new(dialer), trust, Arc::<Doubt>::default(), self.config.max_in_flight_bytes);
+        let link = Link::new(
+            Arc::new(dialer),
+            trust,
+            Arc::<RefusalCount>::default(),
+            self.config.max_in_flight_bytes,
+        );
         let (_streams, mut ends) =
             self.streams(settings.agent_id.to_string(), settings.pool.to_string(), &link);
         self.all_end(&mut ends).await
@@ -193,13 +197,14 @@ impl Agent<'_> {
         if let Some(proxy) = dialer.proxy() {
             tracing::info!(%proxy, control_plane = %dialer.address(), "connecting to the control plane through a proxy");
         }
-        let mut keeper = Keeper::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
-        while let Some(assumed) = keeper.identity(&self.stop).await? {
+        let mut manager =
+            CertificateManager::new(settings.identity.clone(), found, Arc::clone(&dialer), authorities)?;
+        while let Some(assumed) = manager.identity(&self.stop).await? {
             self.admin.trusts(assumed.trust.clone());
             let link = Link::new(
                 Arc::clone(&dialer),
                 assumed.trust,
-                keeper.doubt(),
+                manager.refusals(),
                 self.config.max_in_flight_bytes,
             );
             let (mut streams, mut ends) =
@@ -209,13 +214,13 @@ impl Agent<'_> {
                     Err(AppError::Rejected(rejected)) if rejected.is_revocation() => Ended::Revoked(rejected.message),
                     ended => return ended,
                 },
-                ended = keeper.keep() => ended?,
+                ended = manager.keep() => ended?,
             };
             // Nothing more is started, or reported, as an agent that is none any more.
             for task in streams.shutdown(ABORT_WITHIN).await {
                 tracing::warn!(task, "a task did not stop in time; exiting without it");
             }
-            keeper.give_up(ended)?;
+            manager.give_up(ended)?;
         }
         tracing::info!("agent stopped before it enrolled");
         Ok(())

@@ -1,8 +1,8 @@
 //! Who this agent is: gets an identity with a join token, keeps it, and renews it before it ends.
 //!
-//! The [`Keeper`] is asked by [`crate::app`] for an [`Assumed`] identity, runs its renewals beside the streams, and
+//! The [`CertificateManager`] is asked by [`crate::app`] for an [`Assumed`] identity, runs its renewals beside the streams, and
 //! decides what follows when the identity has ended. Streams read from [`Trust`] what to show and whom to trust, and
-//! tell [`Doubt`] when they are refused. The private key is made here and never leaves the machine.
+//! tell [`RefusalCount`] when they are refused. The private key is made here and never leaves the machine.
 //!
 //! A key is kept in the directory before its certificate is asked for. Whatever gets lost then, the connection, the
 //! answer or the process, the same key and the same token are sent again, and the control plane answers as before.
@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::ask::{Failure, Granted};
 use self::directory::{Directory, DirectoryError};
-use self::doubt::Doubt;
 use self::key::Key;
 use self::record::{Pending, Purpose, Record};
+use self::refusals::RefusalCount;
 use crate::backoff::Backoff;
 use crate::clock::{Instant, far, now, wall};
 use crate::dial::tls::{Authorities, client_config, known};
@@ -31,10 +31,10 @@ use crate::dial::{Address, Dialer, Security};
 
 mod ask;
 pub mod directory;
-pub mod doubt;
 mod error;
 pub mod key;
 pub mod record;
+pub mod refusals;
 mod timing;
 
 pub use self::error::{Ended, IdentityError};
@@ -76,7 +76,7 @@ pub struct Assumed {
 }
 
 /// See the [module](self).
-pub struct Keeper {
+pub struct CertificateManager {
     join: Option<Join>,
     name: String,
     dialer: Arc<Dialer>,
@@ -85,7 +85,7 @@ pub struct Keeper {
     directory: Option<Arc<Directory>>,
     pending: Option<Pending>,
     current: Option<Current>,
-    doubt: Arc<Doubt>,
+    refusals: Arc<RefusalCount>,
     /// The token did not work in this run of the process.
     token_refused: bool,
     /// Why the agent enrolls again, and how long it waits before.
@@ -143,8 +143,8 @@ impl Found {
     }
 }
 
-impl Keeper {
-    /// A keeper of what was found.
+impl CertificateManager {
+    /// A manager of what was found.
     ///
     /// # Errors
     ///
@@ -154,8 +154,8 @@ impl Keeper {
         found: Found,
         dialer: Arc<Dialer>,
         authorities: Option<RootCertStore>,
-    ) -> Result<Keeper, IdentityError> {
-        let mut keeper = Keeper {
+    ) -> Result<CertificateManager, IdentityError> {
+        let mut manager = CertificateManager {
             join: settings.join,
             name: settings.name,
             dialer,
@@ -163,26 +163,26 @@ impl Keeper {
             directory: found.directory,
             pending: found.pending,
             current: None,
-            doubt: Arc::default(),
+            refusals: Arc::default(),
             token_refused: false,
             again: None,
             enrollments: Backoff::default(),
             renewals: Backoff::default(),
         };
         if let Some(record) = found.record {
-            let path = keeper.directory.as_ref().map(|directory| directory.path().to_owned());
+            let path = manager.directory.as_ref().map(|directory| directory.path().to_owned());
             let unusable = |source| IdentityError::Unusable { path: path.unwrap_or_default(), source };
-            let security = keeper.security(&record).map_err(unusable)?;
+            let security = manager.security(&record).map_err(unusable)?;
             let wait = timing::renewal_after_restart(record.obtained, record.renew_after, wall());
-            keeper.assume(record, security, now() + wait, None);
+            manager.assume(record, security, now() + wait, None);
         }
-        Ok(keeper)
+        Ok(manager)
     }
 
     /// Where streams tell that they were refused.
     #[must_use]
-    pub fn doubt(&self) -> Arc<Doubt> {
-        Arc::clone(&self.doubt)
+    pub fn refusals(&self) -> Arc<RefusalCount> {
+        Arc::clone(&self.refusals)
     }
 
     /// The identity; enrolls if there is none. `None` if `stop` is cancelled before there is one.
@@ -228,7 +228,7 @@ impl Keeper {
     ///
     /// [`IdentityError`].
     pub async fn keep(&mut self) -> Result<Ended, IdentityError> {
-        let doubt = self.doubt();
+        let refusals = self.refusals();
         loop {
             let Some(current) = &self.current else { return Ok(Ended::Expired) };
             let ends = current.ends.unwrap_or_else(|| far(now()));
@@ -238,7 +238,7 @@ impl Keeper {
                     Ok(renewed) => renewed?,
                     Err(_) => Some(Ended::Expired),
                 },
-                alert = doubt.next() => self.reconsider(alert).await?,
+                alert = refusals.next() => self.reconsider(alert).await?,
             };
             if let Some(ended) = ended {
                 return Ok(ended);
@@ -261,7 +261,7 @@ impl Keeper {
         tracing::warn!("{}: enrolling again", ended.sentence());
         let lived = self.current.take().map_or(Duration::ZERO, |current| now() - current.adopted);
         self.again = Some((ended, self.enrollments.next(lived, rand::random())));
-        self.doubt.settle();
+        self.refusals.settle();
         Ok(())
     }
 
@@ -361,10 +361,10 @@ impl Keeper {
         {
             return Ok(Some(Ended::Expired));
         }
-        if self.join.is_none() || self.token_refused || !self.doubt.is_ripe() {
+        if self.join.is_none() || self.token_refused || !self.refusals.is_ripe() {
             return Ok(None);
         }
-        self.doubt.settle();
+        self.refusals.settle();
         tracing::warn!("the control plane keeps refusing this agent's certificate: trying the join token");
         match self.enroll_once().await? {
             Ok(()) => return Ok(Some(Ended::Replaced)),

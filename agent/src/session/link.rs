@@ -26,7 +26,7 @@ use crate::backoff::Backoff;
 use crate::clock::{Instant, now};
 use crate::dial::{Address, DialError, Dialer};
 use crate::identity::Trust;
-use crate::identity::doubt::{Doubt, Open};
+use crate::identity::refusals::{Open, RefusalCount};
 use crate::with_causes;
 
 /// From Hello to Welcome.
@@ -41,7 +41,7 @@ const MESSAGE_OVERHEAD: u64 = 32 << 20;
 pub struct Link {
     dialer: Arc<Dialer>,
     trust: watch::Receiver<Trust>,
-    doubt: Arc<Doubt>,
+    refusals: Arc<RefusalCount>,
     max_message_bytes: usize,
 }
 
@@ -60,16 +60,16 @@ pub(super) struct Opened {
 
 impl Link {
     /// A link to where `dialer` leads, as whom `trust` says, for streams that hold at most `max_in_flight_bytes` of
-    /// bodies. `doubt` is told of refusals.
+    /// bodies. `refusals` is told of refusals.
     #[must_use]
     pub fn new(
         dialer: Arc<Dialer>,
         trust: watch::Receiver<Trust>,
-        doubt: Arc<Doubt>,
+        refusals: Arc<RefusalCount>,
         max_in_flight_bytes: u64,
     ) -> Link {
         let max_message_bytes = usize::try_from(max_in_flight_bytes + MESSAGE_OVERHEAD).unwrap_or(usize::MAX);
-        Link { dialer, trust, doubt, max_message_bytes }
+        Link { dialer, trust, refusals, max_message_bytes }
     }
 
     /// Where the control plane is.
@@ -115,7 +115,7 @@ impl Link {
         let security = self.trust.borrow_and_update().security.clone();
         let connected = self.dialer.dial(&security).await;
         if let Some(alert) = connected.as_ref().err().and_then(DialError::refused) {
-            self.doubt.refused(alert);
+            self.refusals.refused(alert);
         }
         connected
     }
@@ -133,7 +133,7 @@ impl Link {
             .into_inner();
         match inbound.message().await.map_err(|status| End::of(&status))?.map(|message| message.message) {
             Some(Some(Heard::Welcome(welcome))) if welcome.protocol == PROTOCOL => {
-                Ok(Opened { outbound, inbound, asked, welcome, live: None, _open: self.doubt.accepted() })
+                Ok(Opened { outbound, inbound, asked, welcome, live: None, _open: self.refusals.accepted() })
             }
             Some(Some(Heard::Welcome(welcome))) => Err(End::lost(format!(
                 "the control plane chose protocol {}, which this agent did not offer",

@@ -1,7 +1,7 @@
 //! Counts how often the control plane has refused this agent's certificate in a handshake.
 //!
-//! One refusal means little: while authorities change, or clocks jump, it goes away by itself. When it does not, and
-//! there is no stream left to harm, a join token may be worth a try. The streams tell; the keeper of the identity asks.
+//! One refusal means little: while authorities change, or clocks jump, it goes away. When it does not, and
+//! there is no stream left to harm, a join token may be worth a try. The streams tell; the certificate manager asks.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,7 +13,7 @@ const ENOUGH: u32 = 4;
 
 /// See the [module](self).
 #[derive(Debug, Default)]
-pub struct Doubt {
+pub struct RefusalCount {
     state: Mutex<State>,
     refused: Notify,
 }
@@ -28,9 +28,9 @@ struct State {
 
 /// A stream that was accepted. It is open as long as this value lives.
 #[derive(Debug)]
-pub struct Open(Arc<Doubt>);
+pub struct Open(Arc<RefusalCount>);
 
-impl Doubt {
+impl RefusalCount {
     /// A stream was refused.
     pub fn refused(&self, alert: AlertDescription) {
         let mut state = self.lock();
@@ -42,7 +42,7 @@ impl Doubt {
 
     /// A stream was accepted.
     #[must_use]
-    pub fn accepted(self: &Arc<Doubt>) -> Open {
+    pub fn accepted(self: &Arc<RefusalCount>) -> Open {
         let mut state = self.lock();
         state.refusals = 0;
         state.open += 1;
@@ -87,20 +87,20 @@ mod tests {
 
     #[tokio::test]
     async fn it_takes_several_in_a_row_and_no_open_stream() {
-        let doubt = Arc::<Doubt>::default();
-        let refuse = |times| (0..times).for_each(|_| doubt.refused(AlertDescription::CertificateRevoked));
+        let refusals = Arc::<RefusalCount>::default();
+        let refuse = |times| (0..times).for_each(|_| refusals.refused(AlertDescription::CertificateRevoked));
         refuse(ENOUGH - 1);
-        assert!(!doubt.is_ripe());
-        assert_eq!(doubt.next().await, AlertDescription::CertificateRevoked);
+        assert!(!refusals.is_ripe());
+        assert_eq!(refusals.next().await, AlertDescription::CertificateRevoked);
         refuse(1);
-        assert!(doubt.is_ripe());
-        let open = doubt.accepted();
-        assert!(!doubt.is_ripe());
+        assert!(refusals.is_ripe());
+        let open = refusals.accepted();
+        assert!(!refusals.is_ripe());
         refuse(ENOUGH);
-        assert!(!doubt.is_ripe(), "a stream is open");
+        assert!(!refusals.is_ripe(), "a stream is open");
         drop(open);
-        assert!(doubt.is_ripe());
-        doubt.settle();
-        assert!(!doubt.is_ripe());
+        assert!(refusals.is_ripe());
+        refusals.settle();
+        assert!(!refusals.is_ripe());
     }
 }
