@@ -117,7 +117,7 @@ struct Intake {
 struct State {
     queue: Queue<TenantId, Pending>,
     /// Those that wait for room, by tenant: one of each is told when some was freed, and tells the next.
-    hungry: HashMap<TenantId, Arc<Notify>>,
+    waiters: HashMap<TenantId, Arc<Notify>>,
     rates: Rates,
     /// Whether the committer is gone.
     closed: bool,
@@ -158,7 +158,7 @@ impl Emitter {
     ) -> (Self, Committer) {
         let state = State {
             queue: Queue::new(QUEUE_BYTES, TURN_BYTES),
-            hungry: HashMap::new(),
+            waiters: HashMap::new(),
             rates: Rates::new(quota),
             closed: false,
         };
@@ -235,7 +235,7 @@ impl Emitter {
                         state.tell_next(&accept.event.tenant);
                         return Err(EmitError::Stopping);
                     }
-                    Err(_) => state.hungry.entry(accept.event.tenant.clone()).or_default().clone(),
+                    Err(_) => state.waiters.entry(accept.event.tenant.clone()).or_default().clone(),
                 }
             };
             room.notified().await;
@@ -318,8 +318,8 @@ impl Intake {
             state.queue.release(tenant, *size);
         }
         // Whoever waits has a copy.
-        state.hungry.retain(|_, room| Arc::strong_count(room) > 1);
-        state.hungry.values().for_each(|room| room.notify_one());
+        state.waiters.retain(|_, room| Arc::strong_count(room) > 1);
+        state.waiters.values().for_each(|room| room.notify_one());
     }
 }
 
@@ -332,7 +332,7 @@ impl State {
     }
 
     fn tell_next(&self, tenant: &TenantId) {
-        if let Some(room) = self.hungry.get(tenant) {
+        if let Some(room) = self.waiters.get(tenant) {
             room.notify_one();
         }
     }
@@ -370,7 +370,7 @@ impl Drop for Committer {
         let mut state = self.intake.state();
         state.closed = true;
         while state.queue.take().is_some() {}
-        state.hungry.values().for_each(|room| room.notify_one());
+        state.waiters.values().for_each(|room| room.notify_one());
     }
 }
 

@@ -1,6 +1,6 @@
 //! A bounded queue that many share: how much of it each may fill, and who is served next.
 //!
-//! **Room.** A party may use up to `GREED` times what is left free. Alone it fills three quarters of the queue; the
+//! **Room.** A party may use up to `SHARE_FACTOR` times what is left free. Alone it fills three quarters of the queue; the
 //! more others fill it too, the smaller each one's share becomes, and some room always stays for whoever comes next
 //! ('dynamic thresholds'). Who has nothing in the queue is let in while there is any room at all.
 //!
@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
 /// How often what is left free one party may use.
-const GREED: usize = 3;
+const SHARE_FACTOR: usize = 3;
 
 /// The queue.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl<K: Clone + Eq + Hash, T> Queue<K, T> {
             Ok(())
         } else if size > free {
             Err(Refused::Full)
-        } else if own > 0 && own + size > GREED * (free - size) {
+        } else if own > 0 && own + size > SHARE_FACTOR * (free - size) {
             Err(Refused::ShareUsed)
         } else {
             Ok(())
@@ -191,7 +191,7 @@ mod tests {
                 }
                 usize::from(admitted)
             }).sum::<usize>() > 0 {}
-            let left = CAPACITY / (GREED * floods + 1);
+            let left = CAPACITY / (SHARE_FACTOR * floods + 1);
             prop_assert!(CAPACITY - queue.used + size * floods >= left, "{} of {left}", CAPACITY - queue.used);
             let found = fill(&mut queue, 99, size) * size;
             prop_assert!(found + 2 * size * (floods + 1) >= left / 2, "{found} of {left}");

@@ -1,13 +1,13 @@
 //! Shares of a number of places that many parties use at once: who may take another one.
 //!
-//! A party may use up to `GREED` times what is free. Alone it takes most of the places; the more
+//! A party may use up to `SHARE_FACTOR` times what is free. Alone it takes most of the places; the more
 //! parties use many, the smaller the share of each becomes, and all of them end up with equal shares
 //! ("dynamic thresholds": the result is max-min fair among parties with more demand than that). A
 //! reserve is left out of that count: only users of few places may use it, so that a newcomer never
 //! waits for the places of those who came first.
 
 /// How often what is free one party may use.
-const GREED: usize = 3;
+const SHARE_FACTOR: usize = 3;
 
 /// How places are shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl Shares {
         if free == 0 {
             return false;
         }
-        let room = free.saturating_sub(self.reserve).saturating_mul(GREED);
+        let room = free.saturating_sub(self.reserve).saturating_mul(SHARE_FACTOR);
         own < self.few.min(free) || parties.iter().all(|party| *party < room)
     }
 }

@@ -48,7 +48,7 @@ pub fn show(subscription: &Subscription) -> v1::Subscription {
 ///
 /// # Errors
 /// When there is no value that it could stand for.
-pub fn unhide(sent: &mut HashMap<String, String>, stored: &CustomHeaders) -> Result<(), Violation> {
+pub fn restore_masked(sent: &mut HashMap<String, String>, stored: &CustomHeaders) -> Result<(), Violation> {
     for (name, value) in sent.iter_mut().filter(|(_, value)| *value == HIDDEN) {
         let known = stored.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         let problem = || {
@@ -482,11 +482,11 @@ mod tests {
         assert_eq!(shown.headers, [header("authorization", HIDDEN), header("x-empty", HIDDEN)].into());
         shown.headers.remove("authorization");
         shown.headers.extend([header("Authorization", HIDDEN), header("x-new", "y")]);
-        unhide(&mut shown.headers, &subscription.headers).unwrap();
+        restore_masked(&mut shown.headers, &subscription.headers).unwrap();
         let expected = [header("Authorization", "Bearer x"), header("x-empty", ""), header("x-new", "y")];
         assert_eq!(shown.headers, expected.into());
         shown.headers.extend([header("x-other", HIDDEN)]);
-        let violation = unhide(&mut shown.headers, &subscription.headers).unwrap_err();
+        let violation = restore_masked(&mut shown.headers, &subscription.headers).unwrap_err();
         assert_eq!(violation.field, "headers");
         assert!(violation.problem.contains("x-other"));
     }

@@ -91,7 +91,7 @@ impl Port {
 
     /// Answers until it is dropped. Without a filter, lines are not this process's own, and stay as they are.
     pub async fn serve(self, program: Arc<dyn Program>, filter: Option<log::Filter>) {
-        let desk = Arc::new(answer::Desk { program, filter });
+        let handler = Arc::new(answer::AdminHandler { program, filter });
         let mut connections = JoinSet::new();
         let mut oldest = VecDeque::new();
         loop {
@@ -111,7 +111,7 @@ impl Port {
                 }
             }
             make_room(&mut oldest);
-            oldest.push_back(connections.spawn(talk(stream, peer, desk.clone()).in_current_span()));
+            oldest.push_back(connections.spawn(talk(stream, peer, handler.clone()).in_current_span()));
         }
     }
 }
@@ -126,10 +126,10 @@ fn make_room(oldest: &mut VecDeque<AbortHandle>) {
     }
 }
 
-async fn talk(stream: TcpStream, peer: SocketAddr, desk: Arc<answer::Desk>) {
+async fn talk(stream: TcpStream, peer: SocketAddr, handler: Arc<answer::AdminHandler>) {
     let service = service_fn(move |request| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Bytes that a port may have received of messages that are not whole.
 pub(super) const RECEIVING: usize = 256 * 1024 * 1024;
 /// How often what is left free of them one connection may have: alone three quarters, and the next one finds some left.
-const GREED: usize = 3;
+const SHARE_FACTOR: usize = 3;
 
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +110,7 @@ impl Usage {
     pub(super) fn receive(&self, bytes: usize) -> bool {
         let mut calls = self.calls();
         let own = calls.receiving + bytes;
-        let enough = self.seat.receive(bytes, |left| calls.receiving == 0 || own <= GREED * left);
+        let enough = self.seat.receive(bytes, |left| calls.receiving == 0 || own <= SHARE_FACTOR * left);
         if enough {
             calls.receiving = own;
         }

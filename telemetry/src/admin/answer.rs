@@ -23,14 +23,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PATHS: &str = "/livez, /readyz, /version, /metrics and /log";
 
 /// Who answers.
-pub(super) struct Desk {
+pub(super) struct AdminHandler {
     pub(super) program: Arc<dyn Program>,
     pub(super) filter: Option<log::Filter>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
-impl Desk {
+impl AdminHandler {
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         let changes = request.method() == Method::PUT;

@@ -18,7 +18,7 @@ use crate::secrets::KeyedSubscription;
 impl Api {
     /// A new subscription, by itself: without a look at the tenant's other subscriptions.
     pub(super) fn wanted(&self, mut wanted: v1::Subscription) -> Result<Subscription, Status> {
-        unhide(&mut wanted, &CustomHeaders::default())?;
+        restore_masked(&mut wanted, &CustomHeaders::default())?;
         let now = self.clock.wall();
         let subscription = read(&v1::Subscription {
             id: SubscriptionId::new(now, rand::random()).to_string(),
@@ -45,7 +45,7 @@ impl Api {
         let before = subscription::write(&row.subscription);
         let mut wire = before.clone();
         if fields.contains(&"headers") {
-            unhide(&mut wanted, &row.subscription.headers)?;
+            restore_masked(&mut wanted, &row.subscription.headers)?;
         }
         fields.iter().for_each(|field| fields::set(&mut wire, &wanted, field));
         wire.update_time = Some(time::write(self.clock.wall()));
@@ -82,7 +82,7 @@ fn read(wire: &v1::Subscription) -> Result<Subscription, Status> {
     })
 }
 
-fn unhide(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), Status> {
-    let unhidden = subscription::unhide(&mut wanted.headers, stored);
-    unhidden.map_err(|violation| status::invalid(&[violation.within("subscription")]))
+fn restore_masked(wanted: &mut v1::Subscription, stored: &CustomHeaders) -> Result<(), Status> {
+    let restored = subscription::restore_masked(&mut wanted.headers, stored);
+    restored.map_err(|violation| status::invalid(&[violation.within("subscription")]))
 }
