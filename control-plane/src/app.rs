@@ -61,7 +61,7 @@ use crate::judging::Judge;
 use crate::lanes::{Lanes, Runner};
 use crate::link::{Links, Misconduct, Registrar, Visits};
 use crate::listen::certificate::ApiCertificate;
-use crate::listen::{self, Calls, Door, SharedTls};
+use crate::listen::{self, Calls, Listener, SharedTls};
 use crate::metrics::upkeep::Watched;
 use crate::metrics::{Metrics, Writes};
 use crate::operations::Operations;
@@ -323,7 +323,7 @@ impl Parts {
         let connections = |port| self.shown.metrics().connections(port);
         let (to_api, of_agents) = (connections("api"), connections("agents"));
         let ages = ages::spread(config.max_api_connection_age);
-        let api = Door {
+        let api = Listener {
             name: "api",
             listener: api,
             tls: self.api_tls(config)?,
@@ -334,7 +334,7 @@ impl Parts {
             floods: self.shown.metrics().floods(),
         };
         let secured = !config.insecure_loopback;
-        let agents = Door {
+        let agents = Listener {
             name: "agents",
             listener: agents,
             tls: secured.then(|| self.authorities.tls()),

@@ -53,7 +53,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub type SharedTls = Arc<ArcSwap<ServerConfig>>;
 
 /// A port.
-pub struct Door {
+pub struct Listener {
     /// For the log: `api` or `agents`.
     pub name: &'static str,
     /// Where it listens.
@@ -72,7 +72,7 @@ pub struct Door {
     pub servers: usize,
 }
 
-impl Door {
+impl Listener {
     /// The connections that come in for each server, and the task that accepts them until the streams are dropped.
     pub fn open(
         self,

@@ -44,7 +44,7 @@ impl ControlPlane {
         let mut server = JoinSet::new();
         server.spawn(async move {
             tonic::transport::Server::builder()
-                .add_service(SessionServiceServer::new(Door { sender }))
+                .add_service(SessionServiceServer::new(SessionStub { sender }))
                 .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
                 .unwrap();
@@ -160,12 +160,12 @@ pub(crate) fn key(number: u32) -> JobKey {
 }
 
 /// Takes sessions in.
-pub(crate) struct Door {
+pub(crate) struct SessionStub {
     pub(crate) sender: mpsc::Sender<Session>,
 }
 
 #[tonic::async_trait]
-impl SessionService for Door {
+impl SessionService for SessionStub {
     type ConnectStream = ReceiverStream<Result<ControlMessage, Status>>;
 
     async fn connect(

@@ -28,7 +28,7 @@ use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::authority::Authority;
-use crate::control_plane::{Door, Session};
+use crate::control_plane::{Session, SessionStub};
 
 /// It ends with this value.
 pub(crate) struct TlsControlPlane {
@@ -125,7 +125,7 @@ impl TlsControlPlane {
         let mut server = JoinSet::new();
         server.spawn(accept(listener, Arc::clone(&shared), ready, shaken));
         let services = tonic::transport::Server::builder()
-            .add_service(SessionServiceServer::new(Door { sender }))
+            .add_service(SessionServiceServer::new(SessionStub { sender }))
             .add_service(EnrollmentServiceServer::new(Registrar(Arc::clone(&shared))))
             .add_service(IdentityServiceServer::new(Registrar(Arc::clone(&shared))));
         server.spawn(async move {
