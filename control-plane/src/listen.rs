@@ -1,7 +1,7 @@
 //! Where connections come in: bounded in number, through TLS, each handshake within its deadline.
 //!
 //! One task a port accepts, which belongs to the caller; each connection has a task of its own until it has shown that it speaks HTTP/2, so that a
-//! slow one holds up nobody. What comes out is ready for tonic, which serves it. `places` says how many there may be and
+//! slow one holds up nobody. What comes out is ready for tonic, which serves it. `slots` says how many there may be and
 //! who makes room, `usage` what a client must do to keep its connection, `calls` is where that is seen.
 
 mod calls;
@@ -10,7 +10,7 @@ mod connection;
 mod files;
 mod frames;
 mod incoming;
-mod places;
+mod slots;
 mod socket;
 pub mod tls;
 mod usage;
@@ -36,8 +36,8 @@ pub(crate) use self::connection::network_of;
 pub use self::connection::{AgentCertificate, Connection, Peer};
 pub use self::files::connections;
 use self::frames::Floods;
-pub use self::places::{Holder, Shown};
-use self::places::{Place, Places, Taking};
+use self::slots::{ConnectionSlot, ConnectionSlots, SlotGrant};
+pub use self::slots::{Holder, SlotMetrics};
 use self::socket::Socket;
 
 /// How long TLS and the first bytes of HTTP/2 may take.
@@ -65,7 +65,7 @@ pub struct Listener {
     /// Whether those who have shown who they are share them, or keep those that they have.
     pub shared: bool,
     /// Shows how many there are, and who had to make room.
-    pub shown: Shown,
+    pub shown: SlotMetrics,
     /// Counts those that were closed for their frames.
     pub floods: Counters,
     /// Servers that the connections are spread over by chance.
@@ -87,9 +87,9 @@ impl Listener {
 
     async fn accept(self, ready: Ready) {
         let shown = Some(self.shown);
-        let places = match self.shared {
-            true => Places::shared(self.max_connections, shown),
-            false => Places::counted(self.max_connections, shown),
+        let slots = match self.shared {
+            true => ConnectionSlots::shared(self.max_connections, shown),
+            false => ConnectionSlots::counted(self.max_connections, shown),
         };
         let mut handshakes = JoinSet::new();
         let floods = Arc::new(Floods::new(self.name, self.floods));
@@ -108,24 +108,24 @@ impl Listener {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     warn!(port = self.name, %error, "failed to accept a connection");
-                    places.push_out();
+                    slots.evict_oldest();
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             };
-            let place = match places.take() {
-                Taking::Free(place) => place,
-                Taking::PushedOut(place) => {
+            let slot = match slots.take() {
+                SlotGrant::Free(slot) => slot,
+                SlotGrant::Evicted(slot) => {
                     turned_away.note();
-                    place
+                    slot
                 }
-                Taking::None => {
+                SlotGrant::Refused => {
                     turned_away.note();
                     continue;
                 }
             };
             let handshake =
-                handshake(self.name, stream, self.tls.clone(), place, floods.clone(), ready.clone());
+                handshake(self.name, stream, self.tls.clone(), slot, floods.clone(), ready.clone());
             handshakes.spawn(handshake.in_current_span());
         }
     }
@@ -155,13 +155,13 @@ async fn handshake(
     port: &'static str,
     stream: TcpStream,
     tls: Option<SharedTls>,
-    place: Place,
+    slot: ConnectionSlot,
     floods: Arc<Floods>,
     ready: Ready,
 ) {
-    let lost = place.seat().lost();
+    let lost = slot.handle().lost();
     let admitted = tokio::select! {
-        admitted = timeout(HANDSHAKE_WITHIN, admit(stream, tls, place, floods)) => admitted,
+        admitted = timeout(HANDSHAKE_WITHIN, admit(stream, tls, slot, floods)) => admitted,
         () = lost.cancelled() => return debug!(port, "evicted a handshake to free a slot"),
     };
     match admitted {
@@ -174,7 +174,7 @@ async fn handshake(
 async fn admit(
     stream: TcpStream,
     tls: Option<SharedTls>,
-    place: Place,
+    slot: ConnectionSlot,
     floods: Arc<Floods>,
 ) -> std::io::Result<Connection> {
     let socket = Socket::new(stream)?;
@@ -182,9 +182,9 @@ async fn admit(
     let connection = match tls {
         Some(tls) => {
             let stream = TlsAcceptor::from(tls.load_full()).accept(socket).await?;
-            Connection::secured(stream, address, place)?
+            Connection::secured(stream, address, slot)?
         }
-        None => Connection::plain(socket, address, place),
+        None => Connection::plain(socket, address, slot),
     };
     connection.reporting(floods).greet().await
 }

@@ -23,7 +23,7 @@ use self::levels::{Levels, Sources};
 use self::limits::Limits;
 use self::reads::ReadCounts;
 use self::upkeep::Kept;
-use crate::listen::Shown;
+use crate::listen::SlotMetrics;
 use crate::schedule::Assignment;
 
 const EMITTED: [Label; 1] = [Label { name: "result", values: &["accepted", "duplicate", "refused"] }];
@@ -275,9 +275,9 @@ impl Metrics {
 
     /// How many connections there are to a port, `api` or `agents`, and who had to make room.
     #[must_use]
-    pub fn connections(&self, port: &'static str) -> Shown {
+    pub fn connections(&self, port: &'static str) -> SlotMetrics {
         let connections = self.connections.with_label_values(&[port]);
-        Shown { connections, decisions: self.limits.decisions.clone() }
+        SlotMetrics { connections, decisions: self.limits.decisions.clone() }
     }
 
     /// Where connections are counted that were closed for their frames, by port.

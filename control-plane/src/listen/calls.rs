@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::connection::Peer;
-use super::places::Holder;
+use super::slots::Holder;
 use super::usage::Call;
 use crate::api::status;
 
@@ -115,7 +115,7 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-    use crate::listen::places::{Holder, Places, Taking};
+    use crate::listen::slots::{ConnectionSlots, Holder, SlotGrant};
     use crate::listen::usage::{STUCK_LAST, Usage, now};
 
     struct Whole(Option<Bytes>);
@@ -134,9 +134,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_large_answer_is_handed_over_in_pieces_and_waits_for_its_client() {
-        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
-        let usage = Arc::new(Usage::new(place.seat().clone()));
-        assert!(usage.seat().is_of(&Holder::alone("somebody".into())));
+        let SlotGrant::Free(slot) = ConnectionSlots::counted(1, None).take() else {
+            unreachable!("there is one")
+        };
+        let usage = Arc::new(Usage::new(slot.handle().clone()));
+        assert!(usage.handle().authenticate(&Holder::alone("somebody".into())));
         let data: Bytes = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut answer = counted(Body::new(Whole(Some(data.clone()))), usage.begin());
         let mut got = Vec::new();

@@ -21,7 +21,7 @@ use tracing::debug;
 use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
 use super::frames::{Floods, Frames};
-use super::places::{Holder, Place};
+use super::slots::{ConnectionSlot, Holder};
 use super::socket::Socket;
 use super::usage::{Call, End, STUCK_LAST, Usage, now};
 use crate::authority::generation_of;
@@ -29,7 +29,7 @@ use crate::authority::generation_of;
 /// What every HTTP/2 client says first. Source: RFC 9113, section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Who holds the place of a connection without TLS, on which nobody has said who it is.
+/// Who holds the slot of a connection without TLS, on which nobody has said who it is.
 const ANYBODY: &str = "anybody";
 
 /// Who is at the other end; handlers find it among a request's extensions.
@@ -51,19 +51,19 @@ impl Peer {
         network_of(self.address.ip())
     }
 
-    /// A call begins on the connection; `None` when there is no place for one more connection of the caller's. Without
+    /// A call begins on the connection; `None` when there is no slot for one more connection of the caller's. Without
     /// TLS, whoever calls is believed.
     pub(super) fn begin(&self, caller: impl FnOnce() -> Option<Holder>) -> Option<Call> {
-        let seat = self.usage.seat();
-        if seat.is_known() {
+        let handle = self.usage.handle();
+        if handle.is_authenticated() {
             return Some(self.usage.begin());
         }
         if let Some(caller) = caller() {
-            return seat.is_of(&caller).then(|| self.usage.begin());
+            return handle.authenticate(&caller).then(|| self.usage.begin());
         }
         if !self.secured {
-            // Where there is no room, it stays a stranger.
-            let _fits = seat.is_of(&Holder::alone(ANYBODY.into()));
+            // Where there is no room, it stays unauthenticated.
+            let _fits = handle.authenticate(&Holder::alone(ANYBODY.into()));
         }
         Some(self.usage.begin())
     }
@@ -136,7 +136,7 @@ macro_rules! both {
     };
 }
 
-/// See the module. It holds its place among the port's connections until it is dropped.
+/// See the module. It holds its slot among the port's connections until it is dropped.
 pub struct Connection {
     io: Io,
     peer: Peer,
@@ -152,14 +152,14 @@ pub struct Connection {
     frames: Option<Frames>,
     /// Where it is reported when they are too many.
     floods: Option<Arc<Floods>>,
-    _place: Place,
+    _slot: ConnectionSlot,
 }
 
 impl Connection {
-    pub(super) fn plain(socket: Socket, address: SocketAddr, place: Place) -> Self {
-        let usage = Arc::new(Usage::new(place.seat().clone()));
+    pub(super) fn plain(socket: Socket, address: SocketAddr, slot: ConnectionSlot) -> Self {
+        let usage = Arc::new(Usage::new(slot.handle().clone()));
         let peer = Peer { address, agent: None, secured: false, usage };
-        Self::new(Io::Plain(socket), peer, place)
+        Self::new(Io::Plain(socket), peer, slot)
     }
 
     /// # Errors
@@ -167,22 +167,22 @@ impl Connection {
     pub(super) fn secured(
         stream: TlsStream<Socket>,
         address: SocketAddr,
-        mut place: Place,
+        mut slot: ConnectionSlot,
     ) -> io::Result<Self> {
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let agent = certificates.first().and_then(AgentCertificate::read).map(Arc::new);
         if let Some(agent) = agent.as_deref()
-            && !place.belongs_to(&agent.identity.agent)
+            && !slot.belongs_to(&agent.identity.agent)
         {
             return Err(io::Error::other(format!("{} has too many connections", agent.identity.agent)));
         }
-        let usage = Arc::new(Usage::new(place.seat().clone()));
+        let usage = Arc::new(Usage::new(slot.handle().clone()));
         let peer = Peer { address, agent, secured: true, usage };
-        Ok(Self::new(Io::Secured(Box::new(stream)), peer, place))
+        Ok(Self::new(Io::Secured(Box::new(stream)), peer, slot))
     }
 
-    fn new(io: Io, peer: Peer, place: Place) -> Self {
-        let lost = place.seat().lost().cancelled_owned();
+    fn new(io: Io, peer: Peer, slot: ConnectionSlot) -> Self {
+        let lost = slot.handle().lost().cancelled_owned();
         Self {
             io,
             peer,
@@ -192,7 +192,7 @@ impl Connection {
             ended: None,
             frames: None,
             floods: None,
-            _place: place,
+            _slot: slot,
         }
     }
 
@@ -226,7 +226,11 @@ impl Connection {
 
     fn find_end(&mut self, context: &mut Context<'_>) -> Result<(), End> {
         if self.lost.as_mut().poll(context).is_ready() {
-            return Err(if self.peer.usage.seat().is_known() { End::MadeRoom } else { End::PushedOut });
+            return Err(if self.peer.usage.handle().is_authenticated() {
+                End::MadeRoom
+            } else {
+                End::Evicted
+            });
         }
         while self.look.as_mut().poll(context).is_ready() {
             let now = now();
@@ -353,8 +357,8 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::listen::places::{Places, Taking};
-    use crate::listen::usage::{IDLE_LAST, STRANGERS_LAST};
+    use crate::listen::slots::{ConnectionSlots, SlotGrant};
+    use crate::listen::usage::{IDLE_LAST, UNAUTHENTICATED_LIFETIME};
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     #[test]
@@ -373,9 +377,11 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(PREFACE).await.unwrap();
         let (stream, address) = listener.accept().await.unwrap();
-        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
+        let SlotGrant::Free(slot) = ConnectionSlots::counted(1, None).take() else {
+            unreachable!("there is one")
+        };
         let socket = Socket::new(stream).unwrap();
-        let mut connection = Connection::plain(socket, address, place).greet().await.unwrap();
+        let mut connection = Connection::plain(socket, address, slot).greet().await.unwrap();
         connection.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         (connection, client)
     }
@@ -392,9 +398,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_strangers_connection_ends_in_a_minute() {
+    async fn an_unauthenticated_connection_ends_in_a_minute() {
         let (mut connection, _client) = connection().await;
-        assert_eq!(ends(&mut connection).await, (Some(End::Stranger), STRANGERS_LAST));
+        assert_eq!(ends(&mut connection).await, (Some(End::Unauthenticated), UNAUTHENTICATED_LIFETIME));
     }
 
     #[tokio::test(start_paused = true)]
@@ -405,10 +411,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_makes_room_at_once() {
+    async fn an_unauthenticated_client_makes_room_at_once() {
         let (mut connection, _client) = connection().await;
-        connection.peer.usage.seat().lose();
-        assert_eq!(ends(&mut connection).await, (Some(End::PushedOut), Duration::ZERO));
+        connection.peer.usage.handle().lose();
+        assert_eq!(ends(&mut connection).await, (Some(End::Evicted), Duration::ZERO));
     }
 
     #[tokio::test]
@@ -443,7 +449,7 @@ mod tests {
     async fn one_who_holds_more_than_others_makes_room_as_if_it_had_gone() {
         let (mut connection, _client) = connection().await;
         drop(connection.peer.begin(somebody));
-        connection.peer.usage.seat().lose();
+        connection.peer.usage.handle().lose();
         assert_eq!(ends(&mut connection).await, (Some(End::MadeRoom), Duration::ZERO));
     }
 

@@ -36,7 +36,7 @@ impl Frames {
     pub(super) fn read(&mut self, bytes: &[u8], usage: &Usage) -> Result<(), End> {
         let received = self.reader.read(bytes);
         let client = Client {
-            known: usage.seat().is_known(),
+            known: usage.handle().is_authenticated(),
             calls: usage.made(),
             sent: self.sent,
             age: usage.age(now()),

@@ -112,7 +112,7 @@ impl Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::places::{Places, Taking};
+    use crate::listen::slots::{ConnectionSlots, SlotGrant};
     use http_body::Body as _;
     use proptest::prelude::*;
 
@@ -145,8 +145,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_received_is_given_back_when_the_message_is_whole_or_dropped() {
-        let Taking::Free(place) = Places::counted(1, None).take() else { unreachable!("there is one") };
-        let usage = Arc::new(Usage::new(place.seat().clone()));
+        let SlotGrant::Free(slot) = ConnectionSlots::counted(1, None).take() else {
+            unreachable!("there is one")
+        };
+        let usage = Arc::new(Usage::new(slot.handle().clone()));
         let whole = message(1000);
         for cut in [10, 1005] {
             let data = Bytes::copy_from_slice(&whole[..cut]);

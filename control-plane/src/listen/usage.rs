@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::incoming::Incoming;
-use super::places::Seat;
+use super::slots::SlotHandle;
 
 /// What a connection may last whose client does not show who it is: to enroll, or to ask how the server is, takes one call.
-pub(super) const STRANGERS_LAST: Duration = Duration::from_secs(60);
+pub(super) const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 /// Calls that such a client may make, in all and at once.
-pub(super) const STRANGERS_CALLS: u64 = 64;
-pub(super) const STRANGERS_CALLS_AT_ONCE: usize = 8;
+pub(super) const UNAUTHENTICATED_CALLS: u64 = 64;
+pub(super) const UNAUTHENTICATED_CALLS_AT_ONCE: usize = 8;
 /// How long a connection may be without a call.
 pub(super) const IDLE_LAST: Duration = Duration::from_secs(300);
 /// How long a client may take nothing of what it has asked for.
@@ -30,15 +30,15 @@ const SHARE_FACTOR: usize = 3;
 /// Why a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum End {
-    /// A stranger's, to make room, or for too many calls.
+    /// An unauthenticated one's, to make room, or for too many calls.
     #[error("evicted an unauthenticated connection to free a slot")]
-    PushedOut,
+    Evicted,
     /// That of one who is known, to make room for one who holds fewer.
-    #[error("others, who hold fewer connections, need its place")]
+    #[error("others, who hold fewer connections, need its slot")]
     MadeRoom,
-    /// A stranger's, after [`STRANGERS_LAST`].
+    /// An unauthenticated one's, after [`UNAUTHENTICATED_LIFETIME`].
     #[error("its client has not shown in time who it is")]
-    Stranger,
+    Unauthenticated,
     /// After [`IDLE_LAST`].
     #[error("nothing was called on it for 5 minutes")]
     Idle,
@@ -53,7 +53,7 @@ pub(super) enum End {
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Usage {
-    seat: Arc<Seat>,
+    handle: Arc<SlotHandle>,
     came: Instant,
     calls: Mutex<Calls>,
 }
@@ -73,14 +73,14 @@ struct Calls {
 
 impl Usage {
     /// Of a connection that has come now.
-    pub(super) fn new(seat: Arc<Seat>) -> Self {
+    pub(super) fn new(handle: Arc<SlotHandle>) -> Self {
         let came = now();
         let calls = Calls { made: 0, open: 0, free_since: came, untaken: BTreeMap::new(), receiving: 0 };
-        Self { seat, came, calls: Mutex::new(calls) }
+        Self { handle, came, calls: Mutex::new(calls) }
     }
 
-    pub(super) fn seat(&self) -> &Seat {
-        &self.seat
+    pub(super) fn handle(&self) -> &SlotHandle {
+        &self.handle
     }
 
     /// How many calls there have been.
@@ -98,10 +98,10 @@ impl Usage {
         let mut calls = self.calls();
         calls.made += 1;
         calls.open += 1;
-        self.seat.begin();
-        let many = calls.made > STRANGERS_CALLS || calls.open > STRANGERS_CALLS_AT_ONCE;
-        if many && !self.seat.is_known() {
-            self.seat.lose();
+        self.handle.begin();
+        let many = calls.made > UNAUTHENTICATED_CALLS || calls.open > UNAUTHENTICATED_CALLS_AT_ONCE;
+        if many && !self.handle.is_authenticated() {
+            self.handle.lose();
         }
         Call { usage: self.clone(), number: calls.made, untaken: false }
     }
@@ -110,7 +110,7 @@ impl Usage {
     pub(super) fn receive(&self, bytes: usize) -> bool {
         let mut calls = self.calls();
         let own = calls.receiving + bytes;
-        let enough = self.seat.receive(bytes, |left| calls.receiving == 0 || own <= SHARE_FACTOR * left);
+        let enough = self.handle.receive(bytes, |left| calls.receiving == 0 || own <= SHARE_FACTOR * left);
         if enough {
             calls.receiving = own;
         }
@@ -121,7 +121,7 @@ impl Usage {
     pub(super) fn received(&self, bytes: usize) {
         if bytes > 0 {
             self.calls().receiving -= bytes;
-            self.seat.received(bytes);
+            self.handle.received(bytes);
         }
     }
 
@@ -133,11 +133,12 @@ impl Usage {
     /// Whether the connection must end, or when to ask again.
     pub(super) fn judge(&self, now: Instant) -> Result<Instant, End> {
         let calls = self.calls();
-        let stranger = (!self.seat.is_known()).then_some((self.came + STRANGERS_LAST, End::Stranger));
+        let newcomer = (!self.handle.is_authenticated())
+            .then_some((self.came + UNAUTHENTICATED_LIFETIME, End::Unauthenticated));
         let idle = (calls.open == 0).then_some((calls.free_since + IDLE_LAST, End::Idle));
         let stuck = calls.untaken.values().min().map(|since| (*since + STUCK_LAST, End::Stuck));
         let mut again = now + LOOK_EVERY;
-        for (at, end) in [stranger, idle, stuck].into_iter().flatten() {
+        for (at, end) in [newcomer, idle, stuck].into_iter().flatten() {
             if at <= now {
                 return Err(end);
             }
@@ -184,7 +185,7 @@ impl Drop for Call {
         let mut calls = self.usage.calls();
         calls.untaken.remove(&self.number);
         calls.open -= 1;
-        self.usage.seat.end();
+        self.usage.handle.end();
         if calls.open == 0 {
             calls.free_since = now();
         }
@@ -199,58 +200,60 @@ pub(super) fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::listen::places::{Holder, Place, Places, Taking};
+    use crate::listen::slots::{ConnectionSlot, ConnectionSlots, Holder, SlotGrant};
     use tokio::time::advance;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn usage() -> (Place, Arc<Usage>) {
-        let Taking::Free(place) = Places::counted(9, None).take() else { unreachable!("there are nine") };
-        let usage = Arc::new(Usage::new(place.seat().clone()));
-        (place, usage)
+    fn usage() -> (ConnectionSlot, Arc<Usage>) {
+        let SlotGrant::Free(slot) = ConnectionSlots::counted(9, None).take() else {
+            unreachable!("there are nine")
+        };
+        let usage = Arc::new(Usage::new(slot.handle().clone()));
+        (slot, usage)
     }
 
-    fn known() -> (Place, Arc<Usage>) {
-        let (place, usage) = usage();
-        assert!(usage.seat().is_of(&Holder::alone("somebody".into())));
-        (place, usage)
+    fn known() -> (ConnectionSlot, Arc<Usage>) {
+        let (slot, usage) = usage();
+        assert!(usage.handle().authenticate(&Holder::alone("somebody".into())));
+        (slot, usage)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_has_a_minute_whatever_it_does() {
-        let (_place, usage) = usage();
+    async fn an_unauthenticated_client_has_a_minute_whatever_it_does() {
+        let (_slot, usage) = usage();
         let _call = usage.begin();
         assert_eq!(usage.judge(now()), Ok(now() + LOOK_EVERY));
-        advance(STRANGERS_LAST - SECOND).await;
+        advance(UNAUTHENTICATED_LIFETIME - SECOND).await;
         assert_eq!(usage.judge(now()), Ok(now() + SECOND));
         advance(SECOND).await;
-        assert_eq!(usage.judge(now()), Err(End::Stranger));
+        assert_eq!(usage.judge(now()), Err(End::Unauthenticated));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stranger_has_few_calls_and_others_have_many() {
-        let (_place, stranger) = usage();
-        for _ in 0..STRANGERS_CALLS {
-            drop(stranger.begin());
+    async fn an_unauthenticated_client_has_few_calls_and_others_have_many() {
+        let (_slot, newcomer) = usage();
+        for _ in 0..UNAUTHENTICATED_CALLS {
+            drop(newcomer.begin());
         }
-        assert!(!stranger.seat().lost().is_cancelled());
-        drop(stranger.begin());
-        assert!(stranger.seat().lost().is_cancelled());
-        let (_place, stranger) = usage();
-        let mut open: Vec<_> = (0..STRANGERS_CALLS_AT_ONCE).map(|_| stranger.begin()).collect();
-        assert!(!stranger.seat().lost().is_cancelled());
-        open.push(stranger.begin());
-        assert!(stranger.seat().lost().is_cancelled());
-        let (_place, known) = known();
-        for _ in 0..10 * STRANGERS_CALLS {
+        assert!(!newcomer.handle().lost().is_cancelled());
+        drop(newcomer.begin());
+        assert!(newcomer.handle().lost().is_cancelled());
+        let (_slot, newcomer) = usage();
+        let mut open: Vec<_> = (0..UNAUTHENTICATED_CALLS_AT_ONCE).map(|_| newcomer.begin()).collect();
+        assert!(!newcomer.handle().lost().is_cancelled());
+        open.push(newcomer.begin());
+        assert!(newcomer.handle().lost().is_cancelled());
+        let (_slot, known) = known();
+        for _ in 0..10 * UNAUTHENTICATED_CALLS {
             drop(known.begin());
         }
-        assert!(!known.seat().lost().is_cancelled());
+        assert!(!known.handle().lost().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_call_a_connection_ends_and_with_one_it_lasts() {
-        let (_place, usage) = known();
+        let (_slot, usage) = known();
         advance(IDLE_LAST - SECOND).await;
         let call = usage.begin();
         advance(10 * IDLE_LAST).await;
@@ -265,13 +268,13 @@ mod tests {
     #[tokio::test]
     async fn one_connection_has_a_share_of_what_may_be_received_and_leaves_some_to_the_next() {
         const STEP: usize = 64 * 1024;
-        let places = Places::counted(9, None);
+        let slots = ConnectionSlots::counted(9, None);
         let of = || {
-            let (Taking::Free(place) | Taking::PushedOut(place)) = places.take() else {
+            let (SlotGrant::Free(slot) | SlotGrant::Evicted(slot)) = slots.take() else {
                 unreachable!("there are nine")
             };
-            let usage = Usage::new(place.seat().clone());
-            (place, usage)
+            let usage = Usage::new(slot.handle().clone());
+            (slot, usage)
         };
         let fill = |usage: &Usage| (0..).take_while(|_| usage.receive(STEP)).count() * STEP;
         let [(_a, first), (_b, second), (_c, third)] = [(); 3].map(|()| of());
@@ -286,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_takes_what_it_asked_for_or_goes() {
-        let (_place, usage) = known();
+        let (_slot, usage) = known();
         let (mut one, mut other) = (usage.begin(), usage.begin());
         one.given();
         advance(STUCK_LAST - SECOND).await;

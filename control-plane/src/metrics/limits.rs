@@ -16,7 +16,7 @@ const LIMIT: [Label; 1] = [Label {
     ],
 }];
 const DECISION: [Label; 1] =
-    [Label { name: "decision", values: &["stranger_made_room", "holder_made_room", "refused"] }];
+    [Label { name: "decision", values: &["unauthenticated_evicted", "holder_evicted", "refused"] }];
 
 /// See the [module](self).
 pub(crate) struct Limits {
