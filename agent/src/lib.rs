@@ -99,23 +99,23 @@ pub fn main(args: &Args) -> ExitCode {
 
 /// What is done instead of running.
 #[derive(Debug, Clone, clap::Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Look at the settings
     #[command(subcommand)]
-    Config(ConfigVerb),
+    Config(ConfigCommand),
 }
 
 /// What is done with settings.
 #[derive(Debug, Clone, clap::Subcommand)]
-pub enum ConfigVerb {
+pub enum ConfigCommand {
     /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 
 /// Does something else than running: 0, or [`EXIT_SETTINGS`].
 #[must_use]
-pub fn instead(verb: &Verb) -> ExitCode {
-    let Verb::Config(ConfigVerb::Check(args)) = verb;
+pub fn run_subcommand(command: &Command) -> ExitCode {
+    let Command::Config(ConfigCommand::Check(args)) = command;
     match Config::load(args, variables())
         .and_then(|config| config.look(args.config.as_deref(), clock::timestamp()))
     {

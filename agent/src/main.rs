@@ -19,13 +19,13 @@ struct Cli {
     #[command(flatten)]
     args: postrider_agent::Args,
     #[command(subcommand)]
-    verb: Option<postrider_agent::Verb>,
+    command: Option<postrider_agent::Command>,
 }
 
 fn main() -> ExitCode {
-    let Cli { args, verb } = Cli::parse();
-    match verb {
-        Some(verb) => postrider_agent::instead(&verb),
+    let Cli { args, command } = Cli::parse();
+    match command {
+        Some(command) => postrider_agent::run_subcommand(&command),
         None => postrider_agent::main(&args),
     }
 }

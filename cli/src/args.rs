@@ -1,4 +1,4 @@
-//! The command line: every verb, and the options that all of them share.
+//! The command line: every subcommand, and the options that all of them share.
 
 use std::ffi::OsString;
 
@@ -6,15 +6,15 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use postrider_control_plane::{check, restore};
 
 use crate::client::Connection;
+use crate::commands::{
+    agents, apply, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
+};
+use crate::commands::{
+    audit, backup, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
+};
 use crate::dev;
 use crate::output::Format;
 use crate::parts;
-use crate::verbs::{
-    agents, apply, cancel, completions, deliveries, emit, event_types, events, explain, keys, retry,
-};
-use crate::verbs::{
-    audit, backup, egress, operations, pools, replay, secrets, subscriptions, tail, tenants, tokens, verify,
-};
 
 /// Help heading of the options that all commands share.
 pub(crate) const SHARED: &str = "Global options";
@@ -70,57 +70,57 @@ pub(crate) enum Command {
     Emit(emit::Args),
     /// Show accepted events
     #[command(subcommand)]
-    Events(events::Verb),
+    Events(events::Command),
     /// Explain why an event matches each subscription, or does not
     Explain(explain::Args),
     /// Show deliveries and their attempts
     #[command(subcommand)]
-    Deliveries(deliveries::Verb),
+    Deliveries(deliveries::Command),
     /// Retry deliveries now
     Retry(retry::Args),
     /// Retry all ended deliveries of a time range
     Replay(replay::Args),
     /// Manage long-running operations such as replays
     #[command(subcommand)]
-    Operations(operations::Verb),
+    Operations(operations::Command),
     /// Cancel deliveries that have not succeeded
     Cancel(cancel::Args),
     /// Watch deliveries live
     Tail(tail::Args),
     /// Manage subscriptions: URLs, event patterns, retries
     #[command(subcommand)]
-    Subscriptions(subscriptions::Verb),
+    Subscriptions(subscriptions::Command),
     /// Manage the signing keys of a subscription
     #[command(subcommand)]
-    Keys(keys::Verb),
+    Keys(keys::Command),
     /// Manage the catalogue of event types
     #[command(subcommand)]
-    EventTypes(event_types::Verb),
+    EventTypes(event_types::Command),
     /// Manage tenants
     #[command(subcommand)]
-    Tenants(tenants::Verb),
+    Tenants(tenants::Command),
     /// Export a tenant as a file: settings, catalogue, subscriptions; no secrets
     Export,
     /// Apply a tenant file, and show what it changes
     Apply(apply::Args),
     /// Manage delivery agents
     #[command(subcommand)]
-    Agents(agents::Verb),
+    Agents(agents::Command),
     /// Manage pools: groups of agents in the same network
     #[command(subcommand)]
-    Pools(pools::Verb),
+    Pools(pools::Command),
     /// Manage API tokens
     #[command(subcommand)]
-    Tokens(tokens::Verb),
+    Tokens(tokens::Command),
     /// Read and verify the audit log
     #[command(subcommand)]
-    Audit(audit::Verb),
+    Audit(audit::Command),
     /// Check what an agent's egress settings allow (offline)
     #[command(subcommand)]
-    Egress(egress::Verb),
+    Egress(egress::Command),
     /// Manage the keys that encrypt secrets at rest
     #[command(subcommand)]
-    Secrets(secrets::Verb),
+    Secrets(secrets::Command),
     /// Diagnose a deployment and explain what is wrong with it
     ///
     /// Checks connections, certificates, clocks, the store, keys at rest, tokens, and the agents of
@@ -132,7 +132,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     /// Check the embedded store of a stopped control plane
     #[command(subcommand)]
-    Store(check::Verb),
+    Store(check::Command),
     /// Verify the signature of a request (offline)
     Verify(verify::Args),
     /// Print a completion script for a shell
@@ -178,24 +178,24 @@ fn optional_booleans(command: &clap::Command, flags: &mut Vec<OsString>) {
     };
     let long = command.get_arguments().filter(boolean).filter_map(clap::Arg::get_long);
     flags.extend(long.map(|long| format!("--{long}").into()));
-    command.get_subcommands().for_each(|verb| optional_booleans(verb, flags));
+    command.get_subcommands().for_each(|subcommand| optional_booleans(subcommand, flags));
 }
 
 /// The command line, for parsing and for completion scripts.
 pub(crate) fn command() -> clap::Command {
     let mut command = Cli::command();
-    // Building gives every verb the shared options; these verbs do not use them.
+    // Building gives every subcommand the shared options; these subcommands do not use them.
     command.build();
     let hide = |arg: clap::Arg| {
         let shared = arg.get_help_heading() == Some(SHARED);
         if shared { arg.hide(true) } else { arg }
     };
-    for verb in ["dev", "control-plane", "agent", "completions"] {
-        command = command.mut_subcommand(verb, |verb| verb.mut_args(hide));
+    for subcommand in ["dev", "control-plane", "agent", "completions"] {
+        command = command.mut_subcommand(subcommand, |subcommand| subcommand.mut_args(hide));
     }
     let only_output = move |arg: clap::Arg| if arg.get_id() == "output" { arg } else { hide(arg) };
-    for verb in ["verify", "restore", "store"] {
-        command = command.mut_subcommand(verb, |verb| verb.mut_args(only_output));
+    for subcommand in ["verify", "restore", "store"] {
+        command = command.mut_subcommand(subcommand, |subcommand| subcommand.mut_args(only_output));
     }
     // Of the agent's settings, only these are looked at.
     let of_egress = move |arg: clap::Arg| {
@@ -206,8 +206,8 @@ pub(crate) fn command() -> clap::Command {
         let arg = if may_have_value { arg.require_equals(true) } else { arg };
         if used { arg } else { arg.hide(true) }
     };
-    command.mut_subcommand("egress", |verb| {
-        verb.mut_args(hide).mut_subcommand("check", |check| check.mut_args(of_egress))
+    command.mut_subcommand("egress", |subcommand| {
+        subcommand.mut_args(hide).mut_subcommand("check", |check| check.mut_args(of_egress))
     })
 }
 
@@ -233,7 +233,7 @@ mod tests {
                 let id = arg.get_id().as_str();
                 assert!(!globals.iter().any(|global| global == id), "{} {id}", command.get_name());
             }
-            command.get_subcommands().for_each(|verb| judge(verb, globals));
+            command.get_subcommands().for_each(|subcommand| judge(subcommand, globals));
         }
         let command = command();
         let shared = command.get_arguments().filter(|arg| arg.get_help_heading() == Some(SHARED));

@@ -37,7 +37,7 @@ pub(crate) struct Connection {
     #[arg(default_value = "10s", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
     /// A token that the control plane knows (prt_…); better in the environment than on the command line
-    // Its id is not `token`: verbs have arguments of that name.
+    // Its id is not `token`: commands have arguments of that name.
     #[arg(id = "api_token", long = "token", global = true, env = "POSTRIDER_TOKEN", value_name = "TOKEN")]
     #[arg(hide_env_values = true, help_heading = SHARED)]
     pub(crate) token: Option<Hidden>,

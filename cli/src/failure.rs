@@ -1,6 +1,6 @@
 //! What can go wrong, as people read it on stderr and as programs read it in the exit code.
 //!
-//! Every verb returns a [`Failure`]; `run` prints it and exits with its code. A refused call becomes one by
+//! Every command returns a [`Failure`]; `run` prints it and exits with its code. A refused call becomes one by
 //! [`Doing::doing`], which names the step and reads the server's `google.rpc` details.
 
 use std::error::Error;
@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 
 use crate::time::duration_for_people;
 
-/// What a verb returns.
+/// What a command returns.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Why the command ends, for programs. `--help` lists the codes.
@@ -37,7 +37,7 @@ pub(crate) enum Exit {
     BadSignature = 7,
 }
 
-/// Why a verb did not do what it was asked.
+/// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// For programs.

@@ -1,6 +1,6 @@
 //! The `postrider` command: the front door of Postrider.
 //!
-//! [`main`] reads the command line and runs one verb. The verbs that talk to a control plane are in `verbs`,
+//! [`main`] reads the command line and runs one command. The commands that talk to a control plane are in `commands`,
 //! one file each; `dev` starts everything on one machine; `parts` runs a single part in the foreground.
 //! Failures carry the exit code (`failure`), output goes through `output` and `view`, and only `clock` reads
 //! the time.
@@ -8,6 +8,7 @@
 mod args;
 mod client;
 mod clock;
+mod commands;
 mod declare;
 mod dev;
 mod doctor;
@@ -17,7 +18,6 @@ mod output;
 mod pages;
 mod parts;
 mod time;
-mod verbs;
 mod view;
 
 use std::path::Path;
@@ -27,12 +27,12 @@ use postrider_control_plane::command as control_plane;
 
 use crate::args::{Cli, Command};
 use crate::client::Client;
-use crate::failure::{Exit, Failure, Result};
-use crate::verbs::{
+use crate::commands::{
     Context, agents, cancel, completions, deliveries, emit, event_types, events, explain, pools,
 };
-use crate::verbs::{apply, audit, backup, egress, export, secrets, tokens};
-use crate::verbs::{keys, operations, replay, retry, store, subscriptions, tail, tenants, verify};
+use crate::commands::{apply, audit, backup, egress, export, secrets, tokens};
+use crate::commands::{keys, operations, replay, retry, store, subscriptions, tail, tenants, verify};
+use crate::failure::{Exit, Failure, Result};
 
 /// Reads the command line, does what it says, and returns the exit code that `--help` documents. Called by the name of the
 /// control plane, it is that.
@@ -67,9 +67,9 @@ fn finish(result: Result<()>) -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Verify(args) => verify::run(&args, cli.output),
-        Command::Egress(verb) => egress::run(&verb, cli.output),
+        Command::Egress(command) => egress::run(&command, cli.output),
         Command::Restore(args) => backup::restore(&args, cli.output),
-        Command::Store(verb) => store::run(&verb, cli.output),
+        Command::Store(command) => store::run(&command, cli.output),
         Command::Dev(args) => dev::run(&args),
         Command::Doctor => doctor::main(&cli.connection, cli.output),
         Command::Completions(args) => completions::run(&args, args::command()),
@@ -97,26 +97,26 @@ fn run(cli: Cli) -> Result<()> {
 
 async fn call(context: &Context, command: Command) -> Result<()> {
     match command {
-        Command::Tenants(verb) => tenants::run(context, verb).await,
+        Command::Tenants(command) => tenants::run(context, command).await,
         Command::Export => export::run(context).await,
         Command::Apply(args) => Box::pin(apply::run(context, args)).await,
-        Command::EventTypes(verb) => event_types::run(context, verb).await,
-        Command::Subscriptions(verb) => Box::pin(subscriptions::run(context, verb)).await,
-        Command::Keys(verb) => keys::run(context, verb).await,
+        Command::EventTypes(command) => event_types::run(context, command).await,
+        Command::Subscriptions(command) => Box::pin(subscriptions::run(context, command)).await,
+        Command::Keys(command) => keys::run(context, command).await,
         Command::Emit(args) => Box::pin(emit::run(context, args)).await,
-        Command::Events(verb) => events::run(context, verb).await,
+        Command::Events(command) => events::run(context, command).await,
         Command::Explain(args) => explain::run(context, args).await,
-        Command::Deliveries(verb) => deliveries::run(context, verb).await,
+        Command::Deliveries(command) => deliveries::run(context, command).await,
         Command::Retry(args) => retry::run(context, args).await,
         Command::Replay(args) => replay::run(context, args).await,
-        Command::Operations(verb) => operations::run(context, verb).await,
+        Command::Operations(command) => operations::run(context, command).await,
         Command::Cancel(args) => cancel::run(context, args).await,
         Command::Tail(args) => tail::run(context, args).await,
-        Command::Agents(verb) => agents::run(context, verb).await,
-        Command::Pools(verb) => pools::run(context, verb).await,
-        Command::Tokens(verb) => tokens::run(context, verb).await,
-        Command::Audit(verb) => audit::run(context, verb).await,
-        Command::Secrets(verb) => secrets::run(context, verb).await,
+        Command::Agents(command) => agents::run(context, command).await,
+        Command::Pools(command) => pools::run(context, command).await,
+        Command::Tokens(command) => tokens::run(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
+        Command::Secrets(command) => secrets::run(context, command).await,
         Command::Backup(args) => backup::run(context, args).await,
         Command::Verify(_)
         | Command::Restore(_)

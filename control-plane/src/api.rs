@@ -1,4 +1,4 @@
-//! The public API: `postrider.v1`. Handlers check what was sent, call one verb, and say what came of it.
+//! The public API: `postrider.v1`. Handlers check what was sent, call one method of the store, and say what came of it.
 
 mod access;
 mod agents;

@@ -15,7 +15,7 @@ pub struct Args {
 
 /// What is done with a store while no control plane uses it.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Verify that everything which was acknowledged is there: every commit, every row, the audit log's chain. Like a start,
     /// it completes what a crash left incomplete
     Check(Args),

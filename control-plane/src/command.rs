@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::{Args, Verb};
+use crate::{Args, Command};
 
 /// The name of the command.
 pub const NAME: &str = env!("CARGO_PKG_NAME");
@@ -17,19 +17,19 @@ the log names it; 130 stopped at once by a second signal.";
 /// Owns subscriptions, signing keys and events, and streams signed jobs to agents.
 #[derive(clap::Parser)]
 #[command(version, max_term_width = 110, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
-struct Command {
+struct CommandLine {
     #[command(flatten)]
     args: Args,
     #[command(subcommand)]
-    verb: Option<Verb>,
+    command: Option<Command>,
 }
 
 /// Reads the command line and does what it says.
 #[must_use]
 pub fn run() -> ExitCode {
-    let Command { args, verb } = Command::parse();
-    match verb {
-        Some(verb) => crate::instead(&verb),
+    let CommandLine { args, command } = CommandLine::parse();
+    match command {
+        Some(command) => crate::run_subcommand(&command),
         None => crate::main(args),
     }
 }

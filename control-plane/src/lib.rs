@@ -79,30 +79,30 @@ pub struct Args {
 
 /// What is done instead of running.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum Verb {
+pub enum Command {
     /// Look at the settings
     #[command(subcommand)]
-    Config(ConfigVerb),
+    Config(ConfigCommand),
     /// Make a data directory of a backup, or see whether one is whole
     Restore(restore::Args),
     /// Look at the embedded store while no control plane uses it
     #[command(subcommand)]
-    Store(check::Verb),
+    Store(check::Command),
 }
 
 /// What is done with settings.
 #[derive(Clone, Debug, clap::Subcommand)]
-pub enum ConfigVerb {
+pub enum ConfigCommand {
     /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 
 /// Does something else than running. Exit codes: 0 done, 1 failed, 2 wrong settings.
 #[must_use]
-pub fn instead(verb: &Verb) -> ExitCode {
+pub fn run_subcommand(command: &Command) -> ExitCode {
     let now = clock::Clock::start().wall();
-    match verb {
-        Verb::Config(ConfigVerb::Check(args)) => {
+    match command {
+        Command::Config(ConfigCommand::Check(args)) => {
             let loaded = config::load(args.config.as_deref(), args.settings.clone(), variables());
             match loaded.and_then(|config| config.look(args.config.as_deref(), now)) {
                 Ok(look) => {
@@ -115,7 +115,7 @@ pub fn instead(verb: &Verb) -> ExitCode {
                 }
             }
         }
-        Verb::Store(check::Verb::Check(args)) => match args.carry_out() {
+        Command::Store(check::Command::Check(args)) => match args.carry_out() {
             Ok(checked) => {
                 println!("{checked}");
                 ExitCode::SUCCESS
@@ -126,7 +126,7 @@ pub fn instead(verb: &Verb) -> ExitCode {
                 ExitCode::from(code)
             }
         },
-        Verb::Restore(args) => match args.carry_out(now) {
+        Command::Restore(args) => match args.carry_out(now) {
             Ok(done) => {
                 println!("{done}");
                 ExitCode::SUCCESS

@@ -1,13 +1,13 @@
-//! What the control plane remembers: a handful of atomic verbs, whatever database is behind them.
+//! What the control plane remembers: a handful of atomic methods, whatever database is behind them.
 //!
-//! A verb is one atomic write or one consistent read. A read ends when its caller no longer waits
+//! A method is one atomic write or one consistent read. A read ends when its caller no longer waits
 //! for it, and pages of lists end early, with a successor, when they are large: no list holds the
-//! data of events. The verbs that accept or change something return when it is on disk;
+//! data of events. The methods that accept or change something return when it is on disk;
 //! [`Store::settle`] too, but it may wait a little for company, since nothing waits for it. Time
 //! comes in with the values: no store reads a clock. Rows, keys and transactions never leave the
 //! modules below this one.
 //!
-//! Verbs that somebody can be asked about later take an audit entry, and write its record with the change or not at all.
+//! Methods that somebody can be asked about later take an audit entry, and write its record with the change or not at all.
 //!
 //! Every implementation passes the conformance suite in `control-plane/tests/store.rs`.
 
@@ -56,7 +56,7 @@ pub(crate) use self::sled::age;
 /// The store's folder in a data directory.
 pub const STORE: &str = "store";
 
-/// What can go wrong below every verb.
+/// What can go wrong below every method.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, or nearly.
@@ -194,7 +194,7 @@ pub struct Retention {
     pub now: Timestamp,
 }
 
-/// The verbs. See the module for what they promise.
+/// The methods. See the module for what they promise.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The epoch of this opening: greater than that of every earlier one.
@@ -274,7 +274,7 @@ pub trait Store: Send + Sync + 'static {
     /// What the stored events of each of these tenants count for ([`postrider_domain::quota`]).
     async fn stored_bytes(&self, tenants: Vec<TenantId>) -> Result<Vec<u64>, StoreError>;
     /// Begins to delete a tenant: writes its row, which says so, and the operation, and removes these tokens. From then on
-    /// nothing of the tenant is written: events are [`Conflict::TenantDeleting`], other verbs [`StoreError::Deleting`], and
+    /// nothing of the tenant is written: events are [`Conflict::TenantDeleting`], other methods [`StoreError::Deleting`], and
     /// new states of deliveries that are removed are left out.
     async fn begin_tenant_deletion(
         &self,

@@ -7,8 +7,8 @@ use postrider_proto::v1;
 use serde_json::{Value, json};
 
 use super::plan::Fields;
+use crate::commands::signature_profile;
 use crate::time::{duration_for_people, duration_from_wire};
-use crate::verbs::signature_profile;
 use crate::view::{limit, word};
 
 /// The fields of a tenant.

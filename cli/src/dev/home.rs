@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::certificates::Certificates;
 use super::parts::Part;
 use super::ports::Ports;
+use crate::commands::tokens;
 use crate::failure::{Doing as _, Exit, Failure, Result};
-use crate::verbs::tokens;
 
 /// How much of a log is shown when its writer has died.
 const TAIL_LINES: usize = 20;
@@ -60,9 +60,9 @@ impl Home {
         self.part("agent", "agent")
     }
 
-    fn part(&self, name: &'static str, verb: &'static str) -> Part {
-        let file = |extension: &str| self.path.join(format!("{verb}.{extension}"));
-        Part { name, verb, settings: file("toml"), log: file("log") }
+    fn part(&self, name: &'static str, command: &'static str) -> Part {
+        let file = |extension: &str| self.path.join(format!("{command}.{extension}"));
+        Part { name, command, settings: file("toml"), log: file("log") }
     }
 
     /// The file with the token of the admin that `dev` is.

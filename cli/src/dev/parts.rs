@@ -23,8 +23,8 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Part {
     /// For people: `control plane` or `agent`.
     pub(crate) name: &'static str,
-    /// The verb, which is also the name of its log.
-    pub(crate) verb: &'static str,
+    /// The command, which is also the name of its log.
+    pub(crate) command: &'static str,
     /// Its settings.
     pub(crate) settings: PathBuf,
     /// Where its output goes.
@@ -60,7 +60,7 @@ impl Parts {
         let log = File::create(&part.log).doing(format_args!("write {}", part.log.display()))?;
         let mut command = Command::new(&self.binary);
         command
-            .arg(part.verb)
+            .arg(part.command)
             .arg("--exit-on-stdin-eof")
             .arg("--config")
             .arg(&part.settings)

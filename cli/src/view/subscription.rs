@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::health::{FailurePolicy, Health};
 use super::key::SigningKey;
 use super::{duration, time, word, word_unless_unspecified};
+use crate::commands::signature_profile;
 use crate::output::View;
 use crate::time::{duration_for_people, duration_from_wire};
-use crate::verbs::signature_profile;
 
 /// Mirrors `postrider.v1.Subscription`.
 #[derive(Debug, Serialize)]

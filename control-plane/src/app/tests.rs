@@ -151,16 +151,16 @@ async fn whichever_verb_of_the_store_panics_the_program_ends_and_names_the_task(
             })
         }),
     ];
-    for (verb, task, provoke) in table {
+    for (method, task, provoke) in table {
         let folder = tempfile::tempdir().unwrap();
         let (parts, store) = started(folder.path(), |_| {}).await;
         let api = parts.api.clone();
         let (subscription, delivery) = prepare(&api).await;
-        store.panic(&[verb]);
+        store.panic(&[method]);
         provoke(&api, subscription, delivery).await;
-        let cause = Cause::Panicked(format!("the test has {verb} panic"));
+        let cause = Cause::Panicked(format!("the test has {method} panic"));
         let failed = failure(parts).await;
-        assert_eq!(failed, TaskFailed { task, cause }, "{verb}");
+        assert_eq!(failed, TaskFailed { task, cause }, "{method}");
     }
 }
 
@@ -182,8 +182,8 @@ async fn reads_of_a_lane_that_panic_are_asked_again() {
     let (parts, store) = started(folder.path(), |store| store.panic(&READS)).await;
     let asked = async || loop {
         let seen = store.seen();
-        if let Some(verb) = READS.iter().find(|verb| seen.contains(verb)) {
-            return *verb;
+        if let Some(method) = READS.iter().find(|method| seen.contains(method)) {
+            return *method;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
@@ -201,15 +201,15 @@ async fn reads_of_a_lane_that_panic_are_asked_again() {
 #[tokio::test]
 async fn a_store_that_never_answers_does_not_hold_up_the_stop() {
     let folder = tempfile::tempdir().unwrap();
-    for verb in ["close", "put_key_uses"] {
-        let (parts, store) = started(&folder.path().join(verb), |_| {}).await;
+    for method in ["close", "put_key_uses"] {
+        let (parts, store) = started(&folder.path().join(method), |_| {}).await;
         let (subscription, _) = prepare(&parts.api).await;
         parts.api.uses.moved(subscription, parts.api.clock.wall());
-        store.hold(verb);
+        store.hold(method);
         let stopped = parts.until(ready(()), Watchdog::default(), Duration::from_secs(1));
         let stopped = tokio::time::timeout(Duration::from_secs(1) + AFTER_GRACE, stopped).await;
         let stopped = stopped.expect("it ends within the grace and some seconds");
-        match verb {
+        match method {
             "close" => {
                 let error = stopped.unwrap_err().to_string();
                 assert!(error.starts_with("the store did not close within 3 s"), "{error}");

@@ -20,7 +20,7 @@ use tower::Layer as _;
 
 use crate::world::{Things, World, admin};
 
-/// Every verb that takes a record.
+/// Every method that takes a record.
 const RECORDING: [&str; 9] = [
     "settle",
     "put_tenant",

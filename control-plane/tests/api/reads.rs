@@ -1,7 +1,7 @@
 //! Another tenant's things are missed by the same reads as what never was, so that no time tells the two apart.
 //!
 //! Not the time itself is measured: a machine's noise would hide what an attacker finds with enough tries. What a call
-//! asks of the store is compared, verb by verb; what is decided in memory looks among the caller's own things alone.
+//! asks of the store is compared, method by method; what is decided in memory looks among the caller's own things alone.
 
 use futures::future::BoxFuture;
 use postrider_control_plane::api::Api;

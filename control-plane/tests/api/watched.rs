@@ -22,13 +22,13 @@ use postrider_domain::time::Timestamp;
 use postrider_proto::v1;
 use tokio::sync::Semaphore;
 
-/// Says which verbs were used, and lets them through, or not.
+/// Says which methods were used, and lets them through, or not.
 pub(crate) struct Watched {
     inner: Arc<dyn Store>,
     seen: Mutex<Vec<&'static str>>,
     failing: Mutex<Vec<&'static str>>,
     panicking: Mutex<Vec<&'static str>>,
-    /// One permit lets a verb go that is held.
+    /// One permit lets a method go that is held.
     pub(crate) held: Semaphore,
     holding: Mutex<Option<&'static str>>,
 }
@@ -45,45 +45,45 @@ impl Watched {
         })
     }
 
-    /// The verbs that were used since this was asked last.
+    /// The methods that were used since this was asked last.
     pub(crate) fn seen(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 
-    /// These verbs fail from now on.
-    pub(crate) fn fail(&self, verbs: &[&'static str]) {
-        *self.failing.lock().unwrap() = verbs.to_vec();
+    /// These methods fail from now on.
+    pub(crate) fn fail(&self, methods: &[&'static str]) {
+        *self.failing.lock().unwrap() = methods.to_vec();
     }
 
-    /// These verbs panic from now on.
-    pub(crate) fn panic(&self, verbs: &[&'static str]) {
-        *self.panicking.lock().unwrap() = verbs.to_vec();
+    /// These methods panic from now on.
+    pub(crate) fn panic(&self, methods: &[&'static str]) {
+        *self.panicking.lock().unwrap() = methods.to_vec();
     }
 
-    /// This verb's answers are held back from now on.
-    pub(crate) fn hold(&self, verb: &'static str) {
-        *self.holding.lock().unwrap() = Some(verb);
+    /// This method's answers are held back from now on.
+    pub(crate) fn hold(&self, method: &'static str) {
+        *self.holding.lock().unwrap() = Some(method);
     }
 
-    fn enter(&self, verb: &'static str) -> Result<(), StoreError> {
-        self.seen.lock().unwrap().push(verb);
-        let panics = self.panicking.lock().unwrap().contains(&verb);
-        assert!(!panics, "the test has {verb} panic");
-        if self.failing.lock().unwrap().contains(&verb) {
+    fn enter(&self, method: &'static str) -> Result<(), StoreError> {
+        self.seen.lock().unwrap().push(method);
+        let panics = self.panicking.lock().unwrap().contains(&method);
+        assert!(!panics, "the test has {method} panic");
+        if self.failing.lock().unwrap().contains(&method) {
             return Err(StoreError::Unavailable("the test says so".into()));
         }
         Ok(())
     }
 
-    async fn leave(&self, verb: &'static str) {
-        let held = *self.holding.lock().unwrap() == Some(verb);
+    async fn leave(&self, method: &'static str) {
+        let held = *self.holding.lock().unwrap() == Some(method);
         if held {
             self.held.acquire().await.unwrap().forget();
         }
     }
 }
 
-macro_rules! verbs {
+macro_rules! methods {
     ($($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+) => {
         #[async_trait]
         impl Store for Watched {
@@ -110,7 +110,7 @@ macro_rules! verbs {
 type Request = Option<(RequestKey, RequestRow)>;
 type Results = Vec<Result<Accepted, Conflict>>;
 
-verbs! {
+methods! {
     beat() -> ();
     size() -> u64;
     accept(batch: Vec<Accept>) -> Results;

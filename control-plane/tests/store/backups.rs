@@ -1,4 +1,4 @@
-//! Backups by the store's own verbs: what is accepted, settled and sealed while one is taken is there afterwards, and fits together.
+//! Backups by the store's own methods: what is accepted, settled and sealed while one is taken is there afterwards, and fits together.
 
 use std::path::Path;
 use std::sync::Arc;

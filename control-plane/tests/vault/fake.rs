@@ -196,13 +196,13 @@ impl State {
         }
         let path = head.uri.path();
         let rest = path.strip_prefix("/v1/transit/").ok_or((404, "no handler for route"))?;
-        let (verb, key) = rest.split_once('/').ok_or((404, "no handler for route"))?;
+        let (method, key) = rest.split_once('/').ok_or((404, "no handler for route"))?;
         if key != "postrider" {
             return Err((400, "encryption key not found"));
         }
         let fields: HashMap<String, String> =
             serde_json::from_slice(body).map_err(|_| (400, "failed to parse JSON input"))?;
-        let data = match verb {
+        let data = match method {
             "encrypt" => self.encrypt(&fields)?,
             "decrypt" => self.decrypt(&fields)?,
             _ => return Err((404, "no handler for route")),

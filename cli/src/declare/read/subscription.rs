@@ -4,8 +4,8 @@ use postrider_domain::id::SubscriptionId;
 use postrider_proto::v1::{self, SubscriptionState};
 
 use super::{Declared, Key, Mistakes, Node, Section, Value, Wanted, fields};
+use crate::commands::signature_profile;
 use crate::time::{duration_to_wire, parse_duration};
-use crate::verbs::signature_profile;
 use crate::view::parse_word;
 
 /// Stands for the id and tenant of a subscription that is only read to be judged.

@@ -1,4 +1,4 @@
-//! What a verb reads: arguments that may stand in a file or come on stdin.
+//! What a command reads: arguments that may stand in a file or come on stdin.
 
 use std::io::Read as _;
 use std::path::Path;

@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to do with agents.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List agents: enrolled ones, and others seen in the last 24 hours
     List {
         /// Only agents of this pool
@@ -56,33 +56,32 @@ pub(crate) enum Verb {
     },
     /// Manage the join tokens that agents enroll with
     #[command(subcommand)]
-    JoinTokens(join_tokens::Verb),
+    JoinTokens(join_tokens::Command),
     /// Manage the authorities that issue agent certificates
     #[command(subcommand)]
-    Authorities(authorities::Verb),
+    Authorities(authorities::Command),
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.agents();
-    match verb {
-        Verb::List { pool, limit } => {
+    match command {
+        Command::List { pool, limit } => {
             let agents = pages::collect(limit, "list agents", async |page_size, page_token| {
                 api.list_agents(v1::ListAgentsRequest { pool: pool.clone(), page_size, page_token }).await
             });
             agents.await?.show::<Agent>(context.format)
         }
-        Verb::Get { id } => {
+        Command::Get { id } => {
             let step = format!("get the agent '{id}'");
             let answer = api.get_agent(v1::GetAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
-        Verb::Revoke { id, reason } => {
+        Command::Revoke { id, reason } => {
             let step = format!("revoke the agent '{id}'");
             let answer = api.revoke_agent(v1::RevokeAgentRequest { agent: id, reason }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
-        Verb::Drain { id, wait } => {
+        Command::Drain { id, wait } => {
             let step = format!("drain the agent '{id}'");
             let answer = api.drain_agent(v1::DrainAgentRequest { agent: id }).await.doing(step)?;
             let mut agent = promised(answer.into_inner().agent, "agent")?;
@@ -94,12 +93,12 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             }
             context.format.one(&Agent::from(agent))
         }
-        Verb::Undrain { id } => {
+        Command::Undrain { id } => {
             let step = format!("give the agent '{id}' jobs again");
             let answer = api.undrain_agent(v1::UndrainAgentRequest { agent: id }).await.doing(step)?;
             context.format.one(&Agent::from(promised(answer.into_inner().agent, "agent")?))
         }
-        Verb::JoinTokens(verb) => join_tokens::run(context, verb).await,
-        Verb::Authorities(verb) => authorities::run(context, verb).await,
+        Command::JoinTokens(command) => join_tokens::run(context, command).await,
+        Command::Authorities(command) => authorities::run(context, command).await,
     }
 }

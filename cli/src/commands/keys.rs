@@ -16,7 +16,7 @@ use crate::view::test_post::TestPost;
 
 /// What to do with signing keys.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List a subscription's keys, newest first, without secrets
     List {
         /// Subscription ID
@@ -113,23 +113,22 @@ pub(crate) enum Verb {
     },
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
-    let verb = match verb {
-        Verb::RotateAll(args) => return rotate_all::run(context, args).await,
-        verb => verb,
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    let command = match command {
+        Command::RotateAll(args) => return rotate_all::run(context, args).await,
+        command => command,
     };
     let tenant = context.tenant()?;
     let mut api = context.client.signing_keys();
-    match verb {
-        Verb::RotateAll(_) => Ok(()),
-        Verb::List { subscription } => {
+    match command {
+        Command::RotateAll(_) => Ok(()),
+        Command::List { subscription } => {
             let step = format!("list the keys of {subscription}");
             let request = v1::ListSigningKeysRequest { tenant, subscription };
             let keys = api.list_signing_keys(request).await.doing(step)?.into_inner().signing_keys;
             context.format.list(&keys.into_iter().map(SigningKey::from).collect::<Vec<_>>())
         }
-        Verb::Rotate { subscription, overlap, secret_file, scheme, request_id } => {
+        Command::Rotate { subscription, overlap, secret_file, scheme, request_id } => {
             let step = format!("rotate the key of {subscription}");
             let request = v1::RotateSigningKeyRequest {
                 tenant,
@@ -141,29 +140,29 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             };
             rotate(context, request, step).await
         }
-        Verb::Create { subscription, scheme, secret_file, request_id } => {
+        Command::Create { subscription, scheme, secret_file, request_id } => {
             let secret = secret_file.as_deref().map(input::read_line).transpose()?.unwrap_or_default();
             create(context, v1::CreateSigningKeyRequest { tenant, subscription, scheme, secret, request_id })
                 .await
         }
-        Verb::Activate { subscription, key: signing_key, overlap, request_id } => {
+        Command::Activate { subscription, key: signing_key, overlap, request_id } => {
             let overlap = overlap.map(duration_to_wire);
             let request =
                 v1::ActivateSigningKeyRequest { tenant, subscription, signing_key, overlap, request_id };
             activate(context, request).await
         }
-        Verb::Test { subscription, key: signing_key, event_type, request_id } => {
+        Command::Test { subscription, key: signing_key, event_type, request_id } => {
             let request =
                 v1::TestSigningKeyRequest { tenant, subscription, signing_key, event_type, request_id };
             test(context, request).await
         }
-        Verb::Revoke { subscription, key } => {
+        Command::Revoke { subscription, key } => {
             let step = format!("revoke the key {key}");
             let request = v1::RevokeSigningKeyRequest { tenant, subscription, signing_key: key };
             let answer = api.revoke_signing_key(request).await.doing(step)?.into_inner();
             context.format.one(&SigningKey::from(promised(answer.signing_key, "signing_key")?))
         }
-        Verb::Reveal { subscription, key } => {
+        Command::Reveal { subscription, key } => {
             let step = format!("reveal the key of {subscription}");
             let signing_key = key.unwrap_or_default();
             let request = v1::RevealSigningKeyRequest { tenant, subscription, signing_key };

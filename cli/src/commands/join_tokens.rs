@@ -14,7 +14,7 @@ use crate::view::promised;
 
 /// What to do with join tokens.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Create a join token: the only setting that an agent needs to connect (`join`)
     ///
     /// The token contains the control plane's address, a secret, and the fingerprint of the control plane's
@@ -45,11 +45,10 @@ pub(crate) enum Verb {
     },
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.agents();
-    match verb {
-        Verb::Create { pool, uses, lifetime, display_name } => {
+    match command {
+        Command::Create { pool, uses, lifetime, display_name } => {
             let lifetime = lifetime.map(duration_to_wire);
             let request = v1::CreateJoinTokenRequest { display_name, pool, max_uses: uses, lifetime };
             let made = api.create_join_token(request).await.doing("create a join token")?.into_inner();
@@ -61,13 +60,13 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             notice(token.promise());
             print(&format!("{}\n", made.join))
         }
-        Verb::List { limit } => {
+        Command::List { limit } => {
             let tokens = pages::collect(limit, "list join tokens", async |page_size, page_token| {
                 api.list_join_tokens(v1::ListJoinTokensRequest { page_size, page_token }).await
             });
             tokens.await?.show::<JoinToken>(context.format)
         }
-        Verb::Revoke { token } => {
+        Command::Revoke { token } => {
             let request = v1::RevokeJoinTokenRequest { join_token: token.clone() };
             api.revoke_join_token(request).await.doing(format_args!("revoke {token}"))?;
             context.done(format_args!("Revoked {token}."))

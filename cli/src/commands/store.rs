@@ -1,6 +1,6 @@
 //! `postrider store`: what can be done with an embedded store while no control plane uses it.
 
-use postrider_control_plane::check::Verb;
+use postrider_control_plane::check::Command;
 use postrider_control_plane::store::{Checked, StoreError};
 use serde_json::json;
 
@@ -8,8 +8,8 @@ use crate::failure::{Exit, Failure, Result};
 use crate::output::{Format, print};
 
 /// Does it.
-pub(crate) fn run(verb: &Verb, format: Format) -> Result<()> {
-    let Verb::Check(args) = verb;
+pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
+    let Command::Check(args) = command;
     let checked = args.carry_out().map_err(refused)?;
     match format {
         Format::Table => print(&format!("{checked}\n")),

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// What to do with secrets at rest.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Show the key-encryption keys, the data keys, and the progress of a rewrap
     Status,
     /// Re-encrypt all secrets under the current key-encryption key, and wait until it is done
@@ -39,11 +39,10 @@ pub(crate) enum Verb {
     },
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
-    match verb {
-        Verb::Status => context.format.one(&SecretsStatus::from(status(context).await?)),
-        Verb::Rewrap { no_wait } => {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::Status => context.format.one(&SecretsStatus::from(status(context).await?)),
+        Command::Rewrap { no_wait } => {
             let begun = context.client.secrets().rewrap_secrets(v1::RewrapSecretsRequest {}).await;
             let begun = promised(begun.doing("rewrap the secrets")?.into_inner().rewrap, "rewrap")?;
             let ended = if no_wait { begun } else { end(context, begun).await? };
@@ -52,7 +51,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             context.format.one(&Rewrap::from(ended))?;
             if failed { Err(Failure::new(Exit::Refused, problem)) } else { Ok(()) }
         }
-        Verb::GenerateKek { file } => {
+        Command::GenerateKek { file } => {
             let text = kek::generate();
             write(&file, &text).doing(format_args!("write {}", file.display()))?;
             let key = kek::read_file(&file).map_err(|problem| Failure::new(Exit::Unexpected, problem))?;

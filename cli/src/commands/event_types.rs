@@ -13,7 +13,7 @@ use crate::view::{parse_word, promised};
 
 /// What to do with event types.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Add a type to the catalogue
     Create {
         /// Name, such as document.completed
@@ -74,31 +74,30 @@ pub(crate) struct Text {
     deprecation_message: Option<String>,
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let tenant = context.tenant()?;
     let mut api = context.client.event_types();
-    match verb {
-        Verb::Create { name, text } => {
+    match command {
+        Command::Create { name, text } => {
             let step = format!("create the event type '{name}'");
             let event_type = Some(text.fill(tenant, name)?.0);
             let answer =
                 api.create_event_type(v1::CreateEventTypeRequest { event_type }).await.doing(step)?;
             show(context, answer.into_inner().event_type)
         }
-        Verb::Get { name } => {
+        Command::Get { name } => {
             let step = format!("get the event type '{name}'");
             let answer = api.get_event_type(v1::GetEventTypeRequest { tenant, name }).await.doing(step)?;
             show(context, answer.into_inner().event_type)
         }
-        Verb::List { limit } => {
+        Command::List { limit } => {
             let entries = pages::collect(limit, "list event types", async |page_size, page_token| {
                 let tenant = tenant.clone();
                 api.list_event_types(v1::ListEventTypesRequest { tenant, page_size, page_token }).await
             });
             entries.await?.show::<EventType>(context.format)
         }
-        Verb::Update { name, text } => {
+        Command::Update { name, text } => {
             let step = format!("update the event type '{name}'");
             let (event_type, paths) = text.fill(tenant, name)?;
             if paths.is_empty() {
@@ -112,7 +111,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             let answer = api.update_event_type(request).await.doing(step)?;
             show(context, answer.into_inner().event_type)
         }
-        Verb::Delete { name } => {
+        Command::Delete { name } => {
             let request = v1::DeleteEventTypeRequest { tenant, name: name.clone() };
             api.delete_event_type(request).await.doing(format_args!("delete the event type '{name}'"))?;
             context.done(format_args!("Deleted {name}."))

@@ -12,7 +12,7 @@ use crate::view::{parse_word, promised};
 
 /// What to do with deliveries.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List deliveries, newest first
     List(Filter),
     /// Show one delivery with every attempt: timings, response, reason for failure
@@ -41,11 +41,10 @@ pub(crate) struct Filter {
     limit: Limit,
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
-    match verb {
-        Verb::List(filter) => list(context, filter).await,
-        Verb::Show { id } => show(context, id).await,
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
+    match command {
+        Command::List(filter) => list(context, filter).await,
+        Command::Show { id } => show(context, id).await,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::view::test_post::TestPost;
 
 /// What to do with subscriptions.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Create a subscription with its first signing key, and print the secret
     Create(Box<Create>),
     /// Show one subscription
@@ -107,40 +107,39 @@ pub(crate) struct Update {
     settings: Settings,
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let tenant = context.tenant()?;
     let mut api = context.client.subscriptions();
-    match verb {
-        Verb::Create(create) => create.run(context, tenant).await,
-        Verb::Update(update) => update.run(context, tenant).await,
-        Verb::Test { id, event_type, request_id } => {
+    match command {
+        Command::Create(create) => create.run(context, tenant).await,
+        Command::Update(update) => update.run(context, tenant).await,
+        Command::Test { id, event_type, request_id } => {
             test(context, v1::TestSubscriptionRequest { tenant, subscription: id, event_type, request_id })
                 .await
         }
-        Verb::Diagnose(look) => look.diagnose(context, tenant).await,
-        Verb::Validate(validate) => validate.run(context, tenant).await,
-        Verb::Get { id } => show(context, get(context, tenant, id).await?),
-        Verb::List { limit } => {
+        Command::Diagnose(look) => look.diagnose(context, tenant).await,
+        Command::Validate(validate) => validate.run(context, tenant).await,
+        Command::Get { id } => show(context, get(context, tenant, id).await?),
+        Command::List { limit } => {
             let found = pages::collect(limit, "list subscriptions", async |page_size, page_token| {
                 let tenant = tenant.clone();
                 api.list_subscriptions(v1::ListSubscriptionsRequest { tenant, page_size, page_token }).await
             });
             found.await?.show::<Subscription>(context.format)
         }
-        Verb::Pause { id } => {
+        Command::Pause { id } => {
             let step = format!("pause {id}");
             let request = v1::PauseSubscriptionRequest { tenant, subscription: id };
             let answer = api.pause_subscription(request).await.doing(step)?.into_inner();
             show(context, promised(answer.subscription, "subscription")?)
         }
-        Verb::Resume { id } => {
+        Command::Resume { id } => {
             let step = format!("resume {id}");
             let request = v1::ResumeSubscriptionRequest { tenant, subscription: id };
             let answer = api.resume_subscription(request).await.doing(step)?.into_inner();
             show(context, promised(answer.subscription, "subscription")?)
         }
-        Verb::Delete { id } => {
+        Command::Delete { id } => {
             let request = v1::DeleteSubscriptionRequest { tenant, subscription: id.clone() };
             api.delete_subscription(request).await.doing(format_args!("delete {id}"))?;
             context.done(format_args!("Deleted {id}."))

@@ -13,7 +13,7 @@ use crate::view::audit::{AuditRecord, Verdict};
 
 /// What to do with the audit log.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List records, newest first; with --tenant only those of the tenant
     List {
         /// Only records of this actor: the ID of a token or an agent
@@ -61,11 +61,10 @@ fn read_head(file: &Path) -> Result<Head> {
     Ok(Head { sequence: exported.head.sequence, hash: exported.hash() })
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.audit();
-    match verb {
-        Verb::List { actor, action, span, limit } => {
+    match command {
+        Command::List { actor, action, span, limit } => {
             let tenant = context.tenant.clone().unwrap_or_default();
             let (start_time, end_time) = span.to_wire();
             let records = pages::collect(limit, "list audit records", async |page_size, page_token| {
@@ -83,7 +82,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             });
             records.await?.show::<AuditRecord>(context.format)
         }
-        Verb::Verify { known, head_file } => {
+        Command::Verify { known, head_file } => {
             let known = head_file.as_deref().map_or(Ok(known), |file| read_head(file).map(Some))?;
             let (known_sequence, known_hash) =
                 known.map(|head| (head.sequence, head.hash)).unwrap_or_default();

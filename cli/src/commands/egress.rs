@@ -12,7 +12,7 @@ use crate::output::{Format, print, visible};
 
 /// What to do with egress settings.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Show which URLs an agent with these settings may call, without using the network
     Check(Box<CheckArgs>),
 }
@@ -49,9 +49,8 @@ struct Line<'a> {
     reason: String,
 }
 
-/// Runs the verb.
-pub(crate) fn run(verb: &Verb, format: Format) -> Result<()> {
-    let Verb::Check(args) = verb;
+pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
+    let Command::Check(args) = command;
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let egress = postrider_agent::Config::load_egress(&args.agent, variables)
         .map_err(|mistakes| Failure::new(Exit::Usage, mistakes.to_string()))?;

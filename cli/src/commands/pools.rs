@@ -15,7 +15,7 @@ use crate::view::promised;
 
 /// What to do with pools.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Create a pool with a description and settings
     Create {
         /// Name: a-z, 0-9 and '-'
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
     tenants: Tenants,
 }
 
-/// Who may use a pool. These are not the `--tenant` of other verbs: that one may come from the environment, and nobody
+/// Who may use a pool. These are not the `--tenant` of other commands: that one may come from the environment, and nobody
 /// should give a pool away by it.
 #[derive(clap::Args, Debug, Default)]
 pub(crate) struct Tenants {
@@ -145,28 +145,27 @@ impl Settings {
     }
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.pools();
-    let pool = match verb {
-        Verb::Create { name, settings } => {
+    let pool = match command {
+        Command::Create { name, settings } => {
             let step = format!("create the pool '{name}'");
             let request = v1::CreatePoolRequest { pool: Some(settings.created(name)?) };
             let pool = api.create_pool(request).await.doing(step)?.into_inner().pool;
             hint(pool.as_ref());
             pool
         }
-        Verb::Get { name } => {
+        Command::Get { name } => {
             let step = format!("get the pool '{name}'");
             api.get_pool(v1::GetPoolRequest { pool: name }).await.doing(step)?.into_inner().pool
         }
-        Verb::List { limit } => {
+        Command::List { limit } => {
             let pools = pages::collect(limit, "list pools", async |page_size, page_token| {
                 api.list_pools(v1::ListPoolsRequest { page_size, page_token }).await
             });
             return pools.await?.show::<Pool>(context.format);
         }
-        Verb::Update { name, settings } => {
+        Command::Update { name, settings } => {
             let step = format!("update the pool '{name}'");
             let Some(request) = settings.updated(name) else {
                 let failure = Failure::new(Exit::Usage, "nothing to update");
@@ -176,7 +175,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             };
             api.update_pool(request).await.doing(step)?.into_inner().pool
         }
-        Verb::Delete { name } => {
+        Command::Delete { name } => {
             let request = v1::DeletePoolRequest { pool: name.clone() };
             api.delete_pool(request).await.doing(format_args!("delete the pool '{name}'"))?;
             return context.done(format_args!("Deleted {name}."));

@@ -13,7 +13,7 @@ use crate::view::promised;
 
 /// What to do with authorities.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List trusted authorities, newest first; the first one issues certificates
     List,
     /// Create a new authority; previous ones stay trusted while agents renew their certificates
@@ -25,16 +25,15 @@ pub(crate) enum Verb {
     },
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.agents();
-    match verb {
-        Verb::List => {
+    match command {
+        Command::List => {
             let answer = api.list_authorities(v1::ListAuthoritiesRequest {}).await;
             let found = answer.doing("list authorities")?.into_inner().authorities;
             context.format.list(&found.into_iter().map(Authority::from).collect::<Vec<_>>())
         }
-        Verb::Rotate { overlap } => {
+        Command::Rotate { overlap } => {
             let request = v1::RotateAuthorityRequest { overlap: overlap.map(duration_to_wire) };
             let made = api.rotate_authority(request).await.doing("make a new authority")?.into_inner();
             context.format.one(&Authority::from(promised(made.authority, "authority")?))?;

@@ -18,7 +18,7 @@ use crate::view::{parse_word, promised};
 
 /// What to do with tokens.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Create a token and print it (it is shown only once)
     ///
     /// With --tenant (or POSTRIDER_TENANT) the token is confined to that tenant and cannot see any other.
@@ -51,11 +51,10 @@ pub(crate) enum Verb {
     Generate,
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.tokens();
-    match verb {
-        Verb::Create { role, display_name, lifetime } => {
+    match command {
+        Command::Create { role, display_name, lifetime } => {
             let tenant = context.tenant.clone().unwrap_or_default();
             let lifetime = lifetime.map(duration_to_wire);
             let request = v1::CreateTokenRequest { display_name, role: role.into(), tenant, lifetime };
@@ -64,13 +63,13 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
             notice("The secret is shown this once: keep it. Programs send it as `authorization: Bearer …`.");
             Ok(())
         }
-        Verb::List { limit } => {
+        Command::List { limit } => {
             let tokens = pages::collect(limit, "list tokens", async |page_size, page_token| {
                 api.list_tokens(v1::ListTokensRequest { page_size, page_token }).await
             });
             tokens.await?.show::<Token>(context.format)
         }
-        Verb::Revoke { id, with_children } => {
+        Command::Revoke { id, with_children } => {
             let request = v1::RevokeTokenRequest { token: id.clone(), with_children };
             let answer = api.revoke_token(request).await.doing(format_args!("revoke {id}"))?.into_inner();
             let (revoked, left) = (answer.revoked_children.len(), answer.remaining_children);
@@ -86,7 +85,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
                 count => context.done(format_args!("Revoked {id} and {count} tokens that it made.")),
             }
         }
-        Verb::Generate => print(&format!("{}\n", new_token().as_str())),
+        Command::Generate => print(&format!("{}\n", new_token().as_str())),
     }
 }
 

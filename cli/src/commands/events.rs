@@ -12,7 +12,7 @@ use crate::view::promised;
 
 /// What to do with events.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Show one event with its data and deliveries
     Get {
         /// ID
@@ -49,17 +49,16 @@ impl Span {
     }
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let tenant = context.tenant()?;
     let mut api = context.client.events();
-    match verb {
-        Verb::Get { id } => {
+    match command {
+        Command::Get { id } => {
             let step = format!("get the event '{id}'");
             let answer = api.get_event(v1::GetEventRequest { tenant, event: id }).await.doing(step)?;
             context.format.one(&Event::from(promised(answer.into_inner().event, "event")?))
         }
-        Verb::List { event_type, span, limit } => {
+        Command::List { event_type, span, limit } => {
             let (start_time, end_time) = span.to_wire();
             let events = pages::collect(limit, "list events", async |page_size, page_token| {
                 let (tenant, r#type) = (tenant.clone(), event_type.clone());

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What to do with operations.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// List operations, newest first
     List {
         #[command(flatten)]
@@ -48,28 +48,27 @@ pub(crate) enum Verb {
     },
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let tenant = context.tenant()?;
     let mut api = context.client.operations();
     let doing = |what: &str, id: &str| format!("{what} the operation '{id}'");
-    let operation = match verb {
-        Verb::List { limit } => return list(context, limit).await,
-        Verb::Show { id, wait } => {
+    let operation = match command {
+        Command::List { limit } => return list(context, limit).await,
+        Command::Show { id, wait } => {
             let found = get(context, id).await?;
             if wait { Some(follow(context, found).await?) } else { Some(found) }
         }
-        Verb::Pause { id } => {
+        Command::Pause { id } => {
             let step = doing("pause", &id);
             let request = v1::PauseOperationRequest { tenant, operation: id };
             api.pause_operation(request).await.doing(step)?.into_inner().operation
         }
-        Verb::Resume { id } => {
+        Command::Resume { id } => {
             let step = doing("resume", &id);
             let request = v1::ResumeOperationRequest { tenant, operation: id };
             api.resume_operation(request).await.doing(step)?.into_inner().operation
         }
-        Verb::Cancel { id } => {
+        Command::Cancel { id } => {
             let step = doing("cancel", &id);
             let request = v1::CancelOperationRequest { tenant, operation: id };
             api.cancel_operation(request).await.doing(step)?.into_inner().operation

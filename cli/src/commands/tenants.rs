@@ -13,7 +13,7 @@ use crate::view::{limit, parse_word, promised};
 
 /// What to do with tenants.
 #[derive(clap::Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Command {
     /// Create a tenant
     Create {
         /// ID: 1 to 63 characters of a-z, 0-9 and '-'. It cannot be changed
@@ -83,29 +83,28 @@ pub(crate) struct Update {
     max_event_types: Option<u32>,
 }
 
-/// Runs the verb.
-pub(crate) async fn run(context: &Context, verb: Verb) -> Result<()> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<()> {
     let mut api = context.client.tenants();
-    match verb {
-        Verb::Create { id, display_name } => {
+    match command {
+        Command::Create { id, display_name } => {
             let step = format!("create the tenant '{id}'");
             let tenant = Some(v1::Tenant { id, display_name, ..Default::default() });
             let answer = api.create_tenant(v1::CreateTenantRequest { tenant }).await.doing(step)?;
             show(context, answer.into_inner().tenant)
         }
-        Verb::Get { id } => {
+        Command::Get { id } => {
             let step = format!("get the tenant '{id}'");
             let answer = api.get_tenant(v1::GetTenantRequest { tenant: id }).await.doing(step)?;
             show(context, answer.into_inner().tenant)
         }
-        Verb::List { limit } => {
+        Command::List { limit } => {
             let tenants = pages::collect(limit, "list tenants", async |page_size, page_token| {
                 api.list_tenants(v1::ListTenantsRequest { page_size, page_token }).await
             });
             tenants.await?.show::<Tenant>(context.format)
         }
-        Verb::Update(update) => self::update(context, update).await,
-        Verb::Delete { id, with_subscriptions, wait } => {
+        Command::Update(update) => self::update(context, update).await,
+        Command::Delete { id, with_subscriptions, wait } => {
             let step = format!("delete the tenant '{id}'");
             let request = v1::DeleteTenantRequest { tenant: id.clone(), with_subscriptions };
             let answer = api.delete_tenant(request).await.doing(step)?;

@@ -1,4 +1,4 @@
-//! The verbs that talk to a control plane, and those that need nobody: one file each.
+//! The commands that talk to a control plane, and those that need nobody: one file each.
 
 pub(crate) mod agents;
 pub(crate) mod apply;
@@ -39,7 +39,7 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure, Result};
 use crate::output::Format;
 
-/// What every verb needs.
+/// What every command needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     /// The control plane.
@@ -51,7 +51,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The tenant, which most verbs need.
+    /// The tenant, which most commands need.
     pub(crate) fn tenant(&self) -> Result<String> {
         self.tenant.clone().filter(|tenant| !tenant.is_empty()).ok_or_else(|| {
             Failure::new(Exit::Usage, "which tenant? give --tenant or set POSTRIDER_TENANT")
