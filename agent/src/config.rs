@@ -1,7 +1,7 @@
 //! The agent's settings: from a file, the environment and flags, in rising order.
 //!
 //! Every layer gives settings by the same names and in the same words, so each is read in one place only, by
-//! [`Config::load`]. All mistakes come back in one message, before any socket opens.
+//! [`Config::load`]. All problems come back in one message, before any socket opens.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -64,18 +64,18 @@ pub struct Log {
     pub filter: String,
 }
 
-/// All that is wrong with the settings, one mistake a line.
+/// All that is wrong with the settings, one problem a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(Vec<String>);
+pub struct Problems(Vec<String>);
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the agent's settings cannot be used:")?;
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for Problems {}
 
 impl Config {
     /// Reads the settings file that `args` names, the environment's `variables` and `args`, which hold what
@@ -83,8 +83,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Mistakes`], all of them.
-    pub fn load(args: &Args, variables: impl Iterator<Item = (String, String)>) -> Result<Config, Mistakes> {
+    /// [`Problems`], all of them.
+    pub fn load(args: &Args, variables: impl Iterator<Item = (String, String)>) -> Result<Config, Problems> {
         let (mut names, mut proxies) = (Vec::new(), ProxyVariables::default());
         for (name, value) in variables {
             proxies.note(&name, &value);
@@ -92,11 +92,11 @@ impl Config {
         }
         let mut layers = Config::layers(args, names.into_iter());
         let config = Config::from_layers(&mut layers, &proxies);
-        let mistakes = layers.finish();
-        if mistakes.is_empty() {
-            Ok(config.expect("without a mistake every setting has a value"))
+        let problems = layers.finish();
+        if problems.is_empty() {
+            Ok(config.expect("without a problem every setting has a value"))
         } else {
-            Err(Mistakes(mistakes))
+            Err(Problems(problems))
         }
     }
 
@@ -105,13 +105,13 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Mistakes`] in the egress settings, all of them.
-    pub fn load_egress(args: &Args, variables: impl Iterator<Item = String>) -> Result<Egress, Mistakes> {
+    /// [`Problems`] in the egress settings, all of them.
+    pub fn load_egress(args: &Args, variables: impl Iterator<Item = String>) -> Result<Egress, Problems> {
         let mut layers = Config::layers(args, variables);
         layers.keep_only("egress.");
         let egress = egress::read(&mut layers, Files::Ignored);
-        let mistakes = layers.finish();
-        if mistakes.is_empty() { Ok(egress) } else { Err(Mistakes(mistakes)) }
+        let problems = layers.finish();
+        if problems.is_empty() { Ok(egress) } else { Err(Problems(problems)) }
     }
 
     fn layers(args: &Args, variables: impl Iterator<Item = String>) -> Layers {
@@ -120,7 +120,7 @@ impl Config {
         if let Some(path) = &args.config {
             match std::fs::read_to_string(path) {
                 Ok(text) => layers.add_file(&text, path),
-                Err(error) => layers.mistake(format!("{} cannot be read: {error}", path.display())),
+                Err(error) => layers.problem(format!("{} cannot be read: {error}", path.display())),
             }
         }
         layers.add_args(args);
@@ -145,10 +145,10 @@ impl Config {
         let Seconds(shutdown_grace) =
             layers.or("shutdown_grace", Seconds(Duration::from_secs(70)), values::parsed);
         if max_in_flight < streams {
-            layers.mistake("`max_in_flight` must be at least `streams`: each stream takes its share of it");
+            layers.problem("`max_in_flight` must be at least `streams`: each stream takes its share of it");
         }
         if max_in_flight_bytes / u64::from(streams) < 2 << 20 {
-            layers.mistake(
+            layers.problem(
                 "`max_in_flight_bytes` must be at least 2MiB for each of the `streams`, to hold any job",
             );
         }
@@ -173,21 +173,21 @@ fn read_traces(layers: &mut Layers) -> Option<traces::Settings> {
     let ca = layers.option("traces.ca", values::path);
     let Some(endpoint) = layers.option("traces.endpoint", values::parsed::<String>) else {
         if headers.is_some() || ca.is_some() {
-            layers.mistake("`traces.endpoint` is missing, but other settings of traces are given");
+            layers.problem("`traces.endpoint` is missing, but other settings of traces are given");
         }
         return None;
     };
     if let Some(Err(error)) = headers.as_deref().map(crate::transport::files::read_secret) {
-        layers.mistake(format!("`traces.headers_file` {error}"));
+        layers.problem(format!("`traces.headers_file` {error}"));
         return None;
     }
     let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
-    let mistakes = read.map_err(|mistakes| {
-        mistakes
+    let problems = read.map_err(|problems| {
+        problems
             .into_iter()
-            .for_each(|mistake| layers.mistake(format!("`traces.{}` {}", mistake.setting, mistake.why)));
+            .for_each(|problem| layers.problem(format!("`traces.{}` {}", problem.setting, problem.why)));
     });
-    mistakes.ok()
+    problems.ok()
 }
 
 /// One where there is little to share, and no more than a few: a POST is cheap.

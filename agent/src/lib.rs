@@ -65,8 +65,8 @@ const AFTER_GRACE: Duration = Duration::from_secs(9);
 pub fn main(args: &Args) -> ExitCode {
     let config = match Config::load(args, variables()) {
         Ok(config) => config,
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
+        Err(problems) => {
+            eprintln!("{problems}");
             return EXIT_SETTINGS.into();
         }
     };
@@ -97,22 +97,22 @@ pub fn main(args: &Args) -> ExitCode {
     code.into()
 }
 
-/// What is done instead of running.
+/// What is run instead of the agent.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
-    /// Look at the settings
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
 }
 
-/// What is done with settings.
+/// What to do with the configuration.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum ConfigCommand {
     /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 
-/// Does something else than running: 0, or [`EXIT_SETTINGS`].
+/// Runs a subcommand: 0, or [`EXIT_SETTINGS`].
 #[must_use]
 pub fn run_subcommand(command: &Command) -> ExitCode {
     let Command::Config(ConfigCommand::Check(args)) = command;
@@ -123,8 +123,8 @@ pub fn run_subcommand(command: &Command) -> ExitCode {
             println!("{look}");
             ExitCode::SUCCESS
         }
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
+        Err(problems) => {
+            eprintln!("{problems}");
             EXIT_SETTINGS.into()
         }
     }

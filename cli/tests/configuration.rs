@@ -2,7 +2,7 @@
 //!
 //! When this fails, write it anew: `make configuration`.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ const INTRODUCTION: &str = "\
 <!-- Written by `make configuration` from the programs' own command lines: change the words there. -->
 
 Both programs take each setting from a file, from the environment, and as a flag: a flag is stronger than the environment, the environment
-stronger than the file. Unknown settings are mistakes, in all three places, and all mistakes are told in one message before a socket opens
+stronger than the file. Unknown settings are errors, in all three places, and all errors are reported in one message before a socket opens
 (exit code 2). Durations are written as `30s`, `5min`, `1h30m`, `7days`; lists in the environment and in flags are separated by commas.
 
 ```sh
@@ -31,7 +31,7 @@ postrider-agent config check --config agent.toml
 `env:NAME`) is for where there can be no file. A file with a secret must be readable by its owner alone (mode 0600), or be root's with a group that reads it (0640), as Kubernetes mounts secrets with
 `fsGroup`.
 
-Variables that begin with `POSTRIDER_` and are nobody's are mistakes too. The `postrider` command's own may be set beside the control plane's
+Variables that begin with `POSTRIDER_` and are unknown are errors too. The `postrider` command's own may be set beside the control plane's
 (`POSTRIDER_SERVER`, `POSTRIDER_TOKEN`, …), and what Kubernetes sets for Services (`POSTRIDER_SERVICE_HOST` and its like) is left alone.
 ";
 

@@ -1,5 +1,5 @@
 //! The control plane's settings: a file, then the environment, then flags, each stronger than the one before. All
-//! mistakes are told in one message, before a socket or a store is opened.
+//! problems are told in one message, before a socket or a store is opened.
 
 mod checker;
 mod files;
@@ -307,9 +307,9 @@ impl Config {
     }
 }
 
-/// Every mistake in the settings.
+/// Every problem in the settings.
 #[derive(Debug, thiserror::Error)]
-#[error("the settings are wrong:\n{}", .0.iter().map(|mistake| format!("  - {mistake}")).collect::<Vec<_>>().join("\n"))]
+#[error("the settings are wrong:\n{}", .0.iter().map(|problem| format!("  - {problem}")).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(pub Vec<String>);
 
 macro_rules! stronger {
@@ -322,7 +322,7 @@ macro_rules! stronger {
 /// of the environment's `variables` the names are looked at, for those that no setting has.
 ///
 /// # Errors
-/// Every mistake at once.
+/// Every problem at once.
 pub fn load(
     file: Option<&Path>,
     flags: Settings,
@@ -330,19 +330,19 @@ pub fn load(
 ) -> Result<Config, ConfigError> {
     let settings = match file.map(read_file).transpose() {
         Ok(file) => merge(flags, file.unwrap_or_default()),
-        Err(mistake) => {
+        Err(problem) => {
             // Nothing else is judged: what seems missing may be in the file.
             let unknown = variables::unknown(variables, flags.kek.as_deref().unwrap_or_default());
-            return Err(ConfigError([vec![mistake], unknown].concat()));
+            return Err(ConfigError([vec![problem], unknown].concat()));
         }
     };
-    let mut mistakes = variables::unknown(variables, settings.kek.as_deref().unwrap_or_default());
+    let mut problems = variables::unknown(variables, settings.kek.as_deref().unwrap_or_default());
     let checked = check(settings);
-    if mistakes.is_empty() {
+    if problems.is_empty() {
         return checked;
     }
-    mistakes.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
-    Err(ConfigError(mistakes))
+    problems.extend(checked.err().into_iter().flat_map(|ConfigError(more)| more));
+    Err(ConfigError(problems))
 }
 
 fn merge(flags: Settings, file: Settings) -> Settings {
@@ -468,7 +468,7 @@ fn check(mut settings: Settings) -> Result<Config, ConfigError> {
         log_format: checker.log_format(settings.log_format),
         log: checker.log_filter(settings.log),
     };
-    if checker.mistakes.is_empty() { Ok(config) } else { Err(ConfigError(checker.mistakes)) }
+    if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
 }
 
 #[cfg(test)]

@@ -77,27 +77,27 @@ pub struct Args {
     pub settings: config::Settings,
 }
 
-/// What is done instead of running.
+/// What is run instead of the control plane.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
-    /// Look at the settings
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Make a data directory of a backup, or see whether one is whole
+    /// Restore a backup into a data directory, or verify a backup file
     Restore(restore::Args),
-    /// Look at the embedded store while no control plane uses it
+    /// Check the embedded store while no control plane uses it
     #[command(subcommand)]
     Store(check::Command),
 }
 
-/// What is done with settings.
+/// What to do with the configuration.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ConfigCommand {
     /// Validate the configuration and the files it refers to, then exit
     Check(Box<Args>),
 }
 
-/// Does something else than running. Exit codes: 0 done, 1 failed, 2 wrong settings.
+/// Runs a subcommand. Exit codes: 0 done, 1 failed, 2 wrong settings.
 #[must_use]
 pub fn run_subcommand(command: &Command) -> ExitCode {
     let now = clock::Clock::start().wall();

@@ -174,7 +174,7 @@ pub struct Compiled {
     /// The schema.
     pub schema: Schema,
     /// What the example does not follow of it.
-    pub mistakes: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 struct Compile {
@@ -195,14 +195,14 @@ impl Work for Compile {
 impl Compile {
     fn compile(&self, budget: &mut Budget) -> Result<Compiled, Unusable> {
         let schema = Schema::compile(&self.text, budget)?;
-        let mistakes = match self.example.as_str() {
+        let problems = match self.example.as_str() {
             "" => Vec::new(),
-            example => match schema.mistakes(example.as_bytes(), budget) {
-                Ok(mistakes) => mistakes,
+            example => match schema.problems(example.as_bytes(), budget) {
+                Ok(problems) => problems,
                 Err(Stopped::TooCostly | Stopped::UsedUp) => vec!["its validation costs too much".to_owned()],
                 Err(stopped) => return Err(stopped.into()),
             },
         };
-        Ok(Compiled { schema, mistakes })
+        Ok(Compiled { schema, problems })
     }
 }

@@ -1,6 +1,6 @@
 //! The API in one process, over a store that says what is asked of it, fails when it is told to, and keeps callers waiting.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 #![expect(clippy::needless_update, reason = "macros leave unset whatever a call does not name")]
 
 #[path = "api/accepted.rs"]

@@ -1,6 +1,6 @@
 //! Who may become an agent: what join tokens are good for, and for how long.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Rewraps of a store: everything is moved, changes go on, kills do no harm, and former keys open nothing afterwards.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 
 #[path = "rewrap/kill.rs"]
 mod kill;

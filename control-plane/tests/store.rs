@@ -1,6 +1,6 @@
 //! The conformance suite: what every store promises. A new store is one more `conformance!` line.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 
 #[path = "store/access.rs"]
 mod access;

@@ -1,6 +1,6 @@
 //! Data keys that Vault wraps: its protocol to the letter, and what is said when it does not answer as it should.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a mistake is told")]
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is how a failure is reported")]
 
 #[path = "vault/fake.rs"]
 mod fake;
@@ -186,6 +186,6 @@ async fn a_vault_that_nobody_vouches_for_is_not_asked() {
     assert!(problem.contains("cannot be reached") && problem.contains("certificate"), "{problem}");
     assert_eq!(vault.calls(), Vec::<String>::new());
     let nothing = VaultSettings { ca_file: Some(vault.file("none")), ..settings(&vault) };
-    let mistakes = Keks::read(&[vault.kek("postrider")], &nothing).err().unwrap();
-    assert!(mistakes[0].contains("vault_ca"), "{mistakes:?}");
+    let problems = Keks::read(&[vault.kek("postrider")], &nothing).err().unwrap();
+    assert!(problems[0].contains("vault_ca"), "{problems:?}");
 }

@@ -61,7 +61,7 @@ fn schema(name: &str, text: &str, data: &str) {
     show(&format!("compile: {name} ({} KiB)", schema.memory() >> 10), budget.used(), begun.elapsed());
     let (before, begun) = (budget.used(), now());
     for _ in 0..ROUNDS {
-        std::hint::black_box(schema.mistakes(data.as_bytes(), &mut budget)).ok();
+        std::hint::black_box(schema.problems(data.as_bytes(), &mut budget)).ok();
     }
     show(name, budget.used() - before, begun.elapsed());
 }
@@ -115,7 +115,7 @@ fn schemas() {
     schema("lengths of 200 KB", &many(r#"{"minLength":3}"#, 50), &text(200_000));
     schema("patterns of properties", r#"{"patternProperties":{"^x[a-z]{3,9}":{},"e[0-9]+z":{}}}"#, &names);
     schema("names of properties", r#"{"propertyNames":{"pattern":"e[0-9]+z|^n"}}"#, &names);
-    schema("mistakes", r#"{"items":{"type":"string"}}"#, &numbers);
+    schema("problems", r#"{"items":{"type":"string"}}"#, &numbers);
 }
 
 fn main() {

@@ -119,9 +119,9 @@ fn validate(
             return if rejects { Err(Refusal::Unusable(message)) } else { Ok(Some(warning)) };
         }
     };
-    let (reason, message) = match schema.mistakes(event.data, budget) {
-        Ok(mistakes) if mistakes.is_empty() => return Ok(None),
-        Ok(mistakes) => ("SCHEMA_VIOLATION", format!("does not follow {of}: {}", mistakes.join("; "))),
+    let (reason, message) = match schema.problems(event.data, budget) {
+        Ok(problems) if problems.is_empty() => return Ok(None),
+        Ok(problems) => ("SCHEMA_VIOLATION", format!("does not follow {of}: {}", problems.join("; "))),
         Err(Stopped::TooCostly) => (
             "NOT_VALIDATED",
             format!(

@@ -85,7 +85,7 @@ impl Filter {
     /// Why a part of it has no value, whatever the event holds: such a filter must not be saved. Filters that were saved
     /// before this was judged remain, without an answer for any event that meets the part.
     #[must_use]
-    pub fn constant_mistake(&self) -> Option<&FilterError> {
+    pub fn constant_problem(&self) -> Option<&FilterError> {
         self.0.constant.as_ref()
     }
 
@@ -105,14 +105,14 @@ impl Filter {
     ///
     /// # Errors
     /// When there is no answer: a field is missing, a value has another type, or the event's budget is used up. Such an
-    /// event is delivered, and the error is shown: a mistake in a filter must not lose events.
+    /// event is delivered, and the error is shown: a problem in a filter must not lose events.
     pub fn passes(&self, facts: &Facts<'_>) -> Result<bool, Unanswered> {
         let cost = self.0.cost.of(facts.size());
         facts.spend(cost)?;
         let context = facts.context()?;
         let unanswered = |error| match &self.0.constant {
-            Some(mistake) => {
-                Unanswered(format!("a part of the filter has no value for any event: {mistake}"))
+            Some(problem) => {
+                Unanswered(format!("a part of the filter has no value for any event: {problem}"))
             }
             None => facts.unreadable(explain(&error)),
         };
@@ -132,9 +132,9 @@ impl FromStr for Filter {
         let parser = Parser::new().max_recursion_depth(96).error_recovery_limit(4);
         let (expression, places) =
             parser.parse_with_source_info(text).map_err(|errors| syntax(text, &errors))?;
-        let cost = check::meaning(&expression).map_err(|mistake| placed(&mistake, text, &places))?;
+        let cost = check::meaning(&expression).map_err(|problem| placed(&problem, text, &places))?;
         let anchor = anchor::of(&expression);
-        let constant = constant::mistake(&expression).map(|mistake| placed(&mistake, text, &places));
+        let constant = constant::problem(&expression).map(|problem| placed(&problem, text, &places));
         let expression = compare::by_value(expression);
         Ok(Self(Arc::new(Parsed { text: text.into(), expression, anchor, cost, constant })))
     }
@@ -168,12 +168,12 @@ fn syntax(text: &str, errors: &ParseErrors) -> FilterError {
     FilterError { line: number(position.0).min(lines), column: number(position.1), problem }
 }
 
-fn placed(mistake: &check::Mistake, text: &str, places: &SourceInfo) -> FilterError {
-    let start = places.offset_for(mistake.part).map_or(0, |(start, _)| start as usize);
-    at(text.get(..start).unwrap_or_default(), mistake.problem.clone())
+fn placed(problem: &check::Problem, text: &str, places: &SourceInfo) -> FilterError {
+    let start = places.offset_for(problem.part).map_or(0, |(start, _)| start as usize);
+    at(text.get(..start).unwrap_or_default(), problem.problem.clone())
 }
 
-/// A mistake behind what is before it.
+/// A problem behind what is before it.
 fn at(before: &str, problem: String) -> FilterError {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

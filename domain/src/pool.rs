@@ -47,7 +47,7 @@ impl Settings {
         Self { tenants: Tenants::of_uncreated(name), ..Self::default() }
     }
 
-    /// Says every mistake in what the pool `name` is to have, among all others with their fallbacks.
+    /// Says every problem in what the pool `name` is to have, among all others with their fallbacks.
     #[must_use]
     pub fn violations(&self, name: &PoolName, fallbacks: &BTreeMap<PoolName, PoolName>) -> Vec<Violation> {
         let mut found = Vec::new();

@@ -32,7 +32,7 @@ pub const MAX_MEMORY: usize = 16 * 1024 * 1024;
 pub const EVENT_COST: u64 = 25_000_000;
 /// What compiling a schema may cost.
 pub const COMPILE_COST: u64 = 250_000_000;
-/// How many mistakes of an event are told.
+/// How many problems of an event are told.
 const MAX_TOLD: usize = 5;
 /// What a byte of data costs that is read.
 const READ_BYTE: u64 = 6;
@@ -88,7 +88,7 @@ impl Schema {
     ///
     /// # Errors
     /// The validation costs too much, or was called off.
-    pub fn mistakes(&self, data: &[u8], budget: &mut Budget) -> Result<Vec<String>, Stopped> {
+    pub fn problems(&self, data: &[u8], budget: &mut Budget) -> Result<Vec<String>, Stopped> {
         budget.spend(data.len() as u64 * READ_BYTE)?;
         let Ok(data) = json::read::<Value>(data) else {
             return Ok(vec!["cannot be validated: it is not JSON".into()]);

@@ -41,7 +41,7 @@ impl TraceContext {
     /// The trace in a call's metadata: the lines of each header, `None` for a line that is not printable ASCII.
     ///
     /// Lines of `tracestate` are one list (RFC 9110, 5.3); a list that cannot be read is left out. Of several lines of
-    /// `traceparent` none is taken: nobody can say which is right. What is no trace is no mistake of the caller.
+    /// `traceparent` none is taken: nobody can say which is right. What is no trace is no problem of the caller.
     #[must_use]
     pub fn carried(parents: &[Option<&str>], states: &[Option<&str>]) -> Option<Self> {
         let [Some(parent)] = parents else { return None };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One mistake in one field.
+/// One problem in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path, as in `retry_policy.factor`.
@@ -12,12 +12,12 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A mistake in `field`.
+    /// A problem in `field`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 
-    /// The same mistake, seen from a message that holds this one as `parent`.
+    /// The same problem, seen from a message that holds this one as `parent`.
     #[must_use]
     pub fn within(self, parent: &str) -> Self {
         Self { field: format!("{parent}.{}", self.field), problem: self.problem }

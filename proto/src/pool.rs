@@ -23,7 +23,7 @@ pub fn write(name: &PoolName, settings: &Settings) -> Pool {
 /// A pool's settings, read: what is unset takes its default.
 ///
 /// # Errors
-/// Every mistake in a field that cannot be read.
+/// Every problem in a field that cannot be read.
 pub fn read(wire: &Pool) -> Result<Settings, Vec<Violation>> {
     let mut violations = Vec::new();
     let mut keep = |violation: Violation| violations.push(violation);

@@ -21,7 +21,7 @@ pub fn write(profiles: &Profiles) -> Vec<v1::SignatureProfile> {
 /// Reads profiles; none means Standard Webhooks, and names that are not given take their defaults.
 ///
 /// # Errors
-/// The first mistake.
+/// The first problem.
 pub fn read(wire: &[v1::SignatureProfile]) -> Result<Profiles, Violation> {
     if wire.is_empty() {
         return Ok(Profiles::default());

@@ -106,7 +106,7 @@ pub fn write(subscription: &Subscription) -> v1::Subscription {
 /// `state`, times).
 ///
 /// # Errors
-/// Every mistake in every field.
+/// Every problem in every field.
 pub fn read(wire: &v1::Subscription) -> Result<Subscription, Vec<Violation>> {
     let mut reader = Reader::default();
     let names = read_names(wire, &mut reader);
@@ -278,7 +278,7 @@ fn read_rate_limit(wire: &v1::RateLimit) -> RateLimit {
     if wire.burst == 0 { limit } else { RateLimit { burst: wire.burst, ..limit } }
 }
 
-/// Collects mistakes, so that a user hears of all of them at once.
+/// Collects problems, so that a user hears of all of them at once.
 #[derive(Default)]
 struct Reader {
     violations: Vec<Violation>,
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let wire = v1::Subscription {
             url: "ftp://x".into(),
             event_types: vec!["a..b".into(), "*".into()],

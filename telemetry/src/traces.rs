@@ -20,7 +20,7 @@ use opentelemetry_sdk::trace::{
 };
 use rand::Rng as _;
 
-pub use self::settings::{Mistake, Settings};
+pub use self::settings::{Problem, Settings};
 
 /// Spans that wait for the collector. About 1 KiB each.
 const QUEUE: usize = 8192;

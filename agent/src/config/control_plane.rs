@@ -2,7 +2,7 @@
 //!
 //! There are two ways. The agent enrolls with a join token and talks TLS; the control plane chooses its id and its pool.
 //! Or, for development, it talks in the clear to a control plane on the same machine, under names of its own choice. A
-//! setting of one way beside the other is a mistake.
+//! setting of one way beside the other is a problem.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ fn plaintext(layers: &mut Layers, url: &Uri) -> Option<Plaintext> {
     let address = Address::of(url);
     if !address.as_ref().is_some_and(is_loopback) {
         // Jobs carry signed requests and bodies, so they travel in the clear only inside one machine.
-        layers.mistake(format!(
+        layers.problem(format!(
             "`control_plane` is http:// and not a loopback address: give {MAKE_ONE} as `join`, and leave out \
              `control_plane`, `agent_id` and `pool`; or use https://"
         ));
@@ -150,19 +150,19 @@ fn enrolled(
     let server_name = layers.option("tls.server_name", values::server_name);
     if matches!(join, Ok(None)) && identity.state_dir.is_none() {
         let address = if known { "" } else { ", which also says where the control plane is" };
-        layers.mistake(format!("`join` is missing: give {MAKE_ONE}{address}"));
+        layers.problem(format!("`join` is missing: give {MAKE_ONE}{address}"));
     }
     let own = url.as_ref().and_then(Address::of);
     let address = own.or_else(|| identity.join.as_ref().map(Address::in_join));
     Some(Enrolled { address, identity, route, ca, server_name })
 }
 
-/// The join token, wherever it is. `Err` when it is nowhere for a mistake that has been told.
+/// The join token, wherever it is. `Err` when it is nowhere for a problem that has been told.
 fn join(layers: &mut Layers, state_dir: Option<&PathBuf>) -> Result<Option<Join>, ()> {
     // An empty one is what a template without a value leaves behind.
     layers.drop_empty("join");
     if layers.is_given("join") && layers.is_given("join_file") {
-        layers.mistake("`join` and `join_file` say the same: give one of them");
+        layers.problem("`join` and `join_file` say the same: give one of them");
     }
     let file_is_given = layers.is_given("join_file");
     let file = layers.option("join_file", values::path);
@@ -175,7 +175,7 @@ fn join(layers: &mut Layers, state_dir: Option<&PathBuf>) -> Result<Option<Join>
         return Ok(None);
     }
     values::join_in(&path).map(Some).map_err(|why| {
-        layers.mistake(format!("`join_file` is {}, which {why}", path.display()));
+        layers.problem(format!("`join_file` is {}, which {why}", path.display()));
     })
 }
 
@@ -187,7 +187,7 @@ fn route(layers: &mut Layers, proxies: &ProxyVariables) -> Route {
     let set = match (set, credentials) {
         (Some(proxy), Some(path)) => Some(with_credentials(layers, proxy, &path)),
         (None, Some(_)) if layers.is_faultless("proxy.url") => {
-            layers.mistake("`proxy.credentials_file` needs `proxy.url`");
+            layers.problem("`proxy.credentials_file` needs `proxy.url`");
             None
         }
         (set, _) => set,
@@ -199,7 +199,7 @@ fn route(layers: &mut Layers, proxies: &ProxyVariables) -> Route {
     let proxy: Option<Proxy> = proxies.https_proxy.as_deref().and_then(|url| {
         let read = values::proxy(url);
         read.map_err(|why| {
-            layers.mistake(format!(
+            layers.problem(format!(
                 "the environment's HTTPS_PROXY {why}; `proxy.url` wins over it, also as \"none\""
             ));
         })
@@ -213,23 +213,23 @@ fn route(layers: &mut Layers, proxies: &ProxyVariables) -> Route {
 fn with_credentials(layers: &mut Layers, proxy: Proxy, path: &Path) -> Proxy {
     if proxy.has_credentials() {
         layers
-            .mistake("`proxy.url` has a user in it and there is `proxy.credentials_file`: give one of them");
+            .problem("`proxy.url` has a user in it and there is `proxy.credentials_file`: give one of them");
         return proxy;
     }
     match user_and_password(path) {
         Ok(credentials) => proxy.with_credentials(credentials.trim_ascii()),
         Err(why) => {
-            layers.mistake(format!("`proxy.credentials_file` {why}"));
+            layers.problem(format!("`proxy.credentials_file` {why}"));
             proxy
         }
     }
 }
 
-/// Tells a mistake for each of these settings that is given, and takes it out.
-fn refuse(layers: &mut Layers, keys: &[&str], mistake: impl Fn(&str) -> String) {
+/// Tells a problem for each of these settings that is given, and takes it out.
+fn refuse(layers: &mut Layers, keys: &[&str], problem: impl Fn(&str) -> String) {
     for key in keys {
         if layers.take(key) {
-            layers.mistake(mistake(key));
+            layers.problem(problem(key));
         }
     }
 }

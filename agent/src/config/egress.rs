@@ -69,20 +69,20 @@ fn proxy(layers: &mut Layers, files: Files) -> Option<proxy::Settings> {
     let Some(mut proxy) = url else {
         let given = credentials_file.is_some() || !no_proxy.is_empty() || leave_names_to_proxy;
         if given && layers.is_faultless("egress.proxy.url") {
-            layers.mistake("the `egress.proxy` settings need `egress.proxy.url`");
+            layers.problem("the `egress.proxy` settings need `egress.proxy.url`");
         }
         return None;
     };
     if let Some(path) = credentials_file {
         if proxy.has_credentials() {
-            layers.mistake(
+            layers.problem(
                 "`egress.proxy.url` has a user in it and there is `egress.proxy.credentials_file`: give one of them",
             );
         }
         if files == Files::Read {
             match user_and_password(&path) {
                 Ok(credentials) => proxy = proxy.with_credentials(credentials.trim_ascii()),
-                Err(why) => layers.mistake(format!("`egress.proxy.credentials_file` {why}")),
+                Err(why) => layers.problem(format!("`egress.proxy.credentials_file` {why}")),
             }
         }
     }
@@ -113,24 +113,24 @@ fn entry(layers: &mut Layers, table: &str) -> credentials::Settings {
     };
     let name = table.trim_end_matches('.');
     if entry.hosts.is_empty() && layers.is_faultless(&key("hosts")) {
-        layers.mistake(format!("`{name}` needs `hosts`, such as [\"api.internal.example\", \"*.svc\"]"));
+        layers.problem(format!("`{name}` needs `hosts`, such as [\"api.internal.example\", \"*.svc\"]"));
     }
     if entry.client_cert.is_some() != entry.client_key.is_some() {
-        layers.mistake(format!("`{name}` needs both `client_cert` and `client_key`, or neither"));
+        layers.problem(format!("`{name}` needs both `client_cert` and `client_key`, or neither"));
     }
     if entry.ca.is_none() && entry.client_cert.is_none() && entry.headers_file.is_none() {
-        layers.mistake(format!("`{name}` needs `ca`, `client_cert` with `client_key`, or `headers_file`"));
+        layers.problem(format!("`{name}` needs `ca`, `client_cert` with `client_key`, or `headers_file`"));
     }
     entry
 }
 
-/// The first entry that covers a host counts, so the same host in a second one is a mistake.
+/// The first entry that covers a host counts, so the same host in a second one is a problem.
 fn check_hosts(layers: &mut Layers, credentials: &[credentials::Settings]) {
     let mut seen: Vec<(&Service, usize)> = Vec::new();
     for (number, entry) in (1..).zip(credentials) {
         for host in &entry.hosts {
             if let Some((_, first)) = seen.iter().find(|(known, _)| *known == host) {
-                layers.mistake(format!(
+                layers.problem(format!(
                     "`egress.credentials[{number}].hosts` lists {host}, as `egress.credentials[{first}]` does already"
                 ));
             }
@@ -141,9 +141,9 @@ fn check_hosts(layers: &mut Layers, credentials: &[credentials::Settings]) {
 
 fn check_files(layers: &mut Layers, credentials: &[credentials::Settings]) {
     for (number, entry) in (1..).zip(credentials) {
-        for mistake in entry.mistakes() {
-            let (setting, why) = (mistake.setting, mistake.why);
-            layers.mistake(format!("`egress.credentials[{number}].{setting}` {why}"));
+        for problem in entry.problems() {
+            let (setting, why) = (problem.setting, problem.why);
+            layers.problem(format!("`egress.credentials[{number}].{setting}` {why}"));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use postrider_domain::time::Timestamp;
 
-use super::{Config, ControlPlane, Enrolled, Mistakes};
+use super::{Config, ControlPlane, Enrolled, Problems};
 use crate::dial::tls::read_authorities;
 use crate::identity::directory::Directory;
 use crate::transport::credentials;
@@ -34,17 +34,17 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Mistakes`], all of them.
-    pub fn look(&self, file: Option<&Path>, now: Timestamp) -> Result<Look, Mistakes> {
+    /// [`Problems`], all of them.
+    pub fn look(&self, file: Option<&Path>, now: Timestamp) -> Result<Look, Problems> {
         let file = file.map(|file| format!("{}, ", file.display())).unwrap_or_default();
         let mut looked =
             vec![format!("{file}flags and environment: every setting is known and within its bounds")];
-        let mut mistakes = Vec::new();
+        let mut problems = Vec::new();
         match &self.control_plane {
             ControlPlane::Plaintext(_) => {
                 looked.push("insecure: a control plane on this machine, without TLS".to_owned());
             }
-            ControlPlane::Enrolled(enrolled) => look_enrolled(enrolled, &mut looked, &mut mistakes),
+            ControlPlane::Enrolled(enrolled) => look_enrolled(enrolled, &mut looked, &mut problems),
         }
         let files = |entry: &credentials::Settings| {
             [&entry.ca, &entry.client_cert, &entry.client_key, &entry.headers_file]
@@ -61,19 +61,19 @@ impl Config {
         }
         let mut warnings = Vec::new();
         for (number, entry) in (1..).zip(&self.egress.credentials) {
-            let named = |mistake: credentials::Mistake| {
-                format!("`egress.credentials[{number}].{}` {}", mistake.setting, mistake.why)
+            let named = |problem: credentials::Problem| {
+                format!("`egress.credentials[{number}].{}` {}", problem.setting, problem.why)
             };
             match entry.expiry(now) {
                 Ok(soon) => warnings.extend(soon.map(named)),
-                Err(mistake) => mistakes.push(named(mistake)),
+                Err(problem) => problems.push(named(problem)),
             }
         }
-        if mistakes.is_empty() { Ok(Look { looked, warnings }) } else { Err(Mistakes(mistakes)) }
+        if problems.is_empty() { Ok(Look { looked, warnings }) } else { Err(Problems(problems)) }
     }
 }
 
-fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, mistakes: &mut Vec<String>) {
+fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, problems: &mut Vec<String>) {
     let join = enrolled.identity.join.as_ref();
     if join.is_some() {
         looked.push("join: a join token; whether it is still good only the control plane knows".to_owned());
@@ -81,18 +81,18 @@ fn look_enrolled(enrolled: &Enrolled, looked: &mut Vec<String>, mistakes: &mut V
     if let Some(path) = &enrolled.ca {
         match read_authorities(path) {
             Ok(_) => looked.push(format!("tls.ca: {}", path.display())),
-            Err(error) => mistakes.push(format!("`tls.ca` cannot be used: {}", with_causes(&error))),
+            Err(error) => problems.push(format!("`tls.ca` cannot be used: {}", with_causes(&error))),
         }
     }
     let Some(path) = &enrolled.identity.state_dir else { return };
     match Directory::look(path) {
         Ok(true) => looked.push(format!("state_dir: {} has this agent's identity", path.display())),
-        Ok(false) if join.is_none() => mistakes.push(format!(
+        Ok(false) if join.is_none() => problems.push(format!(
             "`state_dir` is {}, which has no identity yet: give the join token that `postrider agents join-tokens create` \
              prints as `join`",
             path.display()
         )),
         Ok(false) => looked.push(format!("state_dir: {} has no identity yet; it comes by enrolling", path.display())),
-        Err(error) => mistakes.push(format!("`state_dir`: {}", with_causes(&error))),
+        Err(error) => problems.push(format!("`state_dir`: {}", with_causes(&error))),
     }
 }

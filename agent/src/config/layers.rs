@@ -1,4 +1,4 @@
-//! Settings as text from several layers, by name, with the mistakes found so far.
+//! Settings as text from several layers, by name, with the problems found so far.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,20 +29,20 @@ enum Written {
 #[derive(Default)]
 pub(super) struct Layers {
     given: BTreeMap<String, Given>,
-    mistakes: Vec<String>,
+    problems: Vec<String>,
 }
 
 impl Layers {
-    pub(super) fn mistake(&mut self, mistake: impl Into<String>) {
-        self.mistakes.push(mistake.into());
+    pub(super) fn problem(&mut self, problem: impl Into<String>) {
+        self.problems.push(problem.into());
     }
 
-    /// All mistakes, with one for each setting that nobody asked for.
+    /// All problems, with one for each setting that nobody asked for.
     pub(super) fn finish(mut self) -> Vec<String> {
         for (key, given) in &self.given {
-            self.mistakes.push(format!("`{key}` in {} is not a setting of the agent", given.source));
+            self.problems.push(format!("`{key}` in {} is not a setting of the agent", given.source));
         }
-        self.mistakes
+        self.problems
     }
 
     /// Refuses variables with the agent's prefix that no setting has: a typing error would go unnoticed.
@@ -54,7 +54,7 @@ impl Layers {
         let mine: BTreeSet<_> = names.filter(|name| name.starts_with(ENV_PREFIX)).collect();
         let is_link = |name: &str| is_service_link(name, |other| mine.contains(other));
         for name in mine.iter().filter(|name| !known(name) && !is_link(name)) {
-            self.mistake(format!("the environment variable {name} is not a setting of the agent"));
+            self.problem(format!("the environment variable {name} is not a setting of the agent"));
         }
     }
 
@@ -65,7 +65,7 @@ impl Layers {
             // Not the whole error: that repeats the line, and a secret may be on it.
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-                self.mistake(format!("{source} is not valid TOML, on line {line}: {}", error.message()));
+                self.problem(format!("{source} is not valid TOML, on line {line}: {}", error.message()));
             }
         }
     }
@@ -99,7 +99,7 @@ impl Layers {
     pub(super) fn required<T>(&mut self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         if !self.given.contains_key(key) {
             let variable = format!("{ENV_PREFIX}{}", key.to_ascii_uppercase().replace('.', "_"));
-            self.mistake(format!("`{key}` is missing: give it in the file, as {variable} or as a flag"));
+            self.problem(format!("`{key}` is missing: give it in the file, as {variable} or as a flag"));
         }
         self.option(key, read)
     }
@@ -117,7 +117,7 @@ impl Layers {
             Written::List(_) => Err("is a list, but has one value only".to_owned()),
             Written::Tables(_) => Err("is a table, but has one value only".to_owned()),
         };
-        read.map_err(|why| self.mistake(format!("`{key}` in {source} {why}"))).ok()
+        read.map_err(|why| self.problem(format!("`{key}` in {source} {why}"))).ok()
     }
 
     /// A setting with any number of values.
@@ -132,7 +132,7 @@ impl Layers {
             Written::List(texts) => texts,
             Written::Text(text) => split(&text),
             Written::Tables(_) => {
-                self.mistake(format!("`{key}` in {source} is a table, but must be a list"));
+                self.problem(format!("`{key}` in {source} is a table, but must be a list"));
                 return Vec::new();
             }
         };
@@ -140,7 +140,7 @@ impl Layers {
         for text in texts {
             match read(&text) {
                 Ok(value) => values.push(value),
-                Err(why) => self.mistake(format!("`{key}` in {source} {why}")),
+                Err(why) => self.problem(format!("`{key}` in {source} {why}")),
             }
         }
         values
@@ -155,16 +155,16 @@ impl Layers {
             }
             Some(Given { value: Written::List(texts), .. }) if texts.is_empty() => Vec::new(),
             Some(Given { source, .. }) => {
-                self.mistake(format!("`{key}` in {source} must be given as [[{key}]] tables in the file"));
+                self.problem(format!("`{key}` in {source} must be given as [[{key}]] tables in the file"));
                 Vec::new()
             }
         }
     }
 
-    /// Whether no mistake names this setting yet.
+    /// Whether no problem names this setting yet.
     pub(super) fn is_faultless(&self, key: &str) -> bool {
         let named = format!("`{key}`");
-        !self.mistakes.iter().any(|mistake| mistake.contains(&named))
+        !self.problems.iter().any(|problem| problem.contains(&named))
     }
 
     /// Drops all settings but those whose keys begin with `beginning`, for whoever needs only these.
@@ -192,7 +192,7 @@ impl Layers {
                 Some(value) => {
                     self.given.insert(key, Given { value, source: source.to_owned() });
                 }
-                None => self.mistake(format!("`{key}` in {source} has a {} in it", value.type_str())),
+                None => self.problem(format!("`{key}` in {source} has a {} in it", value.type_str())),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The settings' layers, mistakes and documentation.
+//! The settings' layers, problems and documentation.
 
 use std::io::Write as _;
 
@@ -22,11 +22,11 @@ fn minimal() -> Vec<&'static str> {
     vec!["--control-plane", "http://127.0.0.1:7071", "--agent-id", "agent-1"]
 }
 
-fn load(flags: &[&str]) -> Result<Config, Mistakes> {
+fn load(flags: &[&str]) -> Result<Config, Problems> {
     Config::load(&args(flags), std::iter::empty())
 }
 
-fn with_file(text: &str, flags: &[&str]) -> Result<Config, Mistakes> {
+fn with_file(text: &str, flags: &[&str]) -> Result<Config, Problems> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let path = file.path().to_str().unwrap();
@@ -49,7 +49,7 @@ fn enrolled(config: Config) -> Enrolled {
     }
 }
 
-fn mistakes(flags: &[&str]) -> String {
+fn problems(flags: &[&str]) -> String {
     load(flags).unwrap_err().to_string()
 }
 
@@ -118,7 +118,7 @@ fn values_are_read_in_their_units() {
 }
 
 #[test]
-fn all_mistakes_come_at_once() {
+fn all_problems_come_at_once() {
     let file = "state_dir = 7\nstrems = 2\nstreams = 'x'\n[egress]\nallow_cidrs = ['10.0.0.0/33', 'y']\nallow = 1\n\
                 [tls]\nca = '/nowhere'\n[proxy]\nurl = 'socks5://u:hidden@p:1'\nno_proxy = ['a/b']\n[log]\nfilter = 1.5";
     let variables = ["POSTRIDER_AGENT_POOL", "POSTRIDER_AGENT_POOOL", "HOME"];
@@ -127,8 +127,8 @@ fn all_mistakes_come_at_once() {
     temp.write_all(file.as_bytes()).unwrap();
     let path = temp.path().to_str().unwrap();
     let flags = args(&["--config", path, "--max-in-flight", "0", "--join", "hidden/hidden", "--pool", "p"]);
-    let mistakes = Config::load(&flags, variables.into_iter()).unwrap_err();
-    let text = mistakes.to_string();
+    let problems = Config::load(&flags, variables.into_iter()).unwrap_err();
+    let text = problems.to_string();
     for expected in [
         "POSTRIDER_AGENT_POOOL is not a setting",
         "`join` in a flag or the environment must be what `postrider agents join-tokens create` printed",
@@ -148,7 +148,7 @@ fn all_mistakes_come_at_once() {
         assert!(text.contains(expected), "{expected} is not in:\n{text}");
     }
     assert!(!text.contains("hidden") && !text.contains("secret-value"), "{text}");
-    assert_eq!(mistakes.0.len(), 13, "{text}");
+    assert_eq!(problems.0.len(), 13, "{text}");
 }
 
 #[test]
@@ -163,22 +163,22 @@ fn plain_http_is_for_loopback_only() {
     for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1/"] {
         assert!(load(&["--agent-id", "a", "--control-plane", url]).is_ok(), "{url}");
     }
-    let text = mistakes(&["--agent-id", "a", "--control-plane", "http://10.0.0.1:1"]);
+    let text = problems(&["--agent-id", "a", "--control-plane", "http://10.0.0.1:1"]);
     assert!(text.contains("use https://") && text.contains("`join`"), "{text}");
     for url in ["10.0.0.1:1", "ftp://a", "https://a/b", "https://u@a", "https://", "http://localhost:0"] {
         assert!(load(&["--agent-id", "a", "--control-plane", url]).is_err(), "{url}");
     }
-    assert!(mistakes(&["--control-plane", "http://127.0.0.1:1"]).contains("`agent_id` is missing"));
+    assert!(problems(&["--control-plane", "http://127.0.0.1:1"]).contains("`agent_id` is missing"));
 }
 
 #[test]
 fn the_control_plane_chooses_id_and_pool_of_who_enrolls() {
-    let text = mistakes(&["--control-plane=https://cp", "--state-dir=/s", "--agent-id=a", "--pool=p"]);
+    let text = problems(&["--control-plane=https://cp", "--state-dir=/s", "--agent-id=a", "--pool=p"]);
     assert!(text.contains("`agent_id` is for") && text.contains("`pool` is for"), "{text}");
     for flag in
         ["--join=x", "--join-file=x", "--state-dir=x", "--name=x", "--proxy-url=", "--tls-server-name=x"]
     {
-        let text = mistakes(&[minimal(), vec![flag]].concat());
+        let text = problems(&[minimal(), vec![flag]].concat());
         assert!(text.contains("needs a control plane at https://"), "{flag}: {text}");
     }
 }
@@ -193,12 +193,12 @@ fn where_the_control_plane_is() {
     assert_eq!(address(&both).as_deref(), Some("other:443"));
     assert_eq!(address(&["--state-dir", "/s"]), None, "as stored");
     assert_eq!(address(&["--state-dir", "/s", "--join", ""]), None, "as a template leaves it");
-    let nothing = mistakes(&[]);
+    let nothing = problems(&[]);
     assert!(
         nothing.contains("`join` is missing") && nothing.contains("where the control plane is"),
         "{nothing}"
     );
-    assert!(mistakes(&["--control-plane=https://cp"]).contains("`join` is missing"));
+    assert!(problems(&["--control-plane=https://cp"]).contains("`join` is missing"));
 }
 
 #[test]
@@ -207,12 +207,12 @@ fn a_join_token_is_read_from_a_file_and_never_shown() {
     let (file, state) = (folder.path().join("join"), folder.path().join("state"));
     let (file, state) = (file.to_str().unwrap(), state.to_str().unwrap());
     let of_file = ["--join-file", file, "--state-dir", state];
-    assert!(mistakes(&of_file).contains("cannot be read"));
+    assert!(problems(&of_file).contains("cannot be read"));
     std::fs::create_dir(state).unwrap();
     std::fs::write(format!("{state}/identity.pem"), "").unwrap();
     assert!(enrolled(load(&of_file).unwrap()).identity.join.is_none(), "it has served");
     std::fs::write(file, format!("{}x", join())).unwrap();
-    let text = mistakes(&of_file);
+    let text = problems(&of_file);
     assert!(text.contains("does not hold a join token") && !text.contains(SECRET), "{text}");
     std::fs::write(file, format!("{}\n", join())).unwrap();
     let config = load(&of_file).unwrap();
@@ -220,8 +220,8 @@ fn a_join_token_is_read_from_a_file_and_never_shown() {
     assert_eq!(enrolled(config).identity.join.unwrap().host(), "cp.example.com");
     let given = args(&["--join", &join()]);
     assert!(!format!("{given:?}").contains(SECRET));
-    assert!(mistakes(&[&of_file[..], &["--join", &join()]].concat()).contains("give one of them"));
-    let text = mistakes(&["--join", &join().replace("09", "08")]);
+    assert!(problems(&[&of_file[..], &["--join", &join()]].concat()).contains("give one of them"));
+    let text = problems(&["--join", &join().replace("09", "08")]);
     assert!(text.contains("typing error") && !text.contains("0808"), "{text}");
 }
 
@@ -277,22 +277,22 @@ fn the_proxys_credentials_may_be_in_a_file() {
     let with = |flags: &[&str]| load(&[&["--state-dir", "/s"], flags].concat());
     let route = enrolled(with(&["--proxy-url=http://p:1", &file]).unwrap()).route;
     assert!(route.proxy.unwrap().has_credentials());
-    let mistake = |flags: &[&str]| with(flags).unwrap_err().to_string();
-    assert!(mistake(&[&file]).contains("`proxy.credentials_file` needs `proxy.url`"));
-    assert!(mistake(&["--proxy-url=http://a:b@p:1", &file]).contains("give one of them"));
+    let problem = |flags: &[&str]| with(flags).unwrap_err().to_string();
+    assert!(problem(&[&file]).contains("`proxy.credentials_file` needs `proxy.url`"));
+    assert!(problem(&["--proxy-url=http://a:b@p:1", &file]).contains("give one of them"));
     mode(0o644).unwrap();
-    let loose = mistake(&["--proxy-url=http://p:1", &file]);
+    let loose = problem(&["--proxy-url=http://p:1", &file]);
     assert!(loose.contains("`proxy.credentials_file`") && !loose.contains("hidden"), "{loose}");
 }
 
 #[test]
-fn settings_that_do_not_fit_together_are_mistakes() {
-    let with = |more: &[&'static str]| mistakes(&[minimal(), more.to_vec()].concat());
+fn settings_that_do_not_fit_together_are_problems() {
+    let with = |more: &[&'static str]| problems(&[minimal(), more.to_vec()].concat());
     assert!(with(&["--streams=8", "--max-in-flight=7"]).contains("at least `streams`"));
     assert!(with(&["--streams=8", "--max-in-flight-bytes=15MiB"]).contains("2MiB"));
     let name = "x".repeat(201);
     let long = ["--state-dir", "/s", "--name", &name];
-    assert!(mistakes(&long).contains("1 to 200 characters"));
+    assert!(problems(&long).contains("1 to 200 characters"));
     let own = enrolled(load(&["--state-dir", "/s"]).unwrap()).identity.name;
     assert!(!own.is_empty() && own.chars().count() <= 200);
 }
@@ -300,7 +300,7 @@ fn settings_that_do_not_fit_together_are_mistakes() {
 #[test]
 fn a_file_that_is_no_toml_is_told_by_its_line_and_not_quoted() {
     let text = "agent_id = 'a'\n[egress.proxy]\nurl = \"http://u:s3cret@p:1\nno_proxy = []\n";
-    let mistakes = with_file(text, &minimal()).unwrap_err().to_string();
-    assert!(mistakes.contains("is not valid TOML, on line 3: "), "{mistakes}");
-    assert!(!mistakes.contains("s3cret"), "{mistakes}");
+    let problems = with_file(text, &minimal()).unwrap_err().to_string();
+    assert!(problems.contains("is not valid TOML, on line 3: "), "{problems}");
+    assert!(!problems.contains("s3cret"), "{problems}");
 }

@@ -36,7 +36,7 @@ const BATCH_BYTES: usize = 1 << 20;
 const UNANSWERED: usize = 8;
 /// How long the control plane may take to close a stream after Goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// Heartbeats and silence limits outside of these are a control plane's mistake.
+/// Heartbeats and silence limits outside of these are a control plane's problem.
 const HEARTBEAT: std::ops::RangeInclusive<u32> = 10..=60_000;
 
 /// See the [module](self).

@@ -51,14 +51,14 @@ pub struct Settings {
 
 /// What is wrong with the files of an entry, as the end of a sentence that begins with the name of its setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub struct Problem {
     /// `ca`, `client_cert`, `client_key` or `headers_file`.
     pub setting: &'static str,
     /// What is wrong.
     pub why: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` {}", self.setting, self.why)
     }
@@ -92,7 +92,7 @@ pub(crate) struct Credentials {
     /// Of the next that are read.
     next_id: AtomicU64,
     /// What is wrong with the entries' files now, so that each is told once.
-    told: Mutex<HashMap<usize, Mistake>>,
+    told: Mutex<HashMap<usize, Problem>>,
     /// What the log was told of certificates that expire, in the order of `settings`.
     reminders: Mutex<Vec<Reminder>>,
 }
@@ -109,21 +109,21 @@ struct Contents {
 impl Settings {
     /// Reads the files, and says what is wrong with them.
     #[must_use]
-    pub fn mistakes(&self) -> Vec<Mistake> {
+    pub fn problems(&self) -> Vec<Problem> {
         match Contents::read(self) {
             Ok(contents) => contents.ready(self, &RootCertStore::empty(), 0).err().into_iter().collect(),
-            Err(mistakes) => mistakes,
+            Err(problems) => problems,
         }
     }
 
-    /// What expires: a certificate that cannot be used now is a mistake, one that expires soon is a
+    /// What expires: a certificate that cannot be used now is a problem, one that expires soon is a
     /// warning.
     ///
     /// # Errors
     ///
-    /// The [`Mistake`].
-    pub fn expiry(&self, now: Timestamp) -> Result<Option<Mistake>, Mistake> {
-        // `mistakes` reports files that cannot be read.
+    /// The [`Problem`].
+    pub fn expiry(&self, now: Timestamp) -> Result<Option<Problem>, Problem> {
+        // `problems` reports files that cannot be read.
         let Ok(contents) = Contents::read(self) else { return Ok(None) };
         let expiry = Expiry::of(&contents);
         expiry.fault(self, now).map_or_else(|| Ok(expiry.complaint(self, now)), Err)
@@ -141,7 +141,7 @@ impl Settings {
 
 impl Credentials {
     /// Reads all files. Entries without authorities of their own trust `roots`.
-    pub(crate) fn load(settings: Vec<Settings>, roots: RootCertStore) -> Result<Credentials, Mistake> {
+    pub(crate) fn load(settings: Vec<Settings>, roots: RootCertStore) -> Result<Credentials, Problem> {
         let credentials = Credentials {
             settings,
             roots,
@@ -202,7 +202,7 @@ impl Credentials {
     }
 
     /// What expires or has expired of each entry, in the order of `settings`.
-    fn complaints(&self, now: Timestamp) -> Vec<Option<Mistake>> {
+    fn complaints(&self, now: Timestamp) -> Vec<Option<Problem>> {
         let known = self.current.load();
         self.settings
             .iter()
@@ -218,8 +218,8 @@ impl Credentials {
         let complaints =
             complaints.into_iter().enumerate().filter_map(|(at, complaint)| Some((at, complaint?)));
         let told = self.told.lock().expect("nothing panics while it holds this lock");
-        let told = told.iter().map(|(at, mistake)| {
-            format!("`egress.credentials[{}]`: keeping the previous credentials: {mistake}", at + 1)
+        let told = told.iter().map(|(at, problem)| {
+            format!("`egress.credentials[{}]`: keeping the previous credentials: {problem}", at + 1)
         });
         complaints
             .map(|(at, complaint)| format!("`egress.credentials[{}]`: {complaint}", at + 1))
@@ -228,15 +228,15 @@ impl Credentials {
     }
 
     /// Says once what is wrong with an entry's files, and says so when that is over.
-    fn tell(&self, at: usize, mistake: Option<&Mistake>) {
+    fn tell(&self, at: usize, problem: Option<&Problem>) {
         let mut told = self.told.lock().expect("nothing panics while it holds this lock");
         let number = at + 1;
-        match mistake {
-            Some(mistake) if told.get(&at) != Some(mistake) => {
+        match problem {
+            Some(problem) if told.get(&at) != Some(problem) => {
                 tracing::warn!(
-                    "failed to reload `egress.credentials[{number}]`; keeping the previous credentials: {mistake}"
+                    "failed to reload `egress.credentials[{number}]`; keeping the previous credentials: {problem}"
                 );
-                told.insert(at, mistake.clone());
+                told.insert(at, problem.clone());
             }
             Some(_) => {}
             None if told.remove(&at).is_some() => {
@@ -256,9 +256,9 @@ impl Credentials {
         entry: &Settings,
         known: Option<&Arc<HostCredentials>>,
         now: Timestamp,
-    ) -> Result<Arc<HostCredentials>, Mistake> {
+    ) -> Result<Arc<HostCredentials>, Problem> {
         let contents = Contents::read(entry)
-            .map_err(|mistakes| mistakes.into_iter().next().expect("an error has a mistake in it"))?;
+            .map_err(|problems| problems.into_iter().next().expect("an error has a problem in it"))?;
         match known {
             Some(known) if known.fingerprint == contents.fingerprint() => Ok(Arc::clone(known)),
             _ => {
@@ -272,11 +272,11 @@ impl Credentials {
 }
 
 impl Contents {
-    fn read(entry: &Settings) -> Result<Contents, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
+    fn read(entry: &Settings) -> Result<Contents, Vec<Problem>> {
+        let mut problems = Vec::new();
         let mut content = |setting, path: &Option<PathBuf>, read: Reader| {
             let read = path.as_deref().map(read)?;
-            read.map_err(|error| mistakes.push(Mistake { setting, why: error.to_string() })).ok()
+            read.map_err(|error| problems.push(Problem { setting, why: error.to_string() })).ok()
         };
         let contents = Contents {
             ca: content("ca", &entry.ca, files::read),
@@ -284,7 +284,7 @@ impl Contents {
             client_key: content("client_key", &entry.client_key, files::read_secret),
             headers: content("headers_file", &entry.headers_file, files::read_secret),
         };
-        if mistakes.is_empty() { Ok(contents) } else { Err(mistakes) }
+        if problems.is_empty() { Ok(contents) } else { Err(problems) }
     }
 
     /// With the lengths, so that no byte can move from one file to the next unseen.
@@ -297,7 +297,7 @@ impl Contents {
         digest.finalize().into()
     }
 
-    fn ready(&self, entry: &Settings, roots: &RootCertStore, id: u64) -> Result<HostCredentials, Mistake> {
+    fn ready(&self, entry: &Settings, roots: &RootCertStore, id: u64) -> Result<HostCredentials, Problem> {
         let headers = match &self.headers {
             Some(lines) => {
                 headers::read(lines).map_err(|why| in_file("headers_file", &entry.headers_file, &why))?
@@ -319,7 +319,7 @@ impl Contents {
         Ok(HostCredentials { id, tls, headers, hide_responses, echo, fingerprint, expiry })
     }
 
-    fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Tls, Mistake> {
+    fn client_config(&self, entry: &Settings, roots: RootCertStore) -> Result<Tls, Problem> {
         let identity = match (&self.client_cert, &self.client_key) {
             (Some(cert), Some(key)) => Some((
                 certificates(cert).map_err(|why| in_file("client_cert", &entry.client_cert, why))?,
@@ -340,9 +340,9 @@ impl Contents {
 
 type Reader = fn(&Path) -> Result<Zeroizing<Vec<u8>>, files::FileError>;
 
-fn in_file(setting: &'static str, path: &Option<PathBuf>, why: &str) -> Mistake {
+fn in_file(setting: &'static str, path: &Option<PathBuf>, why: &str) -> Problem {
     let path = path.as_deref().unwrap_or(Path::new(""));
-    Mistake { setting, why: format!("names {}, which {why}", path.display()) }
+    Problem { setting, why: format!("names {}, which {why}", path.display()) }
 }
 
 fn authorities(pem: &[u8]) -> Result<RootCertStore, &'static str> {

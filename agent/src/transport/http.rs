@@ -19,7 +19,7 @@ use self::repeats::{NotProcessed, Repeats};
 use self::send::{Unanswered, send};
 use self::waiting::Waiting;
 use super::connector::{Aim, Connector};
-use super::credentials::{Credentials, HostCredentials, Mistake};
+use super::credentials::{Credentials, HostCredentials, Problem};
 use super::failure::Failure;
 use super::guard::{Guard, Target};
 use super::pool::{IDLE_TIMEOUT, Key, Lease, Pool};
@@ -102,7 +102,7 @@ pub enum TransportError {
     Tls(#[from] rustls::Error),
     /// A file with credentials went away or is no good.
     #[error("credentials cannot be used: {0}")]
-    Credentials(Mistake),
+    Credentials(Problem),
 }
 
 /// A response's headers, and the connection that its body is still on.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Context, export, input};
 use crate::declare::plan::{Actual, Difference, Key, Step, Wanted, plan};
 use crate::declare::read::{self, Declared, File};
-use crate::declare::{Mistake, fields};
+use crate::declare::{Problem, fields};
 use crate::failure::{Doing as _, Exit, Failure, Result};
 use crate::output::{Format, print, visible};
 
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
     let name = input::name(&args.file);
     let text = String::from_utf8(input::read(&args.file)?)
         .map_err(|_| Failure::new(Exit::Usage, format!("{name} is not text")))?;
-    let file = read::file(&text).map_err(|mistakes| wrong(&name, &mistakes))?;
+    let file = read::file(&text).map_err(|problems| wrong(&name, &problems))?;
     let tenant = whose(context, &file)?;
     let mut apply = Apply { context, tenant, args: &args, file: name, changes: Vec::new() };
     apply.settings(file.settings).await?;
@@ -75,11 +75,11 @@ pub(crate) async fn run(context: &Context, args: Args) -> Result<()> {
     show(context, &apply.changes, args.dry_run)
 }
 
-fn wrong(name: &str, mistakes: &[Mistake]) -> Failure {
-    let count = mistakes.len();
+fn wrong(name: &str, problems: &[Problem]) -> Failure {
+    let count = problems.len();
     let failure = Failure::new(Exit::Usage, format!("{name} has {count} errors; nothing was changed"));
-    mistakes.iter().fold(failure, |failure, mistake| {
-        failure.note(format!("line {}: {}", mistake.line, visible(&mistake.problem, ' ')))
+    problems.iter().fold(failure, |failure, problem| {
+        failure.note(format!("line {}: {}", problem.line, visible(&problem.problem, ' ')))
     })
 }
 
@@ -309,11 +309,11 @@ impl Apply<'_> {
 
     fn plan(&self, wanted: &[Wanted], actual: &[Actual], prune: bool) -> Result<Vec<Step>> {
         plan(wanted, actual, prune).map_err(|unknown| {
-            let mistake = |at: usize| {
+            let problem = |at: usize| {
                 let (Key::Id(key) | Key::Name(key)) = &wanted[at].key;
-                Mistake::new(wanted[at].line, format!("the tenant has no {key}; ids are made by the server"))
+                Problem::new(wanted[at].line, format!("the tenant has no {key}; ids are made by the server"))
             };
-            wrong(&self.file, &unknown.into_iter().map(mistake).collect::<Vec<_>>())
+            wrong(&self.file, &unknown.into_iter().map(problem).collect::<Vec<_>>())
         })
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(command: &Command, format: Format) -> Result<()> {
     let Command::Check(args) = command;
     let variables = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let egress = postrider_agent::Config::load_egress(&args.agent, variables)
-        .map_err(|mistakes| Failure::new(Exit::Usage, mistakes.to_string()))?;
+        .map_err(|problems| Failure::new(Exit::Usage, problems.to_string()))?;
     let check = Check::new(egress, answers(&args.resolve));
     let lines: Vec<_> = args.urls.iter().map(|url| line(url, check.judge(url))).collect();
     match format {

@@ -1,6 +1,6 @@
 //! `postrider verify`: check a request's signature offline, and say why it does not verify.
 //!
-//! It looks for the mistakes that receivers make: a changed body, a key used as text, an old clock.
+//! It looks for the problems that receivers make: a changed body, a key used as text, an old clock.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -197,7 +197,7 @@ impl Request {
         ))
     }
 
-    /// Tries the usual mistakes.
+    /// Tries the usual problems.
     fn diagnose(&self, secret: &str, key: &Key, id: &EventId, time: Timestamp) -> Problem {
         let what =
             "no signature in webhook-signature was made with this secret for this id, timestamp and body";

@@ -1,4 +1,4 @@
-//! What a file wants, read from its tree. Every mistake is told, with its line.
+//! What a file wants, read from its tree. Every problem is told, with its line.
 
 use postrider_proto::v1;
 use serde_json::Value as Json;
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use super::fields;
 use super::plan::{Fields, Key, Wanted};
 use super::yaml::{Node, Value};
-use super::{Mistake, yaml};
+use super::{Problem, yaml};
 
 mod event_type;
 mod subscription;
@@ -40,35 +40,35 @@ pub(crate) struct Declared<T> {
 /// Reads a file.
 ///
 /// # Errors
-/// Every mistake in it, by line.
-pub(crate) fn file(text: &str) -> Result<File, Vec<Mistake>> {
+/// Every problem in it, by line.
+pub(crate) fn file(text: &str) -> Result<File, Vec<Problem>> {
     let root = yaml::parse(text)?;
-    let mut mistakes = Mistakes::default();
+    let mut problems = Problems::default();
     let mut file = File::default();
-    let mut top = Section::open(&root, "the file", &mut mistakes);
-    let version = top.text("postrider", &mut mistakes);
+    let mut top = Section::open(&root, "the file", &mut problems);
+    let version = top.text("postrider", &mut problems);
     if version.as_deref() != Some(VERSION) {
-        mistakes.add(root.line, format!("say which version the file is of: `postrider: {VERSION}`"));
+        problems.add(root.line, format!("say which version the file is of: `postrider: {VERSION}`"));
     }
     if let Some(node) = top.take("tenant") {
-        (file.tenant, file.settings) = tenant::read(node, &mut mistakes);
+        (file.tenant, file.settings) = tenant::read(node, &mut problems);
     }
-    file.event_types = top.list("event_types", &mut mistakes).map(|nodes| {
-        let read = nodes.iter().filter_map(|node| event_type::read(node, &mut mistakes)).collect();
-        once(&read, "event type", &mut mistakes);
+    file.event_types = top.list("event_types", &mut problems).map(|nodes| {
+        let read = nodes.iter().filter_map(|node| event_type::read(node, &mut problems)).collect();
+        once(&read, "event type", &mut problems);
         read
     });
-    file.subscriptions = top.list("subscriptions", &mut mistakes).map(|nodes| {
-        let read = nodes.iter().filter_map(|node| subscription::read(node, &mut mistakes)).collect();
-        once(&read, "subscription", &mut mistakes);
+    file.subscriptions = top.list("subscriptions", &mut problems).map(|nodes| {
+        let read = nodes.iter().filter_map(|node| subscription::read(node, &mut problems)).collect();
+        once(&read, "subscription", &mut problems);
         read
     });
-    top.close(&mut mistakes);
-    mistakes.end(file)
+    top.close(&mut problems);
+    problems.end(file)
 }
 
 /// Nothing may be in the file twice.
-fn once<T>(things: &Vec<Declared<T>>, what: &str, mistakes: &mut Mistakes) {
+fn once<T>(things: &Vec<Declared<T>>, what: &str, problems: &mut Problems) {
     let mut seen = std::collections::HashMap::new();
     for thing in things {
         let (Key::Id(key) | Key::Name(key)) = &thing.wanted.key;
@@ -77,7 +77,7 @@ fn once<T>(things: &Vec<Declared<T>>, what: &str, mistakes: &mut Mistakes) {
             [Some(key.as_str()), name].into_iter().flatten().collect();
         for key in keys {
             if let Some(first) = seen.insert(key.to_owned(), thing.wanted.line) {
-                mistakes
+                problems
                     .add(thing.wanted.line, format!("the {what} '{key}' is there already, on line {first}"));
             }
         }
@@ -86,21 +86,21 @@ fn once<T>(things: &Vec<Declared<T>>, what: &str, mistakes: &mut Mistakes) {
 
 /// What is wrong so far.
 #[derive(Debug, Default)]
-pub(super) struct Mistakes(Vec<Mistake>);
+pub(super) struct Problems(Vec<Problem>);
 
-impl Mistakes {
+impl Problems {
     fn add(&mut self, line: usize, problem: impl Into<String>) {
-        self.0.push(Mistake::new(line, problem));
+        self.0.push(Problem::new(line, problem));
     }
 
-    fn end<T>(mut self, value: T) -> Result<T, Vec<Mistake>> {
+    fn end<T>(mut self, value: T) -> Result<T, Vec<Problem>> {
         self.0.sort();
         self.0.dedup();
         if self.0.is_empty() { Ok(value) } else { Err(self.0) }
     }
 }
 
-/// A mapping whose keys are known: what was not asked for is a mistake.
+/// A mapping whose keys are known: what was not asked for is a problem.
 pub(super) struct Section<'a> {
     line: usize,
     what: &'a str,
@@ -109,14 +109,14 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    fn open(node: &'a Node, what: &'a str, mistakes: &mut Mistakes) -> Self {
+    fn open(node: &'a Node, what: &'a str, problems: &mut Problems) -> Self {
         let mut section = Self { line: node.line, what, entries: Vec::new(), known: Vec::new() };
         match &node.value {
             Value::Map(entries) => {
                 section.entries =
                     entries.iter().map(|(line, key, value)| (*line, key.as_str(), value)).collect();
             }
-            _ => mistakes.add(node.line, format!("{what} must be a mapping, and is {}", node.kind())),
+            _ => problems.add(node.line, format!("{what} must be a mapping, and is {}", node.kind())),
         }
         section
     }
@@ -129,10 +129,10 @@ impl<'a> Section<'a> {
         (!node.is_nothing()).then_some(node)
     }
 
-    fn text(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<String> {
+    fn text(&mut self, key: &'static str, problems: &mut Problems) -> Option<String> {
         let node = self.take(key)?;
         let Value::Scalar(text, _) = &node.value else {
-            mistakes.add(node.line, format!("{key} must be a text, and is {}", node.kind()));
+            problems.add(node.line, format!("{key} must be a text, and is {}", node.kind()));
             return None;
         };
         Some(text.clone())
@@ -142,41 +142,41 @@ impl<'a> Section<'a> {
     fn parsed<T>(
         &mut self,
         key: &'static str,
-        mistakes: &mut Mistakes,
+        problems: &mut Problems,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let line = self.line_of(key);
-        let text = self.text(key, mistakes)?;
-        parse(&text).map_err(|problem| mistakes.add(line, format!("{key}: {problem}"))).ok()
+        let text = self.text(key, problems)?;
+        parse(&text).map_err(|problem| problems.add(line, format!("{key}: {problem}"))).ok()
     }
 
-    fn number<T: std::str::FromStr>(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<T> {
-        self.parsed(key, mistakes, |text| {
+    fn number<T: std::str::FromStr>(&mut self, key: &'static str, problems: &mut Problems) -> Option<T> {
+        self.parsed(key, problems, |text| {
             text.parse().map_err(|_| format!("'{text}' is not a number that it can be"))
         })
     }
 
-    fn truth(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<bool> {
-        self.parsed(key, mistakes, |text| text.parse().map_err(|_| "say true or false".to_owned()))
+    fn truth(&mut self, key: &'static str, problems: &mut Problems) -> Option<bool> {
+        self.parsed(key, problems, |text| text.parse().map_err(|_| "say true or false".to_owned()))
     }
 
-    fn list(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<&'a [Node]> {
+    fn list(&mut self, key: &'static str, problems: &mut Problems) -> Option<&'a [Node]> {
         let node = self.take(key)?;
         match &node.value {
             Value::List(items) => Some(items),
             _ => {
-                mistakes.add(node.line, format!("{key} must be a list, and is {}", node.kind()));
+                problems.add(node.line, format!("{key} must be a list, and is {}", node.kind()));
                 None
             }
         }
     }
 
-    fn texts(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Vec<(usize, String)>> {
+    fn texts(&mut self, key: &'static str, problems: &mut Problems) -> Option<Vec<(usize, String)>> {
         let mut texts = Vec::new();
-        for item in self.list(key, mistakes)? {
+        for item in self.list(key, problems)? {
             match &item.value {
                 Value::Scalar(text, _) => texts.push((item.line, text.clone())),
-                _ => mistakes.add(item.line, format!("{key} must hold texts, and this is {}", item.kind())),
+                _ => problems.add(item.line, format!("{key} must hold texts, and this is {}", item.kind())),
             }
         }
         Some(texts)
@@ -196,10 +196,10 @@ impl<'a> Section<'a> {
     }
 
     /// What is left was not asked for.
-    fn close(self, mistakes: &mut Mistakes) {
+    fn close(self, problems: &mut Problems) {
         for (line, key, _) in self.entries {
             let (what, known) = (self.what, self.known.join(", "));
-            mistakes.add(line, format!("{what} has no '{key}'; it can have: {known}"));
+            problems.add(line, format!("{what} has no '{key}'; it can have: {known}"));
         }
     }
 }

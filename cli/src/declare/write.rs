@@ -211,7 +211,7 @@ mod tests {
         });
         let text = file(&tenant, std::slice::from_ref(&event_type), &[named.clone(), nameless.clone()]);
         assert!(!text.contains("s3cret") && text.contains(r#"authorization: "***""#), "{text}");
-        let read = read::file(&text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
+        let read = read::file(&text).unwrap_or_else(|problems| panic!("{problems:#?}\n{text}"));
         let (_, settings) = read.settings.unwrap();
         assert_eq!(settings, fields::of_tenant(&tenant));
         let types: Vec<_> = read.event_types.unwrap().into_iter().map(|declared| declared.wanted).collect();

@@ -2,7 +2,7 @@
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use super::Mistake;
+use super::Problem;
 
 /// How deep lists and mappings may be in each other.
 const MAX_DEPTH: usize = 100;
@@ -71,28 +71,28 @@ enum Open {
 }
 
 /// Reads the only document of a text.
-pub(crate) fn parse(text: &str) -> Result<Node, Vec<Mistake>> {
-    let mut builder = Builder { open: Vec::new(), root: None, mistakes: Vec::new() };
+pub(crate) fn parse(text: &str) -> Result<Node, Vec<Problem>> {
+    let mut builder = Builder { open: Vec::new(), root: None, problems: Vec::new() };
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
-            vec![Mistake::new(error.marker().line(), format!("it is not YAML: {}", error.info()))]
+            vec![Problem::new(error.marker().line(), format!("it is not YAML: {}", error.info()))]
         })?;
         builder.take(event, span);
         if builder.open.len() > MAX_DEPTH {
-            return Err(vec![Mistake::new(span.start.line(), "it is nested too deep")]);
+            return Err(vec![Problem::new(span.start.line(), "it is nested too deep")]);
         }
     }
-    match (builder.root, builder.mistakes.is_empty()) {
+    match (builder.root, builder.problems.is_empty()) {
         (Some(root), true) => Ok(root),
-        (None, true) => Err(vec![Mistake::new(1, "it is empty")]),
-        (_, false) => Err(builder.mistakes),
+        (None, true) => Err(vec![Problem::new(1, "it is empty")]),
+        (_, false) => Err(builder.problems),
     }
 }
 
 struct Builder {
     open: Vec<Open>,
     root: Option<Node>,
-    mistakes: Vec<Mistake>,
+    problems: Vec<Problem>,
 }
 
 impl Builder {
@@ -118,11 +118,11 @@ impl Builder {
                 None => {}
             },
             Event::Alias(_) => {
-                self.mistakes.push(Mistake::new(line, "aliases are not known here; write it out"));
+                self.problems.push(Problem::new(line, "aliases are not known here; write it out"));
                 self.add(Node { line, value: Value::Scalar(String::new(), true) });
             }
             Event::DocumentStart(_) if self.root.is_some() => {
-                self.mistakes.push(Mistake::new(line, "a file is about one tenant: one document"));
+                self.problems.push(Problem::new(line, "a file is about one tenant: one document"));
             }
             _ => {}
         }
@@ -131,7 +131,7 @@ impl Builder {
     fn refuse(&mut self, line: usize, anchor: bool, tag: bool) {
         for (there, what) in [(anchor, "anchors"), (tag, "tags")] {
             if there {
-                self.mistakes.push(Mistake::new(line, format!("{what} are not known here; write it out")));
+                self.problems.push(Problem::new(line, format!("{what} are not known here; write it out")));
             }
         }
     }
@@ -143,12 +143,12 @@ impl Builder {
                 Value::Scalar(text, _) => {
                     if let Some((first, ..)) = entries.iter().find(|(_, known, _)| *known == text) {
                         let problem = format!("'{text}' is set already, on line {first}");
-                        self.mistakes.push(Mistake::new(node.line, problem));
+                        self.problems.push(Problem::new(node.line, problem));
                     }
                     *key = Some((node.line, text));
                 }
                 _ => {
-                    self.mistakes.push(Mistake::new(node.line, "a key must be a text"));
+                    self.problems.push(Problem::new(node.line, "a key must be a text"));
                     *key = Some((node.line, String::new()));
                 }
             },
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_not_known_here_is_refused_with_its_line() {
         let problem = |text: &str| parse(text).unwrap_err().remove(0);
-        assert_eq!(problem("a: 1\na: 2"), Mistake::new(2, "'a' is set already, on line 1"));
+        assert_eq!(problem("a: 1\na: 2"), Problem::new(2, "'a' is set already, on line 1"));
         assert_eq!(problem("a: &x 1\n").line, 1);
         assert!(problem("a: &x 1\nb: *x\n").problem.contains("anchors"));
         assert!(problem("\na: !!str 1\n").problem.contains("tags"));

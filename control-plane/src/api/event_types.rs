@@ -148,10 +148,10 @@ impl Api {
         let compiled = self.judge.schemas().compile(tenant, schema, example).await;
         let compiled = compiled.map_err(|error| status::not_judged(tenant, &error.into()))?;
         let compiled = compiled.map_err(|problem| refuse(Violation::new("schema", problem)))?;
-        if compiled.mistakes.is_empty() {
+        if compiled.problems.is_empty() {
             return Ok((entry, Some(compiled.schema)));
         }
-        let problem = format!("does not follow the schema: {}", compiled.mistakes.join("; "));
+        let problem = format!("does not follow the schema: {}", compiled.problems.join("; "));
         Err(refuse(Violation::new("example", problem)))
     }
 

@@ -256,7 +256,7 @@ impl Api {
     }
 }
 
-/// The trace in a call's metadata, as OpenTelemetry's libraries write it. What is none is not the caller's mistake.
+/// The trace in a call's metadata, as OpenTelemetry's libraries write it. What is none is not the caller's problem.
 fn carried(metadata: &MetadataMap) -> Option<TraceContext> {
     let lines = |name| metadata.get_all(name).iter().map(|line| line.to_str().ok()).collect::<Vec<_>>();
     TraceContext::carried(&lines("traceparent"), &lines("tracestate"))

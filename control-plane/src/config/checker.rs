@@ -1,4 +1,4 @@
-//! Judges settings one by one, and gathers the mistakes.
+//! Judges settings one by one, and gathers the problems.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -20,13 +20,13 @@ use crate::watchers::Allowed;
 
 #[derive(Default)]
 pub(super) struct Checker {
-    pub(super) mistakes: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 impl Checker {
-    pub(super) fn require(&mut self, good: bool, mistake: &str) {
+    pub(super) fn require(&mut self, good: bool, problem: &str) {
         if !good {
-            self.mistakes.push(mistake.to_owned());
+            self.problems.push(problem.to_owned());
         }
     }
 
@@ -112,7 +112,7 @@ impl Checker {
         let default = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port);
         let Some(given) = given else { return default };
         given.parse().unwrap_or_else(|_| {
-            self.mistakes
+            self.problems
                 .push(format!("{name} is '{given}'; it must be an IP address and a port, such as {default}"));
             default
         })
@@ -161,13 +161,13 @@ impl Checker {
         let write = humantime::format_duration;
         match humantime::parse_duration(&given) {
             Ok(duration) if range.contains(&duration) => return duration,
-            Ok(_) => self.mistakes.push(format!(
+            Ok(_) => self.problems.push(format!(
                 "{name} is {given}; it must be {} to {}",
                 write(*range.start()),
                 write(*range.end())
             )),
             Err(error) => self
-                .mistakes
+                .problems
                 .push(format!("{name} is '{given}', which is no duration such as 30s or 7days: {error}")),
         }
         default
@@ -182,7 +182,7 @@ impl Checker {
             ..VaultSettings::default()
         };
         let keks = Keks::read(&settings.kek.take().unwrap_or_default(), &vault);
-        keks.map_err(|mistakes| self.mistakes.extend(mistakes)).unwrap_or_default()
+        keks.map_err(|problems| self.problems.extend(problems)).unwrap_or_default()
     }
 
     pub(super) fn tls(
@@ -201,14 +201,14 @@ impl Checker {
             return None;
         }
         let (Some(cert), Some(key)) = (cert, key) else {
-            self.mistakes.push(
+            self.problems.push(
                 "tls_cert and tls_key are not both set; name the API's certificate and key (PEM), or, for development on this machine only, set insecure_loopback = true"
                     .to_owned(),
             );
             return None;
         };
         let files = ApiFiles { cert, key, client_ca };
-        files.load().map_err(|error| self.mistakes.push(error.to_string())).ok()?;
+        files.load().map_err(|error| self.problems.push(error.to_string())).ok()?;
         Some(files)
     }
 
@@ -238,7 +238,7 @@ impl Checker {
 
     /// The destination of the audit stream.
     pub(super) fn audit_stream(&mut self, given: Option<String>) -> Option<Destination> {
-        let read = given?.parse().map_err(|error| self.mistakes.push(format!("audit_stream: {error}")));
+        let read = given?.parse().map_err(|error| self.problems.push(format!("audit_stream: {error}")));
         read.ok()
     }
 
@@ -253,11 +253,11 @@ impl Checker {
             Duration::from_secs(10)..=Duration::from_secs(90 * 86_400),
         );
         for name in names.iter().filter(|name| !is_name(name)) {
-            self.mistakes.push(format!("agent_names has '{name}', which is no name or IP address"));
+            self.problems.push(format!("agent_names has '{name}', which is no name or IP address"));
         }
         let trust_domain = trust_domain.map(|text| text.parse().map_err(|why| (text, why))).transpose();
         let trust_domain = trust_domain.unwrap_or_else(|(text, why)| {
-            self.mistakes.push(format!("trust_domain is '{text}'; it {why}"));
+            self.problems.push(format!("trust_domain is '{text}'; it {why}"));
             None
         });
         let files = folders.iter().map(|folder| AuthorityFiles::in_folder(folder)).collect();
@@ -277,12 +277,12 @@ impl Checker {
             return None;
         };
         if let Some(Err(error)) = headers.as_deref().map(secret_file::read) {
-            self.mistakes.push(format!("traces_headers_file: {:#}", anyhow::Error::from(error)));
+            self.problems.push(format!("traces_headers_file: {:#}", anyhow::Error::from(error)));
             return None;
         }
         let read = traces::Settings::read(&endpoint, headers.as_deref(), ca.as_deref());
-        let told = |mistake: traces::Mistake| format!("traces_{} {}", mistake.setting, mistake.why);
-        read.map_err(|mistakes| self.mistakes.extend(mistakes.into_iter().map(told)))
+        let told = |problem: traces::Problem| format!("traces_{} {}", problem.setting, problem.why);
+        read.map_err(|problems| self.problems.extend(problems.into_iter().map(told)))
             .ok()
             .map(|read| (read, ratio))
     }
@@ -292,7 +292,7 @@ impl Checker {
             None | Some("human") => log::Format::Human,
             Some("json") => log::Format::Json,
             Some(other) => {
-                self.mistakes.push(format!("log_format is '{other}'; it must be human or json"));
+                self.problems.push(format!("log_format is '{other}'; it must be human or json"));
                 log::Format::Human
             }
         }
@@ -301,7 +301,7 @@ impl Checker {
     pub(super) fn log_filter(&mut self, given: Option<String>) -> String {
         let filter = given.unwrap_or_else(|| "info".to_owned());
         if let Err(error) = log::check(&filter) {
-            self.mistakes.push(format!("log: {error}"));
+            self.problems.push(format!("log: {error}"));
         }
         filter
     }

@@ -30,16 +30,16 @@ impl Config {
     /// Looks at the files that [`super::load`] has not read, as a start does.
     ///
     /// # Errors
-    /// Every mistake at once.
+    /// Every problem at once.
     pub fn look(&self, file: Option<&Path>, now: Timestamp) -> Result<Look, ConfigError> {
-        let (mut looked, mut warnings, mut mistakes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut looked, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
         let file = file.map(|file| format!("{}, ", file.display())).unwrap_or_default();
         looked.push(format!("{file}flags and environment: every setting is known and within its bounds"));
         looked.push(format!("kek: {}", self.keks));
         if let Some(vault) = self.vault_token_file.as_deref().filter(|_| self.keks.asks_vault()) {
             match secret_file::read(vault) {
                 Ok(_) => looked.push(format!("vault_token_file: {}; Vault was not asked", vault.display())),
-                Err(error) => mistakes.push(format!("vault_token_file: {:#}", anyhow::Error::from(error))),
+                Err(error) => problems.push(format!("vault_token_file: {:#}", anyhow::Error::from(error))),
             }
         }
         if let Some(tls) = &self.tls {
@@ -52,10 +52,10 @@ impl Config {
             ));
             match tls.check(now) {
                 Ok((faults, soon)) => {
-                    mistakes.extend(faults);
+                    problems.extend(faults);
                     warnings.extend(soon);
                 }
-                Err(error) => mistakes.push(error.to_string()),
+                Err(error) => problems.push(error.to_string()),
             }
         }
         for authority in &self.authority.files {
@@ -65,7 +65,7 @@ impl Config {
                     let path = authority.cert.display();
                     warnings.extend(soon.map(|soon| format!("agent_ca: {path} {soon}: renew it")));
                 }
-                Err(error) => mistakes.push(format!("{:#}", anyhow::Error::from(error))),
+                Err(error) => problems.push(format!("{:#}", anyhow::Error::from(error))),
             }
         }
         match self.bootstrap_token_file.as_deref() {
@@ -80,9 +80,9 @@ impl Config {
                     "bootstrap_token_file: holds {}; delete the file after the first start",
                     token.id()
                 )),
-                Err(error) => mistakes.push(format!("{error:#}")),
+                Err(error) => problems.push(format!("{error:#}")),
             },
         }
-        if mistakes.is_empty() { Ok(Look { looked, warnings }) } else { Err(ConfigError(mistakes)) }
+        if problems.is_empty() { Ok(Look { looked, warnings }) } else { Err(ConfigError(problems)) }
     }
 }

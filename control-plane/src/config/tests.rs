@@ -87,14 +87,14 @@ fn the_example_shows_the_defaults() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let wrong = "api_listen = '0.0.0.0:1'\nagent_listen = 'x'\nadmin_listen = ':7072'\ncache_mib = 1\nmax_event_kib = 4096\n\
         disk_reserve_mib = 9000000\n\
         retain_events = '1h'\nresume_window = 'soon'\nlog_format = 'xml'\ntls_client_ca = '/nowhere'\nlog = 'a=b=c'\n\
         agent_address = 'x'\nagent_names = ['a b']\ntrust_domain = 'A'\nagent_certificate_lifetime = '1s'\n\
         max_api_connections = 0\nmax_token_watchers = 0\nmax_tenant_watchers = 200000\nwebhook_origin = 'https://x'\n\
         retain_audit = '1day'\naudit_stream = 'syslog'\ntenant_emit_rate = 0\ntenant_emit_burst = 2000000";
-    let ConfigError(mistakes) = check(settings(wrong)).err().unwrap();
+    let ConfigError(problems) = check(settings(wrong)).err().unwrap();
     let words = [
         "data_dir",
         "kek is not set",
@@ -121,18 +121,18 @@ fn all_mistakes_are_told_at_once() {
         "tenant_emit_rate is 0",
         "tenant_emit_burst is 2000000",
     ];
-    assert_eq!(mistakes.len(), words.len(), "{mistakes:#?}");
+    assert_eq!(problems.len(), words.len(), "{problems:#?}");
     for word in words {
-        assert!(mistakes.iter().any(|mistake| mistake.contains(word)), "{word}");
+        assert!(problems.iter().any(|problem| problem.contains(word)), "{word}");
     }
     let open = "data_dir = 'x'\napi_listen = '0.0.0.0:1'\ninsecure_loopback = true\ntls_cert = 'c'";
     let folder = tempfile::tempdir().unwrap();
-    let ConfigError(mistakes) = check(with_kek(&folder, open)).err().unwrap();
-    assert!(mistakes.len() == 2 && mistakes[0].contains("exclude each other"), "{mistakes:?}");
-    assert!(mistakes[1].contains("which others can reach"), "{mistakes:?}");
+    let ConfigError(problems) = check(with_kek(&folder, open)).err().unwrap();
+    assert!(problems.len() == 2 && problems[0].contains("exclude each other"), "{problems:?}");
+    assert!(problems[1].contains("which others can reach"), "{problems:?}");
     let files = "data_dir = 'x'\ntls_cert = '/nowhere'\ntls_key = '/nowhere'";
-    let ConfigError(mistakes) = check(with_kek(&folder, files)).err().unwrap();
-    assert!(mistakes.len() == 1 && mistakes[0].contains("/nowhere cannot be read"), "{mistakes:?}");
+    let ConfigError(problems) = check(with_kek(&folder, files)).err().unwrap();
+    assert!(problems.len() == 1 && problems[0].contains("/nowhere cannot be read"), "{problems:?}");
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn quotas_are_on_unless_a_setting_says_0() {
         ("tenant_max_event_types = 100001", "tenant_max_event_types is 100001"),
         ("tenant_max_stored_mib = 2000000000", "tenant_max_stored_mib is 2000000000"),
     ] {
-        let ConfigError(mistakes) = quota(wrong).err().unwrap();
-        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");
+        let ConfigError(problems) = quota(wrong).err().unwrap();
+        assert!(problems.len() == 1 && problems[0].contains(told), "{problems:?}");
     }
 }
 
@@ -206,8 +206,8 @@ fn a_destination_has_a_limit_unless_a_setting_says_0() {
         ("destination_rate = 1000001", "destination_rate is 1000001"),
         ("destination_burst = 0", "destination_burst is 0"),
     ] {
-        let ConfigError(mistakes) = limit(wrong).err().unwrap();
-        assert!(mistakes.len() == 1 && mistakes[0].contains(told), "{mistakes:?}");
+        let ConfigError(problems) = limit(wrong).err().unwrap();
+        assert!(problems.len() == 1 && problems[0].contains(told), "{problems:?}");
     }
 }
 

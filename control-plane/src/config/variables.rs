@@ -19,7 +19,7 @@ pub const OF_THE_COMMAND: [&str; 8] = [
     "POSTRIDER_TOKEN_FILE",
 ];
 
-/// A mistake for each of these variables that is nothing the control plane knows, and that no key-encryption key is read from.
+/// A problem for each of these variables that is nothing the control plane knows, and that no key-encryption key is read from.
 pub(super) fn unknown(names: impl Iterator<Item = String>, keks: &[String]) -> Vec<String> {
     let command = crate::Args::augment_args(clap::Command::new("control-plane"));
     let is_setting = |name: &str| {
@@ -30,9 +30,9 @@ pub(super) fn unknown(names: impl Iterator<Item = String>, keks: &[String]) -> V
     let is_kek = |name: &str| keks.iter().any(|kek| kek.strip_prefix("env:") == Some(name));
     let is_known =
         |name: &str| is_setting(name) || is_kek(name) || OF_THE_COMMAND.contains(&name) || is_link(name);
-    let mistake =
+    let problem =
         |name: &String| format!("the environment variable {name} is not a setting of the control plane");
-    mine.iter().filter(|name| !is_known(name)).map(mistake).collect()
+    mine.iter().filter(|name| !is_known(name)).map(problem).collect()
 }
 
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_nobody_knows_is_a_mistake() {
+    fn only_what_nobody_knows_is_a_problem() {
         let given = [
             "HOME",
             "POSTRIDER_DATA_DIR",
@@ -54,9 +54,9 @@ mod tests {
             "POSTRIDER_AGENT_LISTN",
         ];
         let keks = ["file:/x".to_owned(), "env:POSTRIDER_KEK_OF_OURS".to_owned()];
-        let mistakes = unknown(given.iter().map(|name| (*name).to_owned()), &keks);
+        let problems = unknown(given.iter().map(|name| (*name).to_owned()), &keks);
         assert_eq!(
-            mistakes,
+            problems,
             ["POSTRIDER_AGENT_LISTN", "POSTRIDER_DATADIR"]
                 .map(|name| format!("the environment variable {name} is not a setting of the control plane"))
         );

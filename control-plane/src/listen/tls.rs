@@ -87,7 +87,7 @@ struct Contents {
 
 impl ApiFiles {
     /// Whether the files can be used, and what people must know of the certificates in them: what
-    /// has expired, or is not valid yet, as mistakes, and what expires soon.
+    /// has expired, or is not valid yet, as problems, and what expires soon.
     ///
     /// # Errors
     /// [`TlsError`].

@@ -49,7 +49,7 @@ impl Keks {
     /// Reads the setting `kek`: one or more of `file:PATH`, `env:NAME` and `vault:URL`.
     ///
     /// # Errors
-    /// Every mistake, as a sentence.
+    /// Every problem, as a sentence.
     pub fn read(sources: &[String], vault: &VaultSettings) -> Result<Self, Vec<String>> {
         if sources.is_empty() {
             return Err(vec![
@@ -58,19 +58,19 @@ impl Keks {
                     .to_owned(),
             ]);
         }
-        let mut mistakes = Vec::new();
+        let mut problems = Vec::new();
         let mut keks: Vec<Arc<dyn Kek>> = Vec::new();
         for source in sources {
             match read(source, vault) {
                 Ok(kek) if keks.iter().any(|known| known.id() == kek.id()) => {
-                    mistakes
+                    problems
                         .push(format!("kek: {source} is a key that the list names already; leave it out"));
                 }
                 Ok(kek) => keks.push(kek),
-                Err(mistake) => mistakes.push(mistake),
+                Err(problem) => problems.push(problem),
             }
         }
-        if mistakes.is_empty() { Ok(Self(keks)) } else { Err(mistakes) }
+        if problems.is_empty() { Ok(Self(keks)) } else { Err(problems) }
     }
 
     /// The one that wraps new data keys.

@@ -115,7 +115,7 @@ impl Policy {
     /// Judges every address that the URL's host resolved to.
     ///
     /// One forbidden answer refuses them all: a name that mixes public and private answers is either an
-    /// attack or a mistake, and choosing among its answers would hide which. If the host is an address, the
+    /// attack or a problem, and choosing among its answers would hide which. If the host is an address, the
     /// answers are that address, and it is judged even when they leave it out.
     ///
     /// The verdict is on these very addresses. Whoever asks must dial one of them, and not resolve again.

@@ -14,8 +14,8 @@ use super::{BASE_COST, FilterError, MAX_FILTER, MAX_NESTING, MAX_PARTS, PART_COS
 /// Words and signs that a text may have, brackets and commas too.
 const MAX_TOKENS: usize = 400;
 
-/// A mistake, and the part of the expression that it is in.
-pub(super) struct Mistake {
+/// A problem, and the part of the expression that it is in.
+pub(super) struct Problem {
     pub(super) part: u64,
     pub(super) problem: String,
 }
@@ -141,7 +141,7 @@ fn tokens(text: &str) -> Result<(), FilterError> {
 }
 
 /// Judges an expression, and says what it costs.
-pub(super) fn meaning(expression: &IdedExpr) -> Result<Cost, Mistake> {
+pub(super) fn meaning(expression: &IdedExpr) -> Result<Cost, Problem> {
     let mut judge = Judge { cost: Cost { filters: 1, ..Cost::default() }, nesting: 0 };
     let found = judge.part(expression)?;
     if found.is(&[Type::Bool]) {
@@ -151,8 +151,8 @@ pub(super) fn meaning(expression: &IdedExpr) -> Result<Cost, Mistake> {
     }
 }
 
-fn wrong<T>(part: &IdedExpr, problem: String) -> Result<T, Mistake> {
-    Err(Mistake { part: part.id, problem })
+fn wrong<T>(part: &IdedExpr, problem: String) -> Result<T, Problem> {
+    Err(Problem { part: part.id, problem })
 }
 
 struct Judge {
@@ -161,7 +161,7 @@ struct Judge {
 }
 
 impl Judge {
-    fn part(&mut self, part: &IdedExpr) -> Result<Type, Mistake> {
+    fn part(&mut self, part: &IdedExpr) -> Result<Type, Problem> {
         self.cost.parts += 1;
         if self.cost.parts > MAX_PARTS as u64 {
             return wrong(part, format!("has more than {MAX_PARTS} names, values and operators"));
@@ -175,7 +175,7 @@ impl Judge {
         found
     }
 
-    fn expression(&mut self, part: &IdedExpr) -> Result<Type, Mistake> {
+    fn expression(&mut self, part: &IdedExpr) -> Result<Type, Problem> {
         match &part.expr {
             Expr::Literal(literal) => literal_type(part, literal),
             Expr::Ident(name) if name == "event" => Ok(Type::Event),
@@ -200,7 +200,7 @@ impl Judge {
     }
 
     /// A part that is not the event itself.
-    fn value(&mut self, part: &IdedExpr) -> Result<Type, Mistake> {
+    fn value(&mut self, part: &IdedExpr) -> Result<Type, Problem> {
         match self.part(part)? {
             Type::Event => {
                 wrong(part, "event has type, data, timestamp and attributes; name one of them".into())
@@ -209,7 +209,7 @@ impl Judge {
         }
     }
 
-    fn wanted(&mut self, part: &IdedExpr, wanted: &[Type]) -> Result<Type, Mistake> {
+    fn wanted(&mut self, part: &IdedExpr, wanted: &[Type]) -> Result<Type, Problem> {
         let found = self.value(part)?;
         if found.is(wanted) {
             return Ok(found);
@@ -218,7 +218,7 @@ impl Judge {
         wrong(part, format!("is {}; needed is {}", found.name(), wanted.join(" or ")))
     }
 
-    fn select(&mut self, part: &IdedExpr, select: &SelectExpr) -> Result<Type, Mistake> {
+    fn select(&mut self, part: &IdedExpr, select: &SelectExpr) -> Result<Type, Problem> {
         let found = match (self.part(&select.operand)?, select.field.as_str()) {
             (Type::Event, "type") => Type::Text,
             (Type::Event, "timestamp") => Type::Timestamp,
@@ -235,7 +235,7 @@ impl Judge {
         Ok(if select.test { Type::Bool } else { found })
     }
 
-    fn call(&mut self, part: &IdedExpr, call: &CallExpr) -> Result<Type, Mistake> {
+    fn call(&mut self, part: &IdedExpr, call: &CallExpr) -> Result<Type, Problem> {
         match (&call.target, call.func_name.as_str(), call.args.as_slice()) {
             (None, op::LOGICAL_AND | op::LOGICAL_OR, [left, right]) => {
                 self.wanted(left, &[Type::Bool])?;
@@ -275,7 +275,7 @@ impl Judge {
         }
     }
 
-    fn equality(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Mistake> {
+    fn equality(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Problem> {
         let (a, b) = (self.value(left)?, self.value(right)?);
         // What is compared with a literal is looked at only as far as that goes.
         let literal = |part: &IdedExpr| matches!(part.expr, Expr::Literal(_));
@@ -289,7 +289,7 @@ impl Judge {
         }
     }
 
-    fn order(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Mistake> {
+    fn order(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Problem> {
         const ORDERED: [Type; 5] = [Type::Number, Type::Text, Type::Timestamp, Type::Duration, Type::Bool];
         let (a, b) = (self.wanted(left, &ORDERED)?, self.wanted(right, &ORDERED)?);
         self.cost.scans += 1;
@@ -301,7 +301,7 @@ impl Judge {
     }
 
     /// One side must be known not to be a text or a list: those could be joined to ever longer ones.
-    fn sum(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Mistake> {
+    fn sum(&mut self, part: &IdedExpr, left: &IdedExpr, right: &IdedExpr) -> Result<Type, Problem> {
         const SUMMED: [Type; 3] = [Type::Number, Type::Timestamp, Type::Duration];
         match (self.wanted(left, &SUMMED)?, self.wanted(right, &SUMMED)?) {
             (Type::Any, Type::Any) => {
@@ -318,7 +318,7 @@ impl Judge {
         target: Option<&IdedExpr>,
         name: &str,
         args: &[IdedExpr],
-    ) -> Result<Type, Mistake> {
+    ) -> Result<Type, Problem> {
         const SIZED: [Type; 3] = [Type::Text, Type::List, Type::Attributes];
         const TIMES: [Type; 2] = [Type::Timestamp, Type::Duration];
         self.cost.scans += 1;
@@ -374,7 +374,7 @@ fn unknown(name: &str, arguments: usize) -> String {
     }
 }
 
-fn literal_type(part: &IdedExpr, literal: &LiteralValue) -> Result<Type, Mistake> {
+fn literal_type(part: &IdedExpr, literal: &LiteralValue) -> Result<Type, Problem> {
     match literal {
         LiteralValue::Boolean(_) => Ok(Type::Bool),
         LiteralValue::Double(_) | LiteralValue::Int(_) | LiteralValue::UInt(_) => Ok(Type::Number),

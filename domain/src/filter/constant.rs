@@ -7,21 +7,21 @@ use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, Expr, LiteralValue};
 use cel::{Context, ExecutionError, IdedExpr, Value};
 
-use super::check::{GETTERS, Mistake};
+use super::check::{GETTERS, Problem};
 use super::facts::ENVIRONMENT;
 
 /// The first constant part that has no value.
-pub(super) fn mistake(part: &IdedExpr) -> Option<Mistake> {
+pub(super) fn problem(part: &IdedExpr) -> Option<Problem> {
     let below = match &part.expr {
-        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).find_map(mistake),
-        Expr::Select(select) => mistake(&select.operand),
-        Expr::List(list) => list.elements.iter().find_map(mistake),
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).find_map(problem),
+        Expr::Select(select) => problem(&select.operand),
+        Expr::List(list) => list.elements.iter().find_map(problem),
         _ => None,
     };
     below.or_else(|| {
         let Expr::Call(call) = &part.expr else { return None };
         let problem = if is_constant(part) { evaluate(part).err() } else { argument(call) };
-        problem.map(|problem| Mistake { part: part.id, problem })
+        problem.map(|problem| Problem { part: part.id, problem })
     })
 }
 

@@ -200,9 +200,9 @@ fn constant_parts_are_judged_before_an_event_comes() {
     ];
     for (text, part) in table {
         let filter = filter(text);
-        let mistake = filter.constant_mistake().unwrap_or_else(|| panic!("{text} has no mistake"));
-        assert!(mistake.problem.contains(part), "{text}: {mistake}");
-        assert!(mistake.column > 1, "{text}: {mistake}");
+        let problem = filter.constant_problem().unwrap_or_else(|| panic!("{text} has no problem"));
+        assert!(problem.problem.contains(part), "{text}: {problem}");
+        assert!(problem.column > 1, "{text}: {problem}");
     }
     let right = [
         "event.timestamp > timestamp('2026-12-01T00:00:00.123456789+02:00')",
@@ -215,7 +215,7 @@ fn constant_parts_are_judged_before_an_event_comes() {
         "int(event.data.n) > 5 && duration(event.data.d) > duration('0s')",
     ];
     for text in right {
-        assert_eq!(filter(text).constant_mistake(), None, "{text}");
+        assert_eq!(filter(text).constant_problem(), None, "{text}");
     }
     let problem = ask("event.timestamp > timestamp('2026-13-01T00:00:00Z')", "{}").expect_err("no answer").0;
     assert!(problem.contains("RFC 3339") && !problem.contains("the event has there"), "{problem}");

@@ -11,7 +11,7 @@ impl Schema {
     }
 
     fn told(&self, data: &[u8]) -> Vec<String> {
-        self.mistakes(data, &mut plenty()).unwrap_or_else(|stopped| vec![stopped.to_string()])
+        self.problems(data, &mut plenty()).unwrap_or_else(|stopped| vec![stopped.to_string()])
     }
 }
 
@@ -78,22 +78,22 @@ fn any_accepted_json_is_validated() {
     ];
     for (schema, data, part) in table {
         let shown: String = data.chars().take(60).collect();
-        let mistakes = Schema::parse(schema).unwrap().told(data.as_bytes()).join("; ");
-        assert_eq!(mistakes.is_empty(), part.is_empty(), "{schema} {shown}: {mistakes}");
-        assert!(mistakes.contains(part), "{schema} {shown}: {mistakes}");
+        let problems = Schema::parse(schema).unwrap().told(data.as_bytes()).join("; ");
+        assert_eq!(problems.is_empty(), part.is_empty(), "{schema} {shown}: {problems}");
+        assert!(problems.contains(part), "{schema} {shown}: {problems}");
     }
 }
 
 #[test]
-fn mistakes_say_where_and_quote_no_value() {
+fn problems_say_where_and_quote_no_value() {
     let schema = Schema::parse(
         r#"{"type": "object", "required": ["id"], "properties": {"amount": {"type": "number"}, "code": {"pattern": "^[a-z]+$"}}}"#,
     )
     .unwrap();
     assert_eq!(schema.told(br#"{"id": 1, "amount": 2.5, "code": "abc"}"#), Vec::<String>::new());
-    let mistakes = schema.told(br#"{"amount": "secret", "code": "SECRET"}"#).join("; ");
-    assert!(mistakes.contains("/amount") && mistakes.contains("id"), "{mistakes}");
-    assert!(!mistakes.to_lowercase().contains("secret"), "{mistakes}");
+    let problems = schema.told(br#"{"amount": "secret", "code": "SECRET"}"#).join("; ");
+    assert!(problems.contains("/amount") && problems.contains("id"), "{problems}");
+    assert!(!problems.to_lowercase().contains("secret"), "{problems}");
     let many = format!("{{\"allOf\": [{}{{}}]}}", "{\"type\": \"object\"},".repeat(1000));
     let large = format!("{{\"x\": \"{}\"}}", "x".repeat(200_000));
     assert_eq!(Schema::parse(&many).unwrap().told(large.as_bytes()), Vec::<String>::new());
@@ -208,8 +208,8 @@ fn a_schema_may_refer_to_itself_where_the_cost_is_bounded() {
     for (schema, data, valid) in table {
         crate::event::check_data(data.as_bytes(), 1 << 18).expect("data");
         let schema = Schema::parse(schema).unwrap_or_else(|problem| panic!("{schema}: {problem}"));
-        let mistakes = schema.told(data.as_bytes());
-        assert_eq!(mistakes.is_empty(), valid, "{data}: {mistakes:?}");
+        let problems = schema.told(data.as_bytes());
+        assert_eq!(problems.is_empty(), valid, "{data}: {problems:?}");
     }
 }
 
@@ -261,8 +261,8 @@ fn a_pattern_that_cannot_be_used_says_what_patterns_may_have() {
 fn cost(schema: &str, data: &str) -> (u64, Result<Vec<String>, Stopped>) {
     let schema = Schema::parse(schema).unwrap_or_else(|problem| panic!("{schema:.80}: {problem}"));
     let mut budget = plenty();
-    let mistakes = schema.mistakes(data.as_bytes(), &mut budget);
-    (budget.used(), mistakes)
+    let problems = schema.problems(data.as_bytes(), &mut budget);
+    (budget.used(), problems)
 }
 
 /// Each takes seconds to hours when nobody counts.
@@ -294,8 +294,8 @@ fn no_schema_costs_more_than_the_limit_for_an_event() {
         (many(r#"{"dependentRequired":{"n1":["n2","n3","x"]},"unevaluatedProperties":{"type":"null"}}"#, 150), names),
     ];
     for (schema, data) in table {
-        let (used, mistakes) = cost(&schema, &data);
-        assert_eq!(mistakes, Err(Stopped::TooCostly), "{schema:.120}: {used}");
+        let (used, problems) = cost(&schema, &data);
+        assert_eq!(problems, Err(Stopped::TooCostly), "{schema:.120}: {used}");
         assert!(used <= EVENT_COST + data.len() as u64 * READ_BYTE, "{schema:.120}: {used}");
     }
 }
@@ -311,11 +311,11 @@ fn values_that_were_made_to_collide_are_found_unique_in_linear_time() {
     let close: Vec<String> = (0..10_000).map(|n| (18_446_744_073_709_500_000_u64 + n).to_string()).collect();
     for items in [shapes, close] {
         let data = format!("[{}]", items.join(","));
-        let (used, mistakes) = cost(r#"{"uniqueItems":true}"#, &data);
-        assert_eq!(mistakes, Ok(Vec::new()));
+        let (used, problems) = cost(r#"{"uniqueItems":true}"#, &data);
+        assert_eq!(problems, Ok(Vec::new()));
         assert!(used < 80 * data.len() as u64, "{used} for {} bytes", data.len());
         let again = format!("[{},{}]", items.join(","), items[7]);
-        assert_eq!(cost(r#"{"uniqueItems":true}"#, &again).1.map(|mistakes| mistakes.len()), Ok(1));
+        assert_eq!(cost(r#"{"uniqueItems":true}"#, &again).1.map(|problems| problems.len()), Ok(1));
     }
 }
 
@@ -331,8 +331,8 @@ fn ordinary_schemas_and_data_cost_little() {
         r#"{{"id":"ord_01h455vb4pex5vsknk084","amount":12.5,"email":"somebody@mail.example.com","lines":[{}]}}"#,
         vec![line; 50].join(",")
     );
-    let (used, mistakes) = cost(schema, &data);
-    assert_eq!(mistakes, Ok(Vec::new()));
+    let (used, problems) = cost(schema, &data);
+    assert_eq!(problems, Ok(Vec::new()));
     assert!(used < 100_000, "{used}");
 }
 

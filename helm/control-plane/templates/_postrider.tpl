@@ -168,7 +168,7 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{- /* Tells all mistakes at once, each with what to do. */ -}}
+{{- /* Tells all problems at once, each with what to do. */ -}}
 {{- define "postrider.refuse" -}}
 {{- if . -}}
 {{- fail (printf "\n\nthe values cannot be used:\n\n- %s\n" (join "\n\n- " .)) -}}
@@ -226,17 +226,17 @@ metricRelabelings:
 {{- end }}
 {{- end -}}
 
-{{- define "postrider.caMistakes" -}}
+{{- define "postrider.caProblems" -}}
 {{- if gt (len (compact (list .ca.pem .ca.configMap .ca.secret))) 1 -}}
 - {{ printf "%s has more than one of pem, configMap and secret: give one" .name }}
 {{- end -}}
 {{- end -}}
 
 {{- /*
-Mistakes about the admin port, as a list: (dict "root" $ "monitor" the value of the chart's monitor). Nobody but the node's
+Problems about the admin port, as a list: (dict "root" $ "monitor" the value of the chart's monitor). Nobody but the node's
 kubelet reaches it without a peer in networkPolicy.metricsFrom.
 */ -}}
-{{- define "postrider.adminPortMistakes" -}}
+{{- define "postrider.adminPortProblems" -}}
 {{- $values := .root.Values -}}
 {{- if and $values.networkPolicy.enabled (index $values .monitor).enabled (not $values.networkPolicy.metricsFrom) }}
 - {{ printf "networkPolicy.metricsFrom is not set, so %s.enabled could scrape nothing. Name the pods of Prometheus\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]\n\n  or, for every pod in the cluster, since no token guards the port\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {}}]" .monitor | quote }}
@@ -246,8 +246,8 @@ kubelet reaches it without a peer in networkPolicy.metricsFrom.
 {{- end }}
 {{- end -}}
 
-{{- /* Mistakes that both charts know, as a list. */ -}}
-{{- define "postrider.mistakes" -}}
+{{- /* Problems that both charts know, as a list. */ -}}
+{{- define "postrider.problems" -}}
 {{- if eq .Values.image.tag "latest" }}
 - "image.tag is `latest`, which is another image tomorrow. Leave it empty for the chart's own version, or name one"
 {{- end }}

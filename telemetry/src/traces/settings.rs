@@ -16,7 +16,7 @@ pub struct Settings {
 
 /// What is wrong with one of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct Problem {
     /// `endpoint`, `headers_file` or `ca`.
     pub setting: &'static str,
     /// What follows its name in a message.
@@ -35,14 +35,14 @@ impl Settings {
     /// the certificates, PEM, of the authorities that its certificate must be from (without it, those of this machine).
     ///
     /// # Errors
-    /// All mistakes.
+    /// All problems.
     pub fn read(
         endpoint: &str,
         headers_file: Option<&Path>,
         ca: Option<&Path>,
-    ) -> Result<Self, Vec<Mistake>> {
-        let mut mistakes = Vec::new();
-        let mut noted = |setting, why| mistakes.push(Mistake { setting, why });
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut noted = |setting, why| problems.push(Problem { setting, why });
         let uri = read_endpoint(endpoint).map_err(|why| noted("endpoint", why)).unwrap_or_default();
         let plain = uri.scheme_str() == Some("http");
         let headers = headers_file.map(read_headers).unwrap_or_else(|| Ok(HeaderMap::new()));
@@ -52,7 +52,7 @@ impl Settings {
         if plain && ca.is_some() {
             noted("ca", "is only of use with an https:// endpoint".to_owned());
         }
-        if mistakes.is_empty() { Ok(Self { endpoint: uri, headers, ca }) } else { Err(mistakes) }
+        if problems.is_empty() { Ok(Self { endpoint: uri, headers, ca }) } else { Err(problems) }
     }
 
     pub(super) fn endpoint(&self) -> String {
@@ -126,7 +126,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> String {
 mod tests {
     use super::*;
 
-    fn mistakes(endpoint: &str, headers: Option<&str>, ca: Option<&str>) -> Vec<Mistake> {
+    fn problems(endpoint: &str, headers: Option<&str>, ca: Option<&str>) -> Vec<Problem> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), headers.unwrap_or_default()).unwrap();
         let settings = Settings::read(endpoint, headers.map(|_| file.path()), ca.map(Path::new));
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn what_is_a_collector() {
         for good in ["http://localhost:4317", "https://collector.example.com", "http://[::1]:4317/"] {
-            assert_eq!(mistakes(good, Some("Authorization: Bearer x\n\nx-scope: a:b\n"), None), []);
+            assert_eq!(problems(good, Some("Authorization: Bearer x\n\nx-scope: a:b\n"), None), []);
         }
         for bad in ["localhost:4317", "", "grpc://x:1", "http://", "http://x/v1/traces", "http://x?y"] {
-            let found = mistakes(bad, None, None);
+            let found = problems(bad, None, None);
             assert!(found[0].why.contains("must be the URL of a collector"), "{bad}: {found:?}");
         }
     }
@@ -153,10 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_and_no_secret() {
-        let found = mistakes("nowhere", Some("a: b\nsecret without a colon"), Some("/does/not/exist"));
+    fn all_problems_are_reported_and_no_secret() {
+        let found = problems("nowhere", Some("a: b\nsecret without a colon"), Some("/does/not/exist"));
         assert_eq!(
-            found.iter().map(|mistake| mistake.setting).collect::<Vec<_>>(),
+            found.iter().map(|problem| problem.setting).collect::<Vec<_>>(),
             ["endpoint", "headers_file", "ca"]
         );
         let told = format!("{found:?}");

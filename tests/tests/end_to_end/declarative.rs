@@ -162,7 +162,7 @@ async fn a_subscription_gets_its_name_by_its_id_and_then_goes_by_it() -> Result<
 }
 
 #[tokio::test]
-async fn every_mistake_is_told_and_nothing_is_changed() -> Result<()> {
+async fn every_problem_is_reported_and_nothing_is_changed() -> Result<()> {
     let world = World::start().await?;
     let text = file(&world)
         .replace("display_name: Acme", "display_nam: Acme")

@@ -80,7 +80,7 @@ async fn the_apis_certificate_is_read_anew_when_its_files_change() -> Result<()>
     // Half a change: what was read before stays in use.
     std::fs::write(&first.server.key, "no key")?;
     let told = async || Ok(when(control_plane.log().contains("holds no private key")));
-    eventually("the mistake is told", told).await?;
+    eventually("the problem is told", told).await?;
     assert_eq!(list(&former).await?, 0);
     let second = TlsFiles::make(&files)?;
     let served = async || Ok(when(list(&second.ca).await? == 0));

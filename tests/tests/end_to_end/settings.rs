@@ -57,7 +57,7 @@ async fn settings_in_use_are_fine_and_checking_them_touches_nothing() -> Result<
 }
 
 #[tokio::test]
-async fn all_mistakes_are_told_in_one_message() -> Result<()> {
+async fn all_problems_are_reported_in_one_message() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name);
     let settings = path("control-plane.toml");

@@ -395,10 +395,10 @@ async fn an_authority_of_the_operators_own_issues_and_is_followed_when_its_files
     let new = secured.enrolled("acme").await?;
     welcomed(&secured, &new).await?;
     refused(secured.connect(&agent).await, "the former authority is not listed any more")?;
-    // A mistake in the files changes nothing.
+    // A problem in the files changes nothing.
     std::fs::write(ca.join("tls.key"), KeyPair::generate()?.serialize_pem())?;
     let told = async || Ok(when(secured.control_plane.log().contains("is not the certificate of that key")));
-    eventually("the mistake is told", told).await?;
+    eventually("the problem is told", told).await?;
     welcomed(&secured, &new).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use tempfile::TempDir;
 
-use super::super::{Args, Config, Mistakes};
+use super::super::{Args, Config, Problems};
 use super::*;
 
 const MINIMAL: &str = "control_plane = 'http://127.0.0.1:7071'\nagent_id = 'agent-1'\n";
@@ -17,12 +17,12 @@ fn args(text: &str) -> (Args, tempfile::NamedTempFile) {
     (Args { config: Some(file.path().to_owned()), ..Args::default() }, file)
 }
 
-fn load(text: &str) -> Result<Egress, Mistakes> {
+fn load(text: &str) -> Result<Egress, Problems> {
     let (args, _file) = args(&format!("{MINIMAL}{text}"));
     Config::load(&args, std::iter::empty()).map(|config| config.egress)
 }
 
-fn mistakes(text: &str) -> String {
+fn problems(text: &str) -> String {
     load(text).unwrap_err().to_string()
 }
 
@@ -69,10 +69,10 @@ fn what_is_wrong_with_a_proxy_is_said_without_its_password() {
         (format!("url = 'http://u:s3cret@p:1'\ncredentials_file = '{open}'"), "give one of them"),
         (format!("{url}\nno_proxi = []"), "`egress.proxy.no_proxi` in"),
     ] {
-        let told = mistakes(&format!("[egress.proxy]\n{lines}"));
+        let told = problems(&format!("[egress.proxy]\n{lines}"));
         assert!(told.contains(expected) && !told.contains("s3cret"), "{expected} is not in {told}");
     }
-    assert_eq!(mistakes("[egress.proxy]\nurl = 'https://x'\nno_proxy = ['a']").lines().count(), 2);
+    assert_eq!(problems("[egress.proxy]\nurl = 'https://x'\nno_proxy = ['a']").lines().count(), 2);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn prefixes_of_nat64_become_part_of_the_policy() {
     let prefixes: Vec<_> = egress.policy.nat64_prefixes.iter().map(ToString::to_string).collect();
     assert_eq!(prefixes, ["2001:db8:64::/96", "2001:db8:65::/48"]);
     for wrong in ["2001:db8::/33", "2001:db8::1/96", "10.0.0.0/8"] {
-        let told = mistakes(&format!("[egress]\nnat64_prefixes = ['{wrong}']"));
+        let told = problems(&format!("[egress]\nnat64_prefixes = ['{wrong}']"));
         assert!(told.contains("`egress.nat64_prefixes` in") && told.contains("is no NAT64 prefix"), "{told}");
     }
 }
@@ -109,7 +109,7 @@ fn prefixes_of_nat64_become_part_of_the_policy() {
 fn all_that_is_wrong_with_credentials_comes_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let headers = secret(&folder, "headers", "authorization: Bearer s3cret");
-    let told = mistakes(&format!(
+    let told = problems(&format!(
         "[[egress.credentials]]\nheaders_file = '{headers}'\n\
          [[egress.credentials]]\nhosts = ['a.corp', 'b.corp:443x']\nclient_cert = '/nowhere'\nca = '/nowhere'\n\
          [[egress.credentials]]\nhosts = ['A.corp.']\n\
@@ -139,7 +139,7 @@ fn all_that_is_wrong_with_credentials_comes_at_once() {
         ("[[egress.allow_http]]\na = 1", "is a table, but has one value only"),
         ("[egress]\ncredentials = [{hosts = ['a']}, 1]", "has a array in it"),
     ] {
-        let told = mistakes(text);
+        let told = problems(text);
         assert!(told.contains(expected), "{expected} is not in:\n{told}");
     }
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Contents, Mistake, Settings, certificates, in_file};
+use super::{Contents, Problem, Settings, certificates, in_file};
 
 /// How often a warning about an expiring certificate is logged.
 const REMIND_EVERY: Duration = Duration::from_secs(86_400);
@@ -53,26 +53,26 @@ impl Expiry {
     }
 
     /// Why files that have changed since `former` may not be taken over.
-    pub(super) fn refusal(&self, former: &Expiry, entry: &Settings, now: Timestamp) -> Option<Mistake> {
+    pub(super) fn refusal(&self, former: &Expiry, entry: &Settings, now: Timestamp) -> Option<Problem> {
         let changed = |new: &Dated, former: &Dated| {
             if new.digest == former.digest { None } else { new.judge(Validity::fault, now) }
         };
-        Self::mistake(entry, changed(&self.client, &former.client), changed(&self.ca, &former.ca))
+        Self::problem(entry, changed(&self.client, &former.client), changed(&self.ca, &former.ca))
     }
 
     /// What cannot be used now.
-    pub(super) fn fault(&self, entry: &Settings, now: Timestamp) -> Option<Mistake> {
+    pub(super) fn fault(&self, entry: &Settings, now: Timestamp) -> Option<Problem> {
         let fault = |dated: &Dated| dated.judge(Validity::fault, now);
-        Self::mistake(entry, fault(&self.client), fault(&self.ca))
+        Self::problem(entry, fault(&self.client), fault(&self.ca))
     }
 
     /// What cannot be used now, or not for long.
-    pub(super) fn complaint(&self, entry: &Settings, now: Timestamp) -> Option<Mistake> {
+    pub(super) fn complaint(&self, entry: &Settings, now: Timestamp) -> Option<Problem> {
         let complaint = |dated: &Dated| dated.judge(Validity::complaint, now);
-        Self::mistake(entry, complaint(&self.client), complaint(&self.ca))
+        Self::problem(entry, complaint(&self.client), complaint(&self.ca))
     }
 
-    fn mistake(entry: &Settings, client: Option<String>, ca: Option<String>) -> Option<Mistake> {
+    fn problem(entry: &Settings, client: Option<String>, ca: Option<String>) -> Option<Problem> {
         let client = client.map(|why| in_file("client_cert", &entry.client_cert, &why));
         client.or_else(|| ca.map(|why| in_file("ca", &entry.ca, &why)))
     }
@@ -87,16 +87,16 @@ fn validity(der: &CertificateDer<'_>) -> Option<Validity> {
 
 /// What the log was last told of an entry's certificates, and when.
 #[derive(Debug, Default)]
-pub(super) struct Reminder(Option<(Mistake, Timestamp)>);
+pub(super) struct Reminder(Option<(Problem, Timestamp)>);
 
 impl Reminder {
     /// Whether the log is to be told: when it begins, when it changes, and once a day.
-    pub(super) fn is_due(&mut self, complaint: Option<&Mistake>, now: Timestamp) -> bool {
+    pub(super) fn is_due(&mut self, complaint: Option<&Problem>, now: Timestamp) -> bool {
         let Some(complaint) = complaint else {
             self.0 = None;
             return false;
         };
-        let told = |(known, at): &(Mistake, Timestamp)| known == complaint && now.since(*at) < REMIND_EVERY;
+        let told = |(known, at): &(Problem, Timestamp)| known == complaint && now.since(*at) < REMIND_EVERY;
         if self.0.as_ref().is_some_and(told) {
             return false;
         }

@@ -43,7 +43,7 @@ fn of(credentials: &Credentials, url: &str) -> Option<Arc<HostCredentials>> {
 }
 
 fn load(settings: Vec<Settings>) -> Credentials {
-    Credentials::load(settings, RootCertStore::empty()).unwrap_or_else(|mistake| panic!("{mistake}"))
+    Credentials::load(settings, RootCertStore::empty()).unwrap_or_else(|problem| panic!("{problem}"))
 }
 
 #[test]
@@ -202,8 +202,8 @@ fn certificates_that_cannot_be_used_do_not_take_the_place_of_those_that_can() {
 
 #[test]
 fn the_log_is_told_of_what_expires_once_a_day() {
-    let mistake = |why: &str| Mistake { setting: "ca", why: why.to_owned() };
-    let (soon, over) = (mistake("expires"), mistake("expired"));
+    let problem = |why: &str| Problem { setting: "ca", why: why.to_owned() };
+    let (soon, over) = (problem("expires"), problem("expired"));
     let hour = |hours: i64| Timestamp::from_millis(hours * 3_600_000);
     let mut reminder = Reminder::default();
     for (complaint, at, expected) in [
@@ -230,8 +230,8 @@ fn what_is_wrong_with_a_file_is_said_and_its_content_is_not() {
     std::fs::set_permissions(open.as_deref().unwrap(), Permissions::from_mode(0o644)).unwrap();
     let none = Some(files.folder.path().join("none"));
     let told = |settings: Settings| {
-        let mistakes = settings.mistakes();
-        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let problems = settings.problems();
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
         assert!(!told.concat().contains("s3cret"), "{told:?}");
         told.join("\n")
     };

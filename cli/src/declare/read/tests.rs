@@ -25,8 +25,8 @@ subscriptions:
       authorization: '***'
 ";
 
-fn mistakes(text: &str) -> Vec<(usize, String)> {
-    file(text).unwrap_err().into_iter().map(|mistake| (mistake.line, mistake.problem)).collect()
+fn problems(text: &str) -> Vec<(usize, String)> {
+    file(text).unwrap_err().into_iter().map(|problem| (problem.line, problem.problem)).collect()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_file_says_what_is_wanted_with_defaults_filled_in() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_line() {
+fn every_problem_is_reported_with_its_line() {
     let text = FILE
         .replace("postrider: 1", "postrider: 2")
         .replace("display_name: Acme", "display: Acme")
@@ -56,7 +56,7 @@ fn every_mistake_is_told_with_its_line() {
         .replace("timeout: 10s", "timeout: ten")
         .replace("      schedule: [5s, 1m]", "      schedule: [5s, soon]")
         + "  - url: https://b.example.com/\n    event_types: ['*']\n  - name: billing\n    url: ftp://c\n    event_types: []\n";
-    let found = mistakes(&text);
+    let found = problems(&text);
     let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [1, 4, 10, 18, 20, 23, 25, 26, 27], "{found:#?}");
     for (line, expected) in

@@ -63,8 +63,8 @@ pub(super) fn check_new(
 ) -> Result<(), Status> {
     let filter =
         subscription.filter.as_ref().filter(|filter| before.is_none_or(|old| old.filter != filter.as_str()));
-    if let Some(mistake) = filter.and_then(|filter| filter.constant_mistake()) {
-        return Err(status::invalid_field("subscription.filter", mistake.to_string()));
+    if let Some(problem) = filter.and_then(|filter| filter.constant_problem()) {
+        return Err(status::invalid_field("subscription.filter", problem.to_string()));
     }
     let url = &subscription.url;
     if url.port() == 0 && before.is_none_or(|old| old.url != url.as_str()) {

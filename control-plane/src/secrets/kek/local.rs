@@ -24,7 +24,7 @@ pub(super) struct LocalKek {
 
 impl LocalKek {
     pub(super) fn from_file(source: &str, path: &str) -> Result<Self, String> {
-        let key = read_file(Path::new(path)).map_err(|mistake| format!("kek: {mistake}"))?;
+        let key = read_file(Path::new(path)).map_err(|problem| format!("kek: {problem}"))?;
         Ok(Self::new(source, key))
     }
 
@@ -123,20 +123,20 @@ mod tests {
         let path = folder.path().join("kek");
         std::fs::write(&path, generate().as_bytes()).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        let mistake = read_file(&path).unwrap_err();
-        assert!(mistake.contains(&format!("chmod 600 {}", path.display())), "{mistake}");
+        let problem = read_file(&path).unwrap_err();
+        assert!(problem.contains(&format!("chmod 600 {}", path.display())), "{problem}");
         write(&path, &generate());
         assert!(read_file(&path).is_ok());
     }
 
     #[test]
-    fn a_mistake_never_quotes_what_the_file_holds() {
+    fn a_problem_never_quotes_what_the_file_holds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kek");
         for content in ["almost-a-key".to_owned(), format!("{}ff", *generate()), "k".repeat(5000)] {
             write(&path, &content);
-            let mistake = read_file(&path).unwrap_err();
-            assert!(!mistake.contains(&content) && mistake.contains("generate-kek"), "{mistake}");
+            let problem = read_file(&path).unwrap_err();
+            assert!(!problem.contains(&content) && problem.contains("generate-kek"), "{problem}");
         }
         assert!(read_file(folder.path()).unwrap_err().contains("is not a file"));
         assert!(read_file(&folder.path().join("none")).unwrap_err().contains("generate-kek"));

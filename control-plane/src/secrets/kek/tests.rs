@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn mistakes(sources: &[&str], vault: &VaultSettings) -> String {
+fn problems(sources: &[&str], vault: &VaultSettings) -> String {
     let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
     Keks::read(&sources, vault).err().unwrap().join("\n")
 }
@@ -39,22 +39,22 @@ fn the_first_is_current_and_all_are_found_by_name() {
     let moved = format!("file:{}", folder.path().join("moved").display());
     let moved_again = Keks::read(std::slice::from_ref(&moved), &with_token()).unwrap();
     assert_eq!(moved_again.current().id(), &ids[1]);
-    let twice = mistakes(&[&sources[1], &moved], &with_token());
+    let twice = problems(&[&sources[1], &moved], &with_token());
     assert!(twice.contains("names already"), "{twice}");
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_and_none_quotes_a_key() {
+fn all_problems_are_reported_at_once_and_none_quotes_a_key() {
     let key = generate();
     let vault = with_token();
     let sources =
         ["file:/nowhere", "env:POSTRIDER_NO_SUCH_KEY", key.as_str(), "vault:ftp://h:1/transit/keys/a"];
-    let told = mistakes(&sources, &vault);
+    let told = problems(&sources, &vault);
     for words in ["/nowhere", "POSTRIDER_NO_SUCH_KEY", "must be file:PATH", "neither https nor http"] {
         assert!(told.contains(words), "{words}: {told}");
     }
     assert!(!told.contains(key.as_str()));
-    assert!(mistakes(&[], &vault).contains("postrider secrets generate-kek"));
+    assert!(problems(&[], &vault).contains("postrider secrets generate-kek"));
 }
 
 #[test]
@@ -71,12 +71,12 @@ fn a_transit_key_is_an_https_url_unless_it_is_on_loopback() {
         ("not a url", "no URL"),
     ];
     for (url, words) in refused {
-        let told = mistakes(&[&format!("vault:{url}")], &with_token());
+        let told = problems(&[&format!("vault:{url}")], &with_token());
         assert!(told.contains(words), "{url}: {told}");
     }
     for url in ["http://localhost:8200/transit/keys/a", "http://[::1]:8200/transit/keys/a"] {
         assert!(Keks::read(&[format!("vault:{url}")], &with_token()).is_ok(), "{url}");
     }
-    let without = mistakes(&["vault:http://[::1]:8200/transit/keys/a"], &VaultSettings::default());
+    let without = problems(&["vault:http://[::1]:8200/transit/keys/a"], &VaultSettings::default());
     assert!(without.contains("vault_token_file") && without.contains("VAULT_TOKEN"), "{without}");
 }

@@ -90,16 +90,16 @@ struct Refused {
 
 impl VaultKek {
     pub(super) fn new(source: &str, url: &str, settings: &VaultSettings) -> Result<Self, String> {
-        let mistake = |problem: &str| format!("kek: {source} {problem}; it must be like {EXAMPLE}");
-        let url: Url = url.parse().map_err(|error| mistake(&format!("is no URL: {error}")))?;
-        let (mount, key) = url.path().rsplit_once("/keys/").ok_or_else(|| mistake("names no key"))?;
+        let problem = |problem: &str| format!("kek: {source} {problem}; it must be like {EXAMPLE}");
+        let url: Url = url.parse().map_err(|error| problem(&format!("is no URL: {error}")))?;
+        let (mount, key) = url.path().rsplit_once("/keys/").ok_or_else(|| problem("names no key"))?;
         let good = |name: &str| {
             !name.is_empty()
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
         let mount = mount.trim_start_matches('/');
         if !good(key) || !mount.split('/').all(good) || url.query().is_some() || url.fragment().is_some() {
-            return Err(mistake("has a path that is none of a transit key"));
+            return Err(problem("has a path that is none of a transit key"));
         }
         if settings.token_file.is_none() && settings.token.is_none() {
             return Err(format!(
@@ -107,11 +107,11 @@ impl VaultKek {
             ));
         }
         let client = Client::new(&url, settings.ca_file.as_deref());
-        let client = client.map_err(|problem| mistake(&problem))?;
+        let client = client.map_err(|error| problem(&error))?;
         let namespace = settings.namespace.as_deref().map(|name| format!("{}/", name.trim_matches('/')));
         let id = format!("vault:{}{mount}/{key}", namespace.unwrap_or_default());
         Ok(Self {
-            id: id.parse().map_err(|error| mistake(&format!("is too long: {error}")))?,
+            id: id.parse().map_err(|error| problem(&format!("is too long: {error}")))?,
             source: source.to_owned(),
             mount: format!("/v1/{mount}"),
             key: key.to_owned(),

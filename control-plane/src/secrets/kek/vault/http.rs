@@ -37,7 +37,7 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// A client for the origin of a URL. The mistake is the end of a sentence.
+    /// A client for the origin of a URL. The problem is the end of a sentence.
     pub(super) fn new(url: &Url, ca_file: Option<&Path>) -> Result<Self, String> {
         let host = url.host().ok_or("names no host")?;
         let port = url.port_or_known_default().ok_or("names no port")?;
