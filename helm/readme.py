@@ -4,7 +4,7 @@
     tests/python/.venv/bin/python helm/readme.py --check    # fails when they are not current
 
 A comment right above a key describes it. A key with a comment, and without one further down, is a row with all that is
-in it; a key without comments anywhere is a mistake.
+in it; a key without comments anywhere is a problem.
 """
 
 import json

@@ -1,8 +1,8 @@
 {{- /*
-What both charts have in common: names, labels, the image, and files from secrets and ConfigMaps. The file is the same
-in both; a test holds them together.
+Templates that both charts share: names, labels, the image, and files from secrets and ConfigMaps. The file is identical
+in both charts; a test checks this.
 
-A chart says which files its program reads in one template, `<chart>.files`, as a list of
+Each chart lists the files that its program reads in one template, `<chart>.files`, as a list of
 {name, secret | configMap, key, optional}. Each is mounted at /etc/postrider/<name>.
 */ -}}
 
@@ -10,7 +10,7 @@ A chart says which files its program reads in one template, `<chart>.files`, as 
 {{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* At most 48 characters, so that what Kubernetes adds to it stays below 63. */ -}}
+{{- /* At most 48 characters: the names that Kubernetes derives from it must stay below 63. */ -}}
 {{- define "postrider.fullname" -}}
 {{- $name := include "postrider.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -35,7 +35,7 @@ app.kubernetes.io/part-of: postrider
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{- /* The head of an object: (dict "root" $ "name" … "labels" … "annotations" …), the last two over the common ones. */ -}}
+{{- /* The metadata of an object: (dict "root" $ "name" … "labels" … "annotations" …); the last two override the common ones. */ -}}
 {{- define "postrider.metadata" -}}
 metadata:
   name: {{ .name | quote }}
@@ -62,7 +62,7 @@ metadata:
 {{- end -}}
 {{- end -}}
 
-{{- /* One of `<chart>.files`, from values of the form {pem, configMap, secret, key}; nothing when none is given. */ -}}
+{{- /* One of `<chart>.files`, from values of the form {pem, configMap, secret, key}; empty if none is set. */ -}}
 {{- define "postrider.ca" -}}
 {{- $ca := .ca -}}
 {{- if $ca.pem -}}
@@ -74,7 +74,7 @@ metadata:
 {{- end -}}
 {{- end -}}
 
-{{- /* Where such a file is; nothing when none is given. */ -}}
+{{- /* The path of such a file; empty if none is set. */ -}}
 {{- define "postrider.caPath" -}}
 {{- range (include "postrider.ca" . | fromYamlArray) -}}
 /etc/postrider/{{ .name }}/{{ .key }}
@@ -82,8 +82,8 @@ metadata:
 {{- end -}}
 
 {{- /*
-Volumes for a list of files. 0440 of root's, with the pod's fsGroup as group: that is as private as the programs want
-files with secrets to be.
+Volumes for a list of files. Mode 0440, owned by root, with the pod's fsGroup as group: as private as the programs require
+for files with secrets.
 */ -}}
 {{- define "postrider.fileVolumes" -}}
 {{- range . }}
@@ -115,7 +115,7 @@ files with secrets to be.
 {{- end }}
 {{- end -}}
 
-{{- /* Variables of the chart's and of extraEnv, which win: a list with the same name twice cannot be applied by the server. */ -}}
+{{- /* Variables of the chart and of extraEnv, which takes precedence: the API server cannot apply a list with duplicate names. */ -}}
 {{- define "postrider.env" -}}
 {{- $names := list -}}
 {{- range .extra -}}
@@ -139,7 +139,7 @@ failureThreshold: {{ .failureThreshold }}
 timeoutSeconds: {{ .timeoutSeconds }}
 {{- end -}}
 
-{{- /* On which nodes the pods run. */ -}}
+{{- /* The nodes that the pods may run on. */ -}}
 {{- define "postrider.scheduling" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector:
@@ -168,7 +168,7 @@ runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{- /* Tells all problems at once, each with what to do. */ -}}
+{{- /* Fails with all problems at once, each with its solution. */ -}}
 {{- define "postrider.refuse" -}}
 {{- if . -}}
 {{- fail (printf "\n\nthe values cannot be used:\n\n- %s\n" (join "\n\n- " .)) -}}
@@ -228,32 +228,32 @@ metricRelabelings:
 
 {{- define "postrider.caProblems" -}}
 {{- if gt (len (compact (list .ca.pem .ca.configMap .ca.secret))) 1 -}}
-- {{ printf "%s has more than one of pem, configMap and secret: give one" .name }}
+- {{ printf "%s has more than one of pem, configMap and secret. Set only one of them" .name }}
 {{- end -}}
 {{- end -}}
 
 {{- /*
-Problems about the admin port, as a list: (dict "root" $ "monitor" the value of the chart's monitor). Nobody but the node's
-kubelet reaches it without a peer in networkPolicy.metricsFrom.
+Problems with the admin port, as a list: (dict "root" $ "monitor" the value of the chart's monitor). Without a peer in
+networkPolicy.metricsFrom, only the node's kubelet reaches the port.
 */ -}}
 {{- define "postrider.adminPortProblems" -}}
 {{- $values := .root.Values -}}
 {{- if and $values.networkPolicy.enabled (index $values .monitor).enabled (not $values.networkPolicy.metricsFrom) }}
-- {{ printf "networkPolicy.metricsFrom is not set, so %s.enabled could scrape nothing. Name the pods of Prometheus\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]\n\n  or, for every pod in the cluster, since no token guards the port\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {}}]" .monitor | quote }}
+- {{ printf "networkPolicy.metricsFrom is not set, so %s.enabled could scrape nothing. To allow the pods of Prometheus:\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]\n\n  To allow every pod in the cluster (the port requires no token):\n\n    networkPolicy:\n      metricsFrom: [{namespaceSelector: {}}]" .monitor | quote }}
 {{- end }}
 {{- if regexMatch "^(127\\.|\\[::1\\]|localhost$)" $values.listenAddress }}
-- {{ printf "listenAddress is %s, which the kubelet's probes cannot reach: the pod would never be ready. Leave it at 0.0.0.0, or set `[::]` where pods have IPv6 addresses alone" $values.listenAddress | quote }}
+- {{ printf "listenAddress is %s, which the kubelet's probes cannot reach: the pod would never become ready. Use 0.0.0.0, or `[::]` if pods have only IPv6 addresses" $values.listenAddress | quote }}
 {{- end }}
 {{- end -}}
 
-{{- /* Problems that both charts know, as a list. */ -}}
+{{- /* Problems that both charts check, as a list. */ -}}
 {{- define "postrider.problems" -}}
 {{- if eq .Values.image.tag "latest" }}
-- "image.tag is `latest`, which is another image tomorrow. Leave it empty for the chart's own version, or name one"
+- "image.tag is `latest`, which can be another image tomorrow. Leave it empty for the chart's own version, or set a version"
 {{- end }}
 {{- with .Values.traces }}
 {{- if and (or .ca.pem .ca.configMap .ca.secret) (not (hasPrefix "https://" .endpoint)) }}
-- "traces.ca needs an endpoint with https://, and traces.endpoint has none"
+- "traces.ca needs an endpoint with https://, but traces.endpoint does not begin with it"
 {{- end }}
 {{- end }}
 {{- $least := add .Values.shutdownGraceSeconds 10 }}
@@ -262,7 +262,7 @@ kubelet reaches it without a peer in networkPolicy.metricsFrom.
 {{- end }}
 {{- end -}}
 
-{{- /* A pod of `helm test`. Its labels are not those of the program's pods, so no service leads to it. */ -}}
+{{- /* A pod of `helm test`. Its labels differ from those of the program's pods, so that no service selects it. */ -}}
 {{- define "postrider.testMetadata" -}}
 metadata:
   name: {{ .name | quote }}
