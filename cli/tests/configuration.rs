@@ -18,21 +18,25 @@ const INTRODUCTION: &str = "\
 
 <!-- Written by `make configuration` from the programs' own command lines: change the words there. -->
 
-Both programs take each setting from a file, from the environment, and as a flag: a flag is stronger than the environment, the environment
-stronger than the file. Unknown settings are errors, in all three places, and all errors are reported in one message before a socket opens
-(exit code 2). Durations are written as `30s`, `5min`, `1h30m`, `7days`; lists in the environment and in flags are separated by commas.
+Both programs read each setting from a file, from the environment and from flags. Flags take
+precedence over the environment, and the environment over the file. Unknown settings are errors in all
+three places. All errors are reported in one message before a socket is opened (exit code 2).
+Durations are written as `30s`, `5min`, `1h30m`, `7days`. Lists in the environment and in flags are
+separated by commas.
 
 ```sh
-postrider-control-plane config check --config control-plane.toml     # says all that is wrong, files included, and starts nothing
+postrider-control-plane config check --config control-plane.toml     # reports all errors, also in files that it names, and starts nothing
 postrider-agent config check --config agent.toml
 ```
 
-**Secrets** belong in files: each has a setting that names one. What can be given in the environment or as a flag too (`join`, the user in the URL of a proxy, a KEK as
-`env:NAME`) is for where there can be no file. A file with a secret must be readable by its owner alone (mode 0600), or be root's with a group that reads it (0640), as Kubernetes mounts secrets with
-`fsGroup`.
+**Secrets** belong in files: each secret has a setting for its file. Use the environment or a flag
+(`join`, the user in the URL of a proxy, a KEK as `env:NAME`) only where no file is possible. A file
+with a secret must be readable by its owner alone (mode 0600), or belong to root with a group that may
+read it (0640), as Kubernetes mounts secrets with `fsGroup`.
 
-Variables that begin with `POSTRIDER_` and are unknown are errors too. The `postrider` command's own may be set beside the control plane's
-(`POSTRIDER_SERVER`, `POSTRIDER_TOKEN`, …), and what Kubernetes sets for Services (`POSTRIDER_SERVICE_HOST` and its like) is left alone.
+Unknown variables that begin with `POSTRIDER_` are errors too, except those of the `postrider` command
+(`POSTRIDER_SERVER`, `POSTRIDER_TOKEN`, …) and those that Kubernetes sets for Services (such as
+`POSTRIDER_SERVICE_HOST`).
 ";
 
 const CONTROL_PLANE: &str = "
@@ -45,24 +49,27 @@ Example with comments: [control-plane.example.toml](../control-plane/control-pla
 const AGENT: &str = "
 ## The agent
 
-Example with comments: [agent.example.toml](../agent/agent.example.toml). In the file a name with a dot stands in a table: `log.format` is `format`
-under `[log]`. Sizes are bytes, or end in KiB, MiB or GiB.
+Example with comments: [agent.example.toml](../agent/agent.example.toml). In the file, the part before
+the dot is the table: `log.format` is `format` under `[log]`. Sizes are in bytes, or end in KiB, MiB or
+GiB.
 
 ";
 
 const CREDENTIALS: &str = "
-In the file alone there are tables `[[egress.credentials]]`, what these hosts are called with ([how](operating.md#endpoint-credentials)):
+The tables `[[egress.credentials]]` exist only in the file. They hold the
+[credentials for endpoints](operating.md#endpoint-credentials):
 
 | in the table | default | meaning |
 |---|---|---|
-| `hosts` | required | names, `*.names`, addresses or ranges, on one port (`vault.corp:8200`) or all that may be called; the first table that covers a host counts |
-| `ca` | the machine's authorities | PEM file of the authorities to trust instead |
-| `client_cert`, `client_key` | none | PEM files of the certificate to show, and of its key |
-| `headers_file` | none | file of header lines to send |
-| `allow_http` | false | whether these hosts may be called over plain http |
-| `keep_responses` | false | whether tenants see response bodies although there are headers |
+| `hosts` | required | names, `*.names`, addresses or ranges, with one port (`vault.corp:8200`) or for all allowed ports; the first table that covers a host applies |
+| `ca` | the machine's CAs | PEM file with the CA certificates to trust instead |
+| `client_cert`, `client_key` | none | PEM files of the client certificate and its key |
+| `headers_file` | none | file with header lines to send |
+| `allow_http` | false | allow plain http to these hosts |
+| `keep_responses` | false | show response bodies to tenants even though the table has headers |
 
-From the environment the agent also reads `HTTPS_PROXY` and `NO_PROXY` for its way to the control plane, unless `proxy.url` is set.
+Unless `proxy.url` is set, the agent also reads `HTTPS_PROXY` and `NO_PROXY` from the environment for its
+connection to the control plane.
 ";
 
 #[test]

@@ -12,7 +12,7 @@ fn page() -> String {
         "\
 # Metrics
 
-<!-- Made from the code: `{WRITE}=1 cargo test -p postrider-cli --test metrics_page` writes this page anew. -->
+<!-- Made from the code: `{WRITE}=1 cargo test -p postrider-cli --test metrics_page` writes this page. -->
 
 Both programs show them on their admin port, at `/metrics`, in Prometheus' text format (settings `admin_listen`, `--admin-listen`).
 A scrape reads neither the store nor each subscription. Counters begin at 0 with each start. Histograms have buckets from half a
@@ -37,7 +37,7 @@ fn the_page_is_what_the_programs_say() {
     }
     assert!(
         page == PAGE,
-        "docs/metrics.md is not what the programs say; {WRITE}=1 cargo test -p postrider-cli --test metrics_page writes it anew"
+        "docs/metrics.md is not what the programs say; {WRITE}=1 cargo test -p postrider-cli --test metrics_page writes it"
     );
 }
 

@@ -29,11 +29,11 @@ use crate::{audit_stream, authority};
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Folder of the embedded store; made when absent. Required.
+    /// Directory of the embedded store; created if missing. Required.
     #[arg(long, env = "POSTRIDER_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Key-encryption keys, under which secrets in the store are sealed: file:PATH, env:NAME or
-    /// vault:https://HOST:8200/transit/keys/NAME. The first is the current one, the others can still open. Required
+    /// Key-encryption keys that encrypt the secrets in the store: file:PATH, env:NAME or
+    /// vault:https://HOST:8200/transit/keys/NAME. The first one is current, the others only decrypt. Required
     #[arg(long, env = "POSTRIDER_KEK", value_name = "KEK,…", value_delimiter = ',')]
     pub kek: Option<Vec<String>>,
     /// File with the token for Vault [default: the token in the environment's VAULT_TOKEN]
@@ -42,7 +42,7 @@ pub struct Settings {
     /// Namespace of Vault [default: none]
     #[arg(long, env = "POSTRIDER_VAULT_NAMESPACE", value_name = "NAME")]
     pub vault_namespace: Option<String>,
-    /// Certificates of the authority that Vault's certificate must be from, PEM [default: those of this machine]
+    /// CA certificates for Vault's certificate, PEM [default: those of this machine]
     #[arg(long, env = "POSTRIDER_VAULT_CA", value_name = "FILE")]
     pub vault_ca: Option<PathBuf>,
     /// Address of the API for services and admins [default: 127.0.0.1:7070]
@@ -51,8 +51,8 @@ pub struct Settings {
     /// Address that agents connect to [default: 127.0.0.1:7071]
     #[arg(long, env = "POSTRIDER_AGENT_LISTEN", value_name = "IP:PORT")]
     pub agent_listen: Option<String>,
-    /// Address of the admin port: health, metrics and the log's filter, over plain HTTP. It tells nothing secret, but is not
-    /// for the outside: 0.0.0.0:7072 where probes and Prometheus come from other machines [default: none]
+    /// Address of the admin port: health, metrics and the log filter, over plain HTTP. It serves no secrets; do not
+    /// expose it to the internet. Use 0.0.0.0:7072 if probes and Prometheus run on other machines [default: none]
     #[arg(long, env = "POSTRIDER_ADMIN_LISTEN", value_name = "IP:PORT")]
     pub admin_listen: Option<String>,
     /// Certificate chain of the API, PEM; reloaded when it changes. Required, unless insecure_loopback is set
@@ -61,157 +61,156 @@ pub struct Settings {
     /// Private key of the certificate, PEM. Required, unless insecure_loopback is set
     #[arg(long, env = "POSTRIDER_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Certificates of the authorities that the API's clients must have a certificate from, PEM [default: none: tokens
-    /// alone]
+    /// CA certificates for client certificates of the API, PEM: clients then need a certificate as well as a token
+    /// [default: none: tokens alone]
     #[arg(long, env = "POSTRIDER_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Name or IP address, and port, by which agents reach agent_listen: it goes into join tokens and the certificate
-    /// that agents see [default: agent_listen, unless that is `0.0.0.0` or `[::]`]
+    /// Public host and port of agent_listen, used in join tokens and in the server certificate for agents [default:
+    /// agent_listen, unless that is `0.0.0.0` or `[::]`]
     #[arg(long, env = "POSTRIDER_AGENT_ADDRESS", value_name = "HOST:PORT")]
     pub agent_address: Option<String>,
-    /// More names and IP addresses for that certificate, where agents reach the port by several [default: none]
+    /// Additional names and IP addresses for the server certificate for agents [default: none]
     #[arg(long, env = "POSTRIDER_AGENT_NAMES", value_name = "NAME,…", value_delimiter = ',')]
     pub agent_names: Option<Vec<String>>,
-    /// Authorities of your own for agents' certificates, instead of built-in ones: folders that hold tls.crt (a certificate
-    /// that may issue) and tls.key, PEM, reloaded when they change. The first one issues, all are trusted [default: none]
+    /// Your own CAs for agent certificates, instead of the built-in ones: directories with tls.crt (a CA certificate)
+    /// and tls.key, PEM; reloaded when they change. The first one issues, all are trusted [default: none]
     #[arg(long, env = "POSTRIDER_AGENT_CA", value_name = "DIR,…", value_delimiter = ',')]
     pub agent_ca: Option<Vec<PathBuf>>,
-    /// How long agents' certificates last; agents renew at half of it: 10s to 90days [default: 1day]
+    /// Lifetime of agent certificates; agents renew after half of it: 10s to 90days [default: 1day]
     #[arg(long, env = "POSTRIDER_AGENT_CERTIFICATE_LIFETIME", value_name = "DURATION")]
     pub agent_certificate_lifetime: Option<String>,
-    /// Trust domain in agents' identities, spiffe://TRUST_DOMAIN/pool/…/agent/… [default: postrider]
+    /// Trust domain of agent identities: spiffe://TRUST_DOMAIN/pool/…/agent/… [default: postrider]
     #[arg(long, env = "POSTRIDER_TRUST_DOMAIN", value_name = "NAME")]
     pub trust_domain: Option<String>,
-    /// The DNS name by which endpoints are asked for their consent (CloudEvents' validation handshake), such as
-    /// postrider.example.com [default: none: they cannot be asked]
+    /// DNS name sent in the CloudEvents validation handshake, such as postrider.example.com [default: none: no
+    /// handshake is possible]
     #[arg(long, env = "POSTRIDER_WEBHOOK_ORIGIN", value_name = "NAME")]
     pub webhook_origin: Option<String>,
-    /// Connections to the API at once: 1 to 1000000 [default: 10000]
+    /// Maximum number of concurrent connections to the API: 1 to 1000000 [default: 10000]
     #[arg(long, env = "POSTRIDER_MAX_API_CONNECTIONS", value_name = "NUMBER")]
     pub max_api_connections: Option<usize>,
-    /// Connections of agents at once: 1 to 1000000 [default: 10000]
+    /// Maximum number of concurrent connections of agents: 1 to 1000000 [default: 10000]
     #[arg(long, env = "POSTRIDER_MAX_AGENT_CONNECTIONS", value_name = "NUMBER")]
     pub max_agent_connections: Option<usize>,
-    /// Maximum age of a connection to the API, ± 20 %; then the server closes it when its calls have ended: 10s to 1day, or never [default: 5min]
+    /// Maximum age of a connection to the API, ± 20 %; the server then closes it once its calls have ended: 10s to
+    /// 1day, or never [default: 5min]
     #[arg(long, env = "POSTRIDER_MAX_API_CONNECTION_AGE", value_name = "DURATION")]
     pub max_api_connection_age: Option<String>,
     /// Maximum number of concurrent API calls of one token, streams included: 1 to 1000000 [default: 256]
     #[arg(long, env = "POSTRIDER_MAX_TOKEN_CALLS", value_name = "NUMBER")]
     pub max_token_calls: Option<usize>,
-    /// Streams that watch deliveries with one token at once: 1 to 100000 [default: 16]
+    /// Maximum number of concurrent WatchDeliveries streams of one token: 1 to 100000 [default: 16]
     #[arg(long, env = "POSTRIDER_MAX_TOKEN_WATCHERS", value_name = "NUMBER")]
     pub max_token_watchers: Option<usize>,
-    /// Streams that watch deliveries with all tokens confined to one tenant at once: 1 to 100000
+    /// Maximum number of concurrent WatchDeliveries streams of all tokens confined to one tenant: 1 to 100000
     /// [default: 64]
     #[arg(long, env = "POSTRIDER_MAX_TENANT_WATCHERS", value_name = "NUMBER")]
     pub max_tenant_watchers: Option<usize>,
-    /// File that holds the first admin's token, for when no admin's token is valid yet. Without it one is made then and
-    /// printed once. Delete it after the first start [default: none]
+    /// File with the initial admin token, used if there is no valid admin token. Without it, a new control plane
+    /// generates a token and prints it once. Delete the file after the first start [default: none]
     #[arg(long, env = "POSTRIDER_BOOTSTRAP_TOKEN_FILE", value_name = "FILE")]
     pub bootstrap_token_file: Option<PathBuf>,
-    /// File outside of the store to which the head of the audit log is written every minute; a log that ends before it is
-    /// refused at the start [default: none]
+    /// File outside the store to which the head of the audit log is written every minute; the control plane does not
+    /// start with a log that ends before this head [default: none]
     #[arg(long, env = "POSTRIDER_AUDIT_HEAD_FILE", value_name = "FILE")]
     pub audit_head_file: Option<PathBuf>,
-    /// Where audit records are streamed as they are written: stdout, file:/PATH, syslog+tcp://HOST:PORT,
-    /// syslog+udp://HOST:PORT or syslog+unix:/dev/log [default: none]
+    /// Destination to stream audit records to: stdout, file:/PATH, syslog+tcp://HOST:PORT, syslog+udp://HOST:PORT or
+    /// syslog+unix:/dev/log [default: none]
     #[arg(long, env = "POSTRIDER_AUDIT_STREAM", value_name = "RECEIVER")]
     pub audit_stream: Option<String>,
-    /// For development: neither TLS nor tokens, on loopback addresses only [default: false]
+    /// For development: no TLS and no tokens, on loopback addresses only [default: false]
     #[arg(long, env = "POSTRIDER_INSECURE_LOOPBACK", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure_loopback: Option<bool>,
-    /// Memory for cached pages of the store, in MiB: 8 to 65536 [default: 32]
+    /// Memory for the page cache of the store, in MiB: 8 to 65536 [default: 32]
     #[arg(long, env = "POSTRIDER_CACHE_MIB", value_name = "MIB")]
     pub cache_mib: Option<u64>,
-    /// Free space of data_dir's disk below which events are refused while everything else still works, in MiB: 0 to
+    /// Free disk space reserved for everything but new events, in MiB: events are refused when less is free: 0 to
     /// 1048576 [default: a tenth of the disk, at most 256]
     #[arg(long, env = "POSTRIDER_DISK_RESERVE_MIB", value_name = "MIB")]
     pub disk_reserve_mib: Option<u64>,
-    /// The most data an event may have, in KiB: 1 to 1024 [default: 256]
+    /// Maximum size of an event's data, in KiB: 1 to 1024 [default: 256]
     #[arg(long, env = "POSTRIDER_MAX_EVENT_KIB", value_name = "KIB")]
     pub max_event_kib: Option<usize>,
-    /// The most events a second that one tenant may emit: 1 to 1000000 [default: no limit]
+    /// Maximum rate of events per tenant, per second: 1 to 1000000 [default: no limit]
     #[arg(long, env = "POSTRIDER_TENANT_EMIT_RATE", value_name = "EVENTS")]
     pub tenant_emit_rate: Option<u32>,
-    /// The most events that one tenant may emit at once, before the rate counts: 1 to 1000000 [default: what the rate allows
-    /// in a second]
+    /// Maximum burst of events per tenant: 1 to 1000000 [default: what the rate allows in a second]
     #[arg(long, env = "POSTRIDER_TENANT_EMIT_BURST", value_name = "EVENTS")]
     pub tenant_emit_burst: Option<u32>,
-    /// The most deliveries a second that the events of one tenant may make, unless its quota says otherwise: 1 to 1000000, or
-    /// 0 for no limit [default: 1000]
+    /// Maximum rate of deliveries that the events of one tenant cause, per second, unless its quota says otherwise: 1
+    /// to 1000000, or 0 for no limit [default: 1000]
     #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_RATE", value_name = "DELIVERIES")]
     pub tenant_delivery_rate: Option<u32>,
-    /// The most deliveries that they may make at once, before the rate counts: 1 to 1000000 [default: what the rate allows in
-    /// 2 seconds]
+    /// Maximum burst of these deliveries: 1 to 1000000 [default: what the rate allows in 2 seconds]
     #[arg(long, env = "POSTRIDER_TENANT_DELIVERY_BURST", value_name = "DELIVERIES")]
     pub tenant_delivery_burst: Option<u32>,
-    /// The most subscriptions that one tenant may have, unless its quota says otherwise: 1 to 1000000, or 0 for no limit
+    /// Maximum number of subscriptions per tenant, unless its quota says otherwise: 1 to 1000000, or 0 for no limit
     /// [default: 1000]
     #[arg(long, env = "POSTRIDER_TENANT_MAX_SUBSCRIPTIONS", value_name = "NUMBER")]
     pub tenant_max_subscriptions: Option<u32>,
-    /// The most event types that one tenant may have, unless its quota says otherwise: 1 to 100000, or 0 for no limit
+    /// Maximum number of event types per tenant, unless its quota says otherwise: 1 to 100000, or 0 for no limit
     /// [default: 1000]
     #[arg(long, env = "POSTRIDER_TENANT_MAX_EVENT_TYPES", value_name = "NUMBER")]
     pub tenant_max_event_types: Option<u32>,
-    /// What the stored events of one tenant may count for, unless its quota says otherwise, in MiB: 1 to 1073741824, or 0 for
-    /// no limit [default: 4096]
+    /// Maximum size of the stored events per tenant, in MiB, unless its quota says otherwise: 1 to 1073741824, or 0
+    /// for no limit [default: 4096]
     #[arg(long, env = "POSTRIDER_TENANT_MAX_STORED_MIB", value_name = "MIB")]
     pub tenant_max_stored_mib: Option<u64>,
-    /// The most attempts a second that go to one host and port, over all subscriptions of all tenants: 1 to 1000000, or 0 for
-    /// no limit. Beyond it deliveries wait, and tenants share it [default: 1000]
+    /// Maximum rate of attempts to one host and port, per second, over all subscriptions of all tenants: 1 to
+    /// 1000000, or 0 for no limit. Further deliveries wait; tenants share the rate fairly [default: 1000]
     #[arg(long, env = "POSTRIDER_DESTINATION_RATE", value_name = "ATTEMPTS")]
     pub destination_rate: Option<u32>,
-    /// The most attempts that go there at once, before the rate counts: 1 to 1000000 [default: what the rate allows in a
-    /// fifth of a second]
+    /// Maximum burst of attempts to one host and port: 1 to 1000000 [default: what the rate allows in a fifth of a
+    /// second]
     #[arg(long, env = "POSTRIDER_DESTINATION_BURST", value_name = "ATTEMPTS")]
     pub destination_burst: Option<u32>,
-    /// How long events and their history are kept after all deliveries have ended, such as 30days or 12h: at least 1day,
+    /// Retention of events and their history after all deliveries have ended, such as 30days: at least 1day, and
     /// longer than any retry window in use [default: 30days]
     #[arg(long, env = "POSTRIDER_RETAIN_EVENTS", value_name = "DURATION")]
     pub retain_events: Option<String>,
-    /// How long the data of an event is kept that is delivered everywhere; at most as long as events are [default: 7days]
+    /// Retention of the data of events that were delivered everywhere; at most the retention of events [default:
+    /// 7days]
     #[arg(long, env = "POSTRIDER_RETAIN_DELIVERED_DATA", value_name = "DURATION")]
     pub retain_delivered_data: Option<String>,
-    /// How long audit records are kept, such as 2years: at least 30days, or forever [default: forever]
+    /// Retention of audit records, such as 2years: at least 30days, or forever [default: forever]
     #[arg(long, env = "POSTRIDER_RETAIN_AUDIT", value_name = "DURATION")]
     pub retain_audit: Option<String>,
-    /// How long, after a restart, deliveries accepted before it wait for the agents that may still be at work on them: 0s to
-    /// 5min [default: 3s]
+    /// After a restart, how long earlier deliveries wait for agents that may still be working on them: 0s to 5min
+    /// [default: 3s]
     #[arg(long, env = "POSTRIDER_RESUME_WINDOW", value_name = "DURATION")]
     pub resume_window: Option<String>,
-    /// How long a stop (SIGTERM) waits for attempts in flight: 1s to 10min [default: 75s]
+    /// How long a shutdown (SIGTERM) waits for attempts in flight: 1s to 10min [default: 75s]
     #[arg(long, env = "POSTRIDER_SHUTDOWN_GRACE", value_name = "DURATION")]
     pub shutdown_grace: Option<String>,
-    /// How long an agent that did not take its leave may be away, and deliveries wait for a pool without an agent, before an
-    /// operational event tells of it: 1s to 1day [default: 5min]
+    /// How long an agent may be disconnected unexpectedly, or deliveries may wait for a pool without agents, before
+    /// an operational event is emitted: 1s to 1day [default: 5min]
     #[arg(long, env = "POSTRIDER_AGENT_OFFLINE_AFTER", value_name = "DURATION")]
     pub agent_offline_after: Option<String>,
-    /// How many deliveries may wait for a subscription before an operational event tells of it: 1 to 1000000000
+    /// Number of waiting deliveries of a subscription at which an operational event is emitted: 1 to 1000000000
     /// [default: 10000]
     #[arg(long, env = "POSTRIDER_BACKLOG_WARN_COUNT", value_name = "NUMBER")]
     pub backlog_warn_count: Option<u64>,
-    /// How long a delivery may wait for its first attempt before an operational event tells of it: 1s to 30days
+    /// How long a delivery may wait for its first attempt before an operational event is emitted: 1s to 30days
     /// [default: 1h]
     #[arg(long, env = "POSTRIDER_BACKLOG_WARN_AGE", value_name = "DURATION")]
     pub backlog_warn_age: Option<String>,
-    /// URL of an OpenTelemetry collector that takes OTLP over gRPC, such as http://localhost:4317, for traces [default: none,
-    /// no traces]
+    /// URL of an OpenTelemetry collector (OTLP over gRPC), such as http://localhost:4317 [default: none, no traces]
     #[arg(long, env = "POSTRIDER_TRACES_ENDPOINT", value_name = "URL")]
     pub traces_endpoint: Option<String>,
-    /// The share of the events without a trace of their own that are traced: 0 to 1. Whoever began a trace has decided for
-    /// it [default: 1]
+    /// Share of events without a traceparent that are traced: 0 to 1. Events with a traceparent keep its sampling
+    /// decision [default: 1]
     #[arg(long, env = "POSTRIDER_TRACES_RATIO", value_name = "SHARE")]
     pub traces_ratio: Option<f64>,
-    /// File with lines `name: value`, sent to the collector as headers, such as its credentials [default: none]
+    /// File with lines `name: value`: headers for the collector, such as credentials [default: none]
     #[arg(long, env = "POSTRIDER_TRACES_HEADERS_FILE", value_name = "FILE")]
     pub traces_headers_file: Option<PathBuf>,
-    /// Certificates of the authority that the collector's certificate must be from, PEM [default: those of this machine]
+    /// CA certificates for the collector's certificate, PEM [default: those of this machine]
     #[arg(long, env = "POSTRIDER_TRACES_CA", value_name = "FILE")]
     pub traces_ca: Option<PathBuf>,
-    /// How log lines are written: human or json [default: human]
+    /// Format of log lines: human or json [default: human]
     #[arg(long, env = "POSTRIDER_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Which log lines are written: a level, or a filter such as info,postrider::attempt=warn [default: info]
+    /// Log filter: a level, or directives such as info,postrider::attempt=warn [default: info]
     #[arg(long, env = "POSTRIDER_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 }

@@ -127,8 +127,8 @@ fn history(
 fn dropped(subscription: &Subscription, matched: bool) -> Option<String> {
     match &subscription.state {
         State::Disabled { reason, .. } if matched && subscription.drops() => Some(format!(
-            "But the subscription is disabled ({reason}), and its failure policy is to drop the events of that time: they are \
-             not owed to it."
+            "But the subscription is disabled ({reason}), and its failure policy drops events while it is disabled: they are \
+             not delivered."
         )),
         _ => None,
     }
@@ -244,7 +244,7 @@ mod tests {
                 "is paused: its deliveries wait",
             ),
             (large, gone, "order.placed", None, true, "is disabled (410 Gone): its deliveries wait"),
-            (large, failing, "order.placed", None, false, "(it failed), and its failure policy is to drop"),
+            (large, failing, "order.placed", None, false, "(it failed), and its failure policy drops"),
             (large, State::Active, "order.placed", accepted(500, false), true, "created after the event"),
             (large, State::Active, "order.placed", accepted(1_500, false), true, "has been changed since"),
             (large, State::Active, "order.placed", accepted(3_000, false), true, "was not known yet"),

@@ -38,7 +38,7 @@ pub(crate) fn opening(home: &Home, ports: &Ports) -> String {
 
 /// That the example was accepted.
 pub(crate) fn emitted(seed: &Seed, emitted: &Emitted) -> String {
-    format!("\nEmitted {EXAMPLE_TYPE} as {}, owed to {}. What arrived:\n", emitted.event, seed.subscription)
+    format!("\nEmitted {EXAMPLE_TYPE} as {}, for {}. Received:\n", emitted.event, seed.subscription)
 }
 
 /// Everything about a POST.

@@ -87,13 +87,13 @@ pub(super) fn check_version(found: u64) -> Result<(), StoreError> {
         1 => Err(StoreError::Version {
             found: 1,
             known: SCHEMA,
-            advice: "it is of before the first release and holds secrets that are not sealed, which no sealing takes \
-                     out of its files again; choose another data directory, set things up anew, and delete it",
+            advice: "it was written before the first release and holds secrets that are not encrypted and cannot be \
+                     removed from its files; use another data directory, set everything up again, and delete it",
         }),
         found if found > SCHEMA => Err(StoreError::Version {
             found,
             known: SCHEMA,
-            advice: "run the newer program that wrote it, or restore a backup of before its upgrade",
+            advice: "run the newer version that wrote it, or restore a backup from before the upgrade",
         }),
         found => Err(StoreError::Version {
             found,
