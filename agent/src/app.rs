@@ -2,7 +2,7 @@
 //!
 //! Dramatis personae: each stream to the control plane is a task ([`crate::session`]); each of its jobs is a
 //! task of that stream; each connection to an endpoint has a task in the transport's pool. Beside the streams the
-//! manager of the identity renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
+//! certificate manager renews it ([`crate::identity`]); when the identity has ended, its streams end, and those of
 //! the next one begin anew, as another agent. One task keeps the transport up with the world:
 //! idle connections, this machine's addresses, credentials on disk. Whatever ends with an error ends all; and the first of
 //! these tasks ([`crate::tasks`]) that panics or ends too early ends the process with an error that names it.

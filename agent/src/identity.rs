@@ -144,7 +144,7 @@ impl Found {
 }
 
 impl CertificateManager {
-    /// A manager of what was found.
+    /// A manager of the identity that was found.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! The control plane's settings: a file, then the environment, then flags, each stronger than the one before. All
-//! problems are told in one message, before a socket or a store is opened.
+//! The control plane's settings: a file, then the environment, then flags, each taking precedence over the one
+//! before. All problems are reported in one message, before a socket or a store is opened.
 
 mod checker;
 mod files;

@@ -109,7 +109,7 @@ pub enum Effect {
     Replace {
         /// Whose.
         holder: HolderId,
-        /// Whether another process took it, which is a problem of the agent's owner.
+        /// Whether another process took it, which is an error of the agent's owner.
         by_another_process: bool,
     },
     /// A holder reports of a job that it neither was given nor has named in its Hello: end its connection, and put it on

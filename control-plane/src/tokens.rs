@@ -231,21 +231,21 @@ impl Tokens {
         }
     }
 
-    /// Ends the calls of tokens that have expired. One that had seemed to, by a clock that was wrong, stands anew.
+    /// Ends the calls of tokens that have expired. A token that a wrong clock had expired becomes valid again.
     fn end_expired(&self, now: Timestamp) {
-        let mut anew = Vec::new();
+        let mut revived = Vec::new();
         for known in self.read().values() {
             match is_expired(&known.row, now) {
                 true => known.token_status.ended.cancel(),
-                false if known.token_status.ended.is_cancelled() => anew.push(known.row.id),
+                false if known.token_status.ended.is_cancelled() => revived.push(known.row.id),
                 false => {}
             }
         }
-        if anew.is_empty() {
+        if revived.is_empty() {
             return;
         }
         let mut known = self.write();
-        for id in anew {
+        for id in revived {
             known.entry(id).and_modify(|known| known.token_status = Arc::default());
         }
     }

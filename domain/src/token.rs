@@ -1,7 +1,7 @@
 //! Bearer tokens: of the API, and for enrolling agents.
 //!
 //! A token is one word: a prefix that names its kind (so that secret scanners know it), its id, 256 random bits, and a
-//! checksum that tells a typing problem from a token that is not known. Only a digest of it is stored; since the secret
+//! checksum that tells a typing error from a token that is not known. Only a digest of it is stored; since the secret
 //! is random and long, a plain hash is enough.
 
 use std::fmt;

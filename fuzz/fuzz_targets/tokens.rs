@@ -1,4 +1,4 @@
-//! Tokens of the API and for enrolling, and join tokens: one spelling, every typing problem noticed, never printed.
+//! Tokens of the API and for enrolling, and join tokens: one spelling, every typing error noticed, never printed.
 
 #![no_main]
 

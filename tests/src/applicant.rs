@@ -61,7 +61,7 @@ impl Session {
 /// A key of an agent.
 ///
 /// # Errors
-/// When there is no random.
+/// When the system has no random numbers.
 pub fn new_key() -> Result<Arc<KeyPair>> {
     Ok(Arc::new(KeyPair::generate()?))
 }

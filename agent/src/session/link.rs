@@ -59,8 +59,8 @@ pub(super) struct Opened {
 }
 
 impl Link {
-    /// A link to where `dialer` leads, as whom `trust` says, for streams that hold at most `max_in_flight_bytes` of
-    /// bodies. `refusals` is told of refusals.
+    /// Connects with `dialer` and the identity in `trust`, for streams whose job bodies have at most `max_in_flight_bytes`.
+    /// Counts handshakes that the control plane refuses in `refusals`.
     #[must_use]
     pub fn new(
         dialer: Arc<Dialer>,

@@ -1,4 +1,4 @@
-//! What a file wants, read from its tree. Every problem is told, with its line.
+//! Reads a tenant file from its YAML tree. Reports every problem with its line.
 
 use postrider_proto::v1;
 use serde_json::Value as Json;
@@ -100,7 +100,7 @@ impl Problems {
     }
 }
 
-/// A mapping whose keys are known: what was not asked for is a problem.
+/// A mapping with known keys: any other key is a problem.
 pub(super) struct Section<'a> {
     line: usize,
     what: &'a str,

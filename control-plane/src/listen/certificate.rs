@@ -1,4 +1,4 @@
-//! The certificate that the API shows: what it says, whether another may take its slot, and what people are told of it.
+//! The API's certificate: its facts, whether another one may replace it, and what is reported about it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl ApiCertificate {
         self.0.store(Arc::new(State { facts, refused: None }));
     }
 
-    /// The files do not take its slot, and why; `None` when they are the same again.
+    /// The files do not replace it, and why; `None` when they are the same again.
     pub(super) fn refuse(&self, refused: Option<String>) {
         let facts = self.0.load().facts.clone();
         self.0.store(Arc::new(State { facts, refused }));

@@ -120,12 +120,12 @@ pub(super) struct SlotHandle {
 }
 
 impl ConnectionSlots {
-    /// So many for all, where whoever is known keeps its slot.
+    /// `most` slots; authenticated clients keep theirs.
     pub(super) fn counted(most: usize, shown: Option<SlotMetrics>) -> Arc<Self> {
         Self::new(most, most, shown)
     }
 
-    /// So many for all, some of them for unauthenticated clients alone and the others shared by those who are known.
+    /// `most` slots, some of them for unauthenticated clients alone and the others shared by authenticated ones.
     pub(super) fn shared(most: usize, shown: Option<SlotMetrics>) -> Arc<Self> {
         let for_unauthenticated = (most / UNAUTHENTICATED_SHARE).clamp(1, MAX_UNAUTHENTICATED);
         Self::new(most, most.saturating_sub(for_unauthenticated).max(1), shown)
@@ -183,7 +183,7 @@ impl Taken {
         oldest.is_some()
     }
 
-    /// Takes a slot away from whoever is to make room for this one; whether anybody is.
+    /// Evicts the connection that must yield its slot to this holder, and returns whether there was one.
     fn make_room(&mut self, holder: &Holder) -> bool {
         let is_idle = |number| {
             self.authenticated.get(&number).is_none_or(|handle| handle.open.load(Ordering::Relaxed) == 0)
@@ -225,7 +225,8 @@ impl SlotHandle {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// Who has it has shown who it is; `false` when there is no room for it among those who have. It stays unauthenticated then.
+    /// The client has shown who it is; `false` when there is no room for another authenticated one. It stays
+    /// unauthenticated then.
     pub(super) fn authenticate(&self, holder: &Holder) -> bool {
         if self.is_authenticated() {
             return true;

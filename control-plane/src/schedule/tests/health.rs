@@ -1,5 +1,5 @@
-//! Endpoints that fail continuously for days, in simulated time: what people are told, how rarely they are probed, and
-//! what becomes of what waits.
+//! Endpoints that fail continuously for days, in simulated time: which events are emitted, how rarely they are probed,
+//! and what happens to their waiting deliveries.
 
 use postrider_domain::lane::Breaker;
 use postrider_domain::lane::health::State as Condition;
